@@ -1,0 +1,52 @@
+# The verbs of the house. Everything happens in .venv, with plain pip.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+PIP    := $(BIN)/python -m pip
+SPEC   ?= experiments/cad_darkroom.toml
+PYTEST ?= -m "not slow" --durations=15
+
+PROJECTS := $(wildcard packages/*/pyproject.toml)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint types wheels bench clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+
+run: .venv/stamp-run  ## set up .venv and run the main experiment (SPEC=... for another)
+	$(BIN)/cccad-run $(SPEC)
+
+test: .venv/stamp-dev  ## set up .venv and run the tests, without the slow ones (PYTEST="-m slow" for those)
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/python tools/check_house.py
+
+types: .venv/stamp-dev  ## mypy --strict over every src
+	$(BIN)/mypy
+
+wheels: .venv/stamp-dev  ## build the four wheels into dist/ and test each one alone in a fresh environment
+	$(BIN)/python tools/check_wheels.py
+
+bench: .venv/stamp-dev  ## run every benchmark; results land in benchmarks/results/
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:  ## remove caches and built wheels; keeps .venv and runs/
+	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	find packages plugins tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than all that it was made from: an unchanged .venv is used again.
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/stamp-run: requirements.txt constraints.txt $(PROJECTS) | .venv/bin/python
+	$(PIP) install --quiet -c constraints.txt -r requirements.txt
+	@touch $@
+
+.venv/stamp-dev: requirements-dev.txt .venv/stamp-run
+	$(PIP) install --quiet -c constraints.txt -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,203 @@
+"""An agent that lives: one decision per environment at a time, cached, at constant memory and cost.
+
+It follows the same rolling context as training, so a life of the agent is the training pass taken one decision at a
+time. Rows are independent lives: each fills its window, writes and is reset on its own.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import define
+from torch import Tensor
+
+from cccad_core.attention import Cache
+from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.base import Segment, State, put_rows, take_rows
+from cccad_core.policy import Policy
+
+
+@define(kw_only=True)
+class AgentState:
+    """Where *b* lives stand. It is changed in place by `Agent.act` and `Agent.observe`.
+
+    `memory` is the compressor's state; `tokens` `b w d` the raw tokens in the window and `num_raw` `b` how many there
+    are, of which the last `num_new` are not folded yet; `caches` keys and values by layer; `last` the last transition,
+    `b 1`, meaningful where `has_last`; `num_decisions` and `num_writes`, `b`, count over the life.
+    """
+
+    memory: State
+    tokens: Tensor
+    num_raw: Tensor
+    num_new: Tensor
+    caches: list[Cache]
+    last: HistoryBatch
+    has_last: Tensor
+    num_decisions: Tensor
+    num_writes: Tensor
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that these lives hold together; it does not grow with their age."""
+        held = [self.tokens, *self.memory.values(), *(t for c in self.caches for t in (c.keys, c.values))]
+        return sum(t.numel() * t.element_size() for t in held)
+
+
+class Agent:
+    """A frozen policy that acts. `cached=False` recomputes the window at every decision: the reference, and slow."""
+
+    def __init__(self, policy: Policy, *, cached: bool = True) -> None:
+        self.policy = policy.eval().requires_grad_(False)
+        self.cached = cached
+        self.device = next(policy.parameters()).device
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Agent":
+        """Return the agent of a release artefact (the `policy/` folder of a run)."""
+        from cccad_core.artefact import load_policy  # noqa: PLC0415 - the artefact knows the policy, not the reverse
+
+        return cls(load_policy(path).to(device))
+
+    @torch.no_grad()
+    def begin(self, num_envs: int) -> AgentState:
+        """Return *num_envs* lives that have seen nothing."""
+        policy, slots = self.policy, self.policy.context.first_segment
+        example = policy.compressor.read(policy.compressor.begin(1))
+        width, zeros = example.shape[-1], torch.zeros(num_envs, dtype=torch.int64, device=self.device)
+        state = AgentState(
+            memory={},
+            tokens=example.new_zeros(num_envs, slots, width),
+            num_raw=zeros.clone(),
+            num_new=zeros.clone(),
+            caches=policy.backbone.empty_cache(num_envs, policy.context.window, example),
+            last=self._blank(num_envs),
+            has_last=zeros.bool(),
+            num_decisions=zeros.clone(),
+            num_writes=zeros.clone(),
+        )
+        state.memory = {name: value.clone() for name, value in policy.compressor.begin(num_envs).items()}
+        self._show_memory(state, torch.arange(num_envs, device=self.device))
+        return state
+
+    @torch.no_grad()
+    def reset(self, state: AgentState, rows: Tensor) -> AgentState:
+        """Start the lives *rows* (indices) anew; the others stay bit-identical."""
+        state.memory = put_rows(state.memory, rows, self.policy.compressor.begin(len(rows)))
+        for counter in (state.num_raw, state.num_new, state.num_decisions, state.num_writes):
+            counter[rows] = 0
+        state.has_last[rows] = False
+        self._show_memory(state, rows)
+        return state
+
+    @torch.no_grad()
+    def act(
+        self,
+        state: AgentState,
+        observations: Tensor | Any,
+        *,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+    ) -> tuple[Tensor, AgentState]:
+        """Decide in every row on *observations*, `b o`; returns actions, `b`, drawn with *generator*, and the state."""
+        parameters = self.decide(state, observations)
+        actions = self.policy.head.draw(parameters, generator, greedy=greedy)
+        state.last.actions[:, 0] = actions
+        return actions, state
+
+    @torch.no_grad()
+    def observe(
+        self, state: AgentState, rewards: Any, terminations: Any, truncations: Any, next_observations: Any
+    ) -> AgentState:
+        """Tell what the last actions led to; *next_observations*, `b o`, are the true ones at an episode's end."""
+        last = state.last
+        last.rewards[:, 0] = self._tensor(rewards)
+        last.terminations[:, 0] = self._tensor(terminations)
+        last.truncations[:, 0] = self._tensor(truncations)
+        last.next_observations[:, 0] = self._observations(next_observations)
+        state.has_last.fill_(True)
+        return state
+
+    @torch.no_grad()
+    def decide(self, state: AgentState, observations: Tensor | Any) -> Tensor:
+        """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
+        layout, context = self.policy.layout, self.policy.context
+        state_of = layout.after(state.last)[:, 0]
+        if layout.asks:
+            self._place(state, state_of)
+            state.num_raw += state.has_last
+            state.num_new += state.has_last
+        full = torch.nonzero(state.num_raw >= context.first_segment)[:, 0]
+        if len(full):
+            self._write(state, full)
+        state.last.observations[:, 0] = self._observations(observations)
+        token = layout.asking(state.last.observations)[:, 0]
+        if not layout.asks:
+            token = token + torch.where(state.has_last[:, None], state_of, layout.birth())
+        hidden = self._place(state, token)
+        state.num_decisions += 1
+        if not layout.asks:
+            state.num_raw += 1
+            state.num_new += 1
+        parameters: Tensor = self.policy.head(hidden)[:, 0]
+        return parameters
+
+    def _place(self, state: AgentState, token: Tensor) -> Tensor:
+        """Put one token, `b d`, behind the raw ones of every row, and return its hidden state, `b 1 d`."""
+        rows = torch.arange(len(token), device=self.device)
+        open_slot = state.num_raw.clamp(max=state.tokens.shape[1] - 1)
+        state.tokens[rows, open_slot] = token
+        slots = open_slot + self.policy.context.num_latents
+        if self.cached:
+            return self.policy.backbone.decide(token[:, None], slots, state.caches)
+        seen = torch.cat([self.policy.compressor.read(state.memory), state.tokens[:, : int(open_slot.max()) + 1]], 1)
+        hidden, _ = self.policy.backbone.run(seen, torch.arange(seen.shape[1], device=self.device), None)
+        return hidden[rows, slots][:, None]
+
+    def _write(self, state: AgentState, rows: Tensor) -> None:
+        """Fold the new tokens of the lives *rows*, which are full, and keep the last few raw."""
+        context = self.policy.context
+        for num_new in state.num_new[rows].unique().tolist():
+            some = rows[state.num_new[rows] == num_new]
+            segment = Segment(tokens=state.tokens[some, context.first_segment - num_new :])
+            written, _ = self.policy.compressor.write(take_rows(state.memory, some), segment)
+            state.memory = put_rows(state.memory, some, written)
+        state.tokens[rows, : context.carry] = state.tokens[rows, context.first_segment - context.carry :]
+        state.num_raw[rows] = context.carry
+        state.num_new[rows] = 0
+        state.num_writes[rows] += 1
+        self._show_memory(state, rows)
+
+    def _show_memory(self, state: AgentState, rows: Tensor) -> None:
+        """Fill the caches of *rows* with what their windows hold right after a write: latents and carried tokens."""
+        carried = state.tokens[rows, : int(state.num_raw[rows[0]])]
+        seen = torch.cat([self.policy.compressor.read(take_rows(state.memory, rows)), carried], 1)
+        if not seen.shape[1]:
+            return
+        _, kept = self.policy.backbone.run(seen, torch.arange(seen.shape[1], device=self.device), None)
+        for cache, (keys, values) in zip(state.caches, kept, strict=True):
+            cache.keys[rows, :, : keys.shape[2]] = keys
+            cache.values[rows, :, : values.shape[2]] = values
+
+    def _blank(self, size: int) -> HistoryBatch:
+        observation, action = self.policy.spaces.observation, self.policy.spaces.action
+        real = action.kind == "box"
+        seen = torch.zeros(size, 1, observation.num_features, device=self.device)
+        seen = seen if observation.kind == "box" else seen.long()
+        done = torch.zeros(size, 1, dtype=torch.bool, device=self.device)
+        shape = (size, 1, action.num_features) if real else (size, 1)
+        return HistoryBatch(
+            observations=seen,
+            actions=torch.zeros(shape, dtype=torch.float32 if real else torch.int64, device=self.device),
+            rewards=torch.zeros(size, 1, device=self.device),
+            terminations=done,
+            truncations=done.clone(),
+            next_observations=seen.clone(),
+            mask=~done,
+        )
+
+    def _tensor(self, values: Any) -> Tensor:
+        return torch.as_tensor(values, device=self.device)
+
+    def _observations(self, values: Any) -> Tensor:
+        seen = self._tensor(values)
+        return seen.reshape(seen.shape[0], -1)

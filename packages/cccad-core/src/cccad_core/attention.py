@@ -1,0 +1,76 @@
+"""Causal self-attention over a window, with rotary positions that are local to it and a cache per decision."""
+
+import torch
+from attrs import define
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+
+class Rotary(nn.Module):
+    """Rotate pairs of features by an angle that grows with the position (arXiv 2104.09864)."""
+
+    def __init__(self, head_width: int, num_positions: int, base: float = 1000.0) -> None:
+        super().__init__()
+        frequency = base ** (-torch.arange(0, head_width, 2) / head_width)
+        angle = torch.outer(torch.arange(num_positions), frequency).repeat(1, 2)
+        self.register_buffer("cos", angle.cos(), persistent=False)
+        sign = torch.cat([-torch.ones(head_width // 2), torch.ones(head_width // 2)])
+        self.register_buffer("sin", angle.sin() * sign, persistent=False)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate *x*, `b h n c`, by tables taken `at` its positions."""
+        return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
+
+    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the tables for *positions*, `n` or `b n`, ready to multiply `b h n c`."""
+        cos, sin = self.cos[positions], self.sin[positions]
+        return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
+
+
+@define
+class Cache:
+    """Keys and values of one layer by window slot, `b h w c`."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention; `b n d -> b n d`."""
+
+    def __init__(self, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+
+    def project(self, x: Tensor, rotary: Rotary, tables: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rotated queries, rotated keys and values, each `b h n c`."""
+        q, k, v = rearrange(self.qkv(x), "b n (three h c) -> three b h n c", three=3, h=self.num_heads)
+        return rotary(q, *tables), rotary(k, *tables), v
+
+    def forward(self, x: Tensor, rotary: Rotary, tables: tuple[Tensor, Tensor], mask: Tensor | None) -> Tensor:
+        """Attend within *x*; *mask* `n n` is True where a row may look, None means causal."""
+        mixed, _, _ = self.attend(x, rotary, tables, mask)
+        return mixed
+
+    def attend(
+        self, x: Tensor, rotary: Rotary, tables: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Like `forward`, and return the keys and values that a cache may keep."""
+        q, k, v = self.project(x, rotary, tables)
+        y = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+        return self.out(rearrange(y, "b h n c -> b n (h c)")), k, v
+
+    def decide(self, x: Tensor, rotary: Rotary, slots: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+        """Attend from one token per row, `b 1 d`, standing at *slots*, `b`; its key and value enter the cache.
+
+        *visible*, `b 1 1 w`, is True for the slots that the row may look at.
+        """
+        q, k, v = self.project(x, rotary, rotary.at(slots[:, None]))
+        index = slots[:, None, None, None].expand(-1, self.num_heads, 1, k.shape[-1])
+        cache.keys.scatter_(2, index, k)
+        cache.values.scatter_(2, index, v)
+        y = scaled_dot_product_attention(q, cache.keys, cache.values, attn_mask=visible)
+        return torch.as_tensor(self.out(rearrange(y, "b h n c -> b n (h c)")))

@@ -1,0 +1,82 @@
+"""The decoder-only transformer that reads a window: compressed prefix, raw tokens, and queries where a layout asks."""
+
+import torch
+from torch import Tensor, nn
+
+from cccad_core.attention import Attention, Cache, Rotary
+
+
+class Block(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(width)
+        self.attention = Attention(width, num_heads)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
+        )
+
+
+class Backbone(nn.Module):
+    """A stack of `Block`s over at most *window* slots, positions local to the window."""
+
+    def __init__(self, width: int, num_layers: int, num_heads: int, mlp_ratio: int, window: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.rotary = Rotary(width // num_heads, window)
+        self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(width)
+        for block in self.blocks:
+            for last in (block.attention.out, block.mlp[2]):
+                nn.init.normal_(last.weight, std=(2 * num_layers * last.in_features) ** -0.5)
+
+    def forward(self, prefix: Tensor, tokens: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return hidden states of *tokens* and of the decisions.
+
+        Shapes: `b k d`, `b n d` and, where the layout asks, `b m d` (the decisions are those of the last *m* tokens:
+        query *i* sees the prefix, the tokens before its own, and itself). Without queries the tokens decide.
+        """
+        k, n = prefix.shape[1], tokens.shape[1]
+        if queries is None:
+            hidden, _ = self.run(torch.cat([prefix, tokens], 1), torch.arange(k + n, device=tokens.device), None)
+            return hidden[:, k:], hidden[:, k:]
+        slots, mask = _asking(k, n, queries.shape[1], tokens.device)
+        hidden, _ = self.run(torch.cat([prefix, tokens, queries], 1), slots, mask)
+        return hidden[:, k : k + n], hidden[:, k + n :]
+
+    def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
+        tables, kept = self.rotary.at(slots), []
+        for block in self.blocks:
+            mixed, keys, values = block.attention.attend(block.norm_attention(x), self.rotary, tables, mask)
+            kept.append((keys, values))
+            x = x + mixed
+            x = x + block.mlp(block.norm_mlp(x))
+        return self.norm(x), kept
+
+    def empty_cache(self, rows: int, window: int, like: Tensor) -> list[Cache]:
+        """Return caches for *rows* lives, of zeros."""
+        width = like.shape[-1] // self.num_heads
+        return [Cache(*like.new_zeros(2, rows, self.num_heads, window, width)) for _ in self.blocks]
+
+    def decide(self, x: Tensor, slots: Tensor, caches: list[Cache]) -> Tensor:
+        """Return the hidden state, `b 1 d`, of one token per row at *slots*, `b`, and put it into the caches."""
+        window = caches[0].keys.shape[2]
+        visible = (torch.arange(window, device=x.device) <= slots[:, None])[:, None, None]
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = x + block.attention.decide(block.norm_attention(x), self.rotary, slots, cache, visible)
+            x = x + block.mlp(block.norm_mlp(x))
+        hidden: Tensor = self.norm(x)
+        return hidden
+
+
+def _asking(k: int, n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return slots and mask of `[prefix, tokens, queries]`: query *i* stands where its token would, and replaces it."""
+    first = k + n - m
+    slots = torch.cat([torch.arange(k + n), torch.arange(first, k + n)]).to(device)
+    is_query = torch.arange(k + n + m, device=device) >= k + n
+    earlier = slots[None, :] < slots[:, None]
+    mask = (earlier & ~is_query) | torch.eye(k + n + m, dtype=torch.bool, device=device)
+    return slots, mask

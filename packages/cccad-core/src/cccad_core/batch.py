@@ -1,0 +1,57 @@
+"""A stretch of histories as tensors: what every forward pass of training takes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from attrs import define, evolve, fields
+from torch import Tensor
+
+
+@define(kw_only=True)
+class HistoryBatch:
+    """Consecutive transitions of *b* histories, *t* decisions each.
+
+    `observations` and `next_observations` are `b t o` (int64 for discrete kinds, float32 for boxes), `actions` `b t`
+    (or `b t a` float32 for boxes), `rewards` `b t` float32, `terminations`, `truncations` and `mask` `b t` bool.
+    `next_observations` holds the *true* last observation at an episode's end. `mask` is False where a history has
+    ended: such places are padding, always at the end.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminations: Tensor
+    truncations: Tensor
+    next_observations: Tensor
+    mask: Tensor
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu") -> "HistoryBatch":
+        """Build from the NumPy arrays that a sampler returns; integers become int64, floats float32."""
+
+        def tensor(name: str) -> Tensor:
+            value = torch.as_tensor(arrays[name])
+            if value.dtype != torch.bool:
+                value = value.to(torch.float32 if value.is_floating_point() else torch.int64)
+            return value.to(device, non_blocking=True)
+
+        return cls(**{f.name: tensor(f.name) for f in fields(cls)})
+
+    @property
+    def size(self) -> int:
+        """Number of histories, `b`."""
+        return self.actions.shape[0]
+
+    @property
+    def length(self) -> int:
+        """Number of decisions in each row, `t`."""
+        return self.actions.shape[1]
+
+    def at(self, index: slice | Tensor) -> "HistoryBatch":
+        """Return the decisions *index* along time."""
+        return evolve(self, **{f.name: getattr(self, f.name)[:, index] for f in fields(type(self))})
+
+    def rows(self, index: slice | Tensor) -> "HistoryBatch":
+        """Return the histories *index*."""
+        return evolve(self, **{f.name: getattr(self, f.name)[index] for f in fields(type(self))})

@@ -1,0 +1,1 @@
+"""Compressors: folds `(state, segment) -> state` with `read(state) -> prefix`. One file each, spec beside module."""

@@ -1,0 +1,58 @@
+"""Each latent looks at the segment and moves towards what it found, as far as a learned gate lets it.
+
+The gate starts biased to remember, so gradients reach far back through many writes (compare arXiv 1603.08983's and
+LSTM's forget bias; gated memory updates in arXiv 2203.07852).
+"""
+
+import torch
+from attrs import field, frozen, validators
+from torch import Tensor, nn
+
+from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.compressors.latents import Look, Place
+
+
+@frozen(kw_only=True)
+class GatedQuerySpec:
+    """Latents look at themselves and the segment, and a learned gate decides how far each moves (the default)."""
+
+    num_latents: int = field(default=8, validator=validators.ge(1), metadata={"help": "tokens of memory"})
+    num_layers: int = field(default=1, validator=validators.ge(1))
+    num_heads: int = field(default=4, validator=validators.ge(1))
+    mlp_ratio: int = field(default=2, validator=validators.ge(1))
+    gate_bias: float = field(default=-1.0, metadata={"help": "below 0 a fresh gate keeps more than it takes"})
+
+    def build(self, width: int) -> "GatedQuery":
+        return GatedQuery(self, width)
+
+
+class GatedQuery(Compressor):
+    """State: `latents`, `b k d`; each write is a convex combination of bounded vectors, so it cannot grow."""
+
+    def __init__(self, spec: GatedQuerySpec, width: int) -> None:
+        super().__init__()
+        self.num_latents = spec.num_latents
+        self.initial = nn.Parameter(torch.randn(spec.num_latents, width))
+        self.slots = nn.Parameter(torch.randn(spec.num_latents, width) * width**-0.5)
+        self.place = Place(width)
+        self.looks = nn.ModuleList(Look(width, spec.num_heads, spec.mlp_ratio) for _ in range(spec.num_layers))
+        self.norm = nn.LayerNorm(width)
+        self.gate = nn.Linear(2 * width, width)
+        nn.init.constant_(self.gate.bias, spec.gate_bias)
+        self.show = nn.Linear(width, width, bias=False)
+
+    def begin(self, size: int) -> State:
+        return {"latents": self.norm(self.initial).expand(size, -1, -1)}
+
+    def read(self, state: State) -> Tensor:
+        prefix: Tensor = self.show(state["latents"]) + self.slots
+        return prefix
+
+    def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
+        old = state["latents"]
+        found, seen = old + self.slots, self.place(segment)
+        for look in self.looks:
+            found = look(found, seen, segment.mask)
+        found = self.norm(found)
+        take = torch.sigmoid(self.gate(torch.cat([old, found], -1)))
+        return {"latents": old + take * (found - old)}, {}

@@ -1,0 +1,52 @@
+"""Latents that look: the cross-attention layer which the learned-query compressors share."""
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from cccad_core.compressors.base import Segment, sinusoids
+
+
+class Look(nn.Module):
+    """Latents attend to themselves and to a segment, then pass a feed-forward; `b k d, b s d -> b k d`."""
+
+    def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm_latents = nn.LayerNorm(width)
+        self.norm_segment = nn.LayerNorm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.key_value = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
+        )
+
+    def forward(self, latents: Tensor, segment: Tensor, mask: Tensor | None) -> Tensor:
+        """*mask*, `b s`, hides padding of the segment; latents are always seen."""
+        own = self.norm_latents(latents)
+        seen = torch.cat([own, self.norm_segment(segment)], 1)
+        q = rearrange(self.query(own), "b k (h c) -> b h k c", h=self.num_heads)
+        k, v = rearrange(self.key_value(seen), "b s (two h c) -> two b h s c", two=2, h=self.num_heads)
+        if mask is not None:
+            always = mask.new_ones(mask.shape[0], latents.shape[1])
+            mask = torch.cat([always, mask], 1)[:, None, None]
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        latents = latents + self.out(rearrange(mixed, "b h k c -> b k (h c)"))
+        changed: Tensor = latents + self.mlp(self.norm_mlp(latents))
+        return changed
+
+
+class Place(nn.Module):
+    """Mark where in its segment each token stood, and pick what is folded: tokens as they enter the backbone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((width,), 0.1))
+
+    def forward(self, segment: Segment) -> Tensor:
+        tokens = segment.tokens
+        placed: Tensor = tokens + self.scale * sinusoids(tokens.shape[1], tokens.shape[2], tokens)
+        return placed

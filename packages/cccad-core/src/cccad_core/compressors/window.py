@@ -1,0 +1,37 @@
+"""Remember nothing: what leaves the window is forgotten, which is plain Algorithm Distillation (arXiv 2210.14215)."""
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from cccad_core.compressors.base import Compressor, Segment, State
+
+
+@frozen(kw_only=True)
+class WindowSpec:
+    """Remember nothing: plain Algorithm Distillation over a rolling window."""
+
+    num_latents = 0
+
+    def build(self, width: int) -> "Window":
+        return Window(width)
+
+
+class Window(Compressor):
+    """A state of no content; the prefix is empty."""
+
+    num_latents = 0
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("nothing", torch.zeros(0, width), persistent=False)
+
+    def begin(self, size: int) -> State:
+        nothing: Tensor = self.nothing  # type: ignore[assignment]  # torch types a buffer as Tensor | Module
+        return {"nothing": nothing.expand(size, -1, -1)}
+
+    def read(self, state: State) -> Tensor:
+        return state["nothing"]
+
+    def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
+        return state, {}

@@ -1,0 +1,60 @@
+"""The user's mistakes: each error is one clear sentence saying what is wrong, where, and what would be right."""
+
+from collections.abc import Iterable
+
+
+class CccadError(Exception):
+    """The root of every mistake that a user can make and a command should print without a traceback."""
+
+
+class SpecError(CccadError, ValueError):
+    """A spec is wrong; all that is wrong with it, at once.
+
+    `problems` holds (path in the spec, message), with an empty path for what concerns the whole; `source` says where
+    the spec came from, such as `experiments/x.toml`, and may be empty.
+    """
+
+    def __init__(self, problems: Iterable[tuple[str, str]], source: str = "") -> None:
+        self.problems = list(problems)
+        self.source = source
+        super().__init__(self.problems, source)
+
+    def __str__(self) -> str:
+        """One problem is one line; several stand indented under their source."""
+        lines = [f"{message} @ {path}" if path else message for path, message in self.problems]
+        if not self.source:
+            return "\n".join(lines)
+        if len(lines) == 1:
+            return f"{self.source}: {lines[0]}"
+        return "\n  ".join([f"{self.source}:", *lines])
+
+
+class UnknownPart(CccadError, LookupError):  # noqa: N818 - the name already says what is wrong
+    """A part, or a kind of part, that nobody registered."""
+
+
+class BrokenPart(CccadError, LookupError):  # noqa: N818 - the same
+    """A part that is registered but cannot be brought in: its module fails, or holds no spec."""
+
+
+class DuplicatePart(CccadError, LookupError):  # noqa: N818 - the same
+    """Two distributions registered different parts under one name."""
+
+
+class SpaceError(CccadError, ValueError):
+    """A space that does not describe one."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the name among *known* that *name* was probably meant to be, or None."""
+    from difflib import get_close_matches  # only needed once something is wrong
+
+    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=0.6)), None)
+
+
+def no_such(what: str, name: str, known: Iterable[str]) -> str:
+    """Return the sentence `there is no <what> named '<name>'. Did you mean '<near>'? Known: <all>`."""
+    known = sorted(known)
+    near = nearest(name, known)
+    hint = f" Did you mean '{near}'?" if near else ""
+    return f"there is no {what} named '{name}'.{hint} Known: {', '.join(known) if known else 'none'}"

@@ -1,0 +1,93 @@
+"""Action heads: from a hidden state to a distribution over actions, its likelihood, and a draw from it."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+
+from cccad_core.spaces import Box, Discrete, Space
+
+
+class ActionHead(nn.Module, ABC):
+    """Parameters of a distribution over one action space; `b t d -> b t a`."""
+
+    @abstractmethod
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return the distribution's parameters, `b t a`."""
+
+    @abstractmethod
+    def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Return the negative log-likelihood of *actions*, `b t`, in nats per decision."""
+
+    @abstractmethod
+    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Return how near the mode is to *actions*, `b t`: 1 or 0 for discrete ones, minus squared error for boxes."""
+
+    @abstractmethod
+    def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
+        """Return one action per row of `b a`: `b`, or `b a` for boxes."""
+
+
+class Categorical(ActionHead):
+    """Logits over *n* discrete actions."""
+
+    def __init__(self, space: Discrete, width: int) -> None:
+        super().__init__()
+        self.logits = nn.Linear(width, space.n)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        logits: Tensor = self.logits(hidden)
+        return logits
+
+    def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        flat = nn.functional.cross_entropy(parameters.flatten(0, 1).float(), actions.flatten(), reduction="none")
+        return rearrange(flat, "(b t) -> b t", b=actions.shape[0])
+
+    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        return (parameters.argmax(-1) == actions).float()
+
+    def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
+        if greedy:
+            return parameters.argmax(-1)
+        return torch.multinomial(parameters.float().softmax(-1), 1, generator=generator)[:, 0]
+
+
+class Gaussian(ActionHead):
+    """Mean and log standard deviation of a diagonal Gaussian, per action feature."""
+
+    def __init__(self, space: Box, width: int) -> None:
+        super().__init__()
+        self.num_features = space.num_features
+        self.parameters_of = nn.Linear(width, 2 * self.num_features)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        parameters: Tensor = self.parameters_of(hidden)
+        return parameters
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_std = parameters.float().chunk(2, -1)
+        return mean, log_std.clamp(-5.0, 2.0)
+
+    def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        mean, log_std = self._split(parameters)
+        return -torch.distributions.Normal(mean, log_std.exp()).log_prob(actions).sum(-1)
+
+    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        return -(self._split(parameters)[0] - actions).square().mean(-1)
+
+    def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
+        mean, log_std = self._split(parameters)
+        if greedy:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, device=mean.device)
+        return mean + log_std.exp() * noise
+
+
+def build_head(space: Space, width: int) -> ActionHead:
+    """Return the head that fits the action space; raises ValueError where there is none."""
+    if isinstance(space, Discrete):
+        return Categorical(space, width)
+    if isinstance(space, Box):
+        return Gaussian(space, width)
+    raise ValueError(f"actions must be 'discrete' or 'box', not {type(space).__name__!r}")

@@ -1,0 +1,73 @@
+"""Let an agent live in a batch of environments, and keep what evaluation needs of it."""
+
+import time
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from cccad_core.agent import Agent
+
+
+@frozen(kw_only=True)
+class Played:
+    """Whole lives: `returns`, `e episode`; `writes`, the env steps before which each environment wrote; the rate."""
+
+    returns: Tensor
+    writes: list[list[int]]
+    num_env_steps: int
+    duration_s: float
+
+    @property
+    def actions_per_s(self) -> float:
+        """Decisions of all environments together, per second of wall time, environment included."""
+        return self.num_env_steps * len(self.returns) / self.duration_s
+
+
+def play(
+    agent: Agent,
+    worlds: Any,
+    *,
+    num_episodes: int,
+    generator: torch.Generator | None = None,
+    greedy: bool = False,
+    seed: int = 0,
+    progress: Any = None,
+) -> Played:
+    """Live *num_episodes* episodes in every row of *worlds* (a `gymnasium.vector.VectorEnv` with SAME_STEP autoreset).
+
+    Memory is kept across episodes: that is where the agent learns. Environments that finish early live on until all
+    have. *progress*, if given, is called with the number of episodes that every row has finished.
+    """
+    num_envs = worlds.num_envs
+    observations, _ = worlds.reset(seed=seed)
+    state = agent.begin(num_envs)
+    returns, running = torch.zeros(num_envs, num_episodes), torch.zeros(num_envs)
+    finished = torch.zeros(num_envs, dtype=torch.int64)
+    writes: list[list[int]] = [[] for _ in range(num_envs)]
+    began, env_steps = time.perf_counter(), 0
+    while int(finished.min()) < num_episodes:
+        before = state.num_writes.clone()
+        actions, state = agent.act(state, observations, generator=generator, greedy=greedy)
+        for row in torch.nonzero(state.num_writes > before)[:, 0].tolist():
+            writes[row].append(env_steps)
+        observations, rewards, terminations, truncations, infos = worlds.step(actions.cpu().numpy())
+        env_steps += 1
+        ended = torch.as_tensor(terminations | truncations)
+        true_next = observations
+        if bool(ended.any()):
+            true_next = observations.copy()
+            true_next[infos["_final_obs"]] = infos["final_obs"][infos["_final_obs"]]
+        agent.observe(state, rewards, terminations, truncations, true_next)
+        running += torch.as_tensor(rewards, dtype=torch.float32)
+        if bool(ended.any()):
+            rows = torch.nonzero(ended & (finished < num_episodes))[:, 0]
+            returns[rows, finished[rows]] = running[rows]
+            running[ended] = 0.0
+            finished += ended
+            if progress is not None:
+                progress(min(int(finished.min()), num_episodes))
+    return Played(
+        returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began
+    )

@@ -1,0 +1,76 @@
+"""Ask the latents what happened: rebuild the real fields of folded transitions, never the model's own embeddings.
+
+Given where in the segment a transition stood and what was observed there, the latents must tell the action, the reward
+and the next observation: cross-entropy for discrete fields, squared error for real ones.
+"""
+
+import torch
+from attrs import frozen
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.base import sinusoids
+from cccad_core.compressors.latents import Look
+from cccad_core.spaces import Box, Space, Spaces
+from cccad_core.tokens import Encoder, as_features
+
+
+@frozen(kw_only=True)
+class Rebuilt:
+    """Per field: the loss and the accuracy of every transition, `b s`; accuracy is None for real-valued fields."""
+
+    losses: dict[str, Tensor]
+    hits: dict[str, Tensor]
+
+
+class Field(nn.Module):
+    """Predict values of one space: `b s d -> b s o`-shaped parameters, a loss and hits."""
+
+    def __init__(self, space: Space, width: int) -> None:
+        super().__init__()
+        self.real = isinstance(space, Box)
+        self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
+        self.predict = nn.Linear(width, sum(self.sizes))
+
+    def forward(self, hidden: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return loss `b s` and, for discrete values, whether every coordinate is right, `b s`; *values* `b s o`."""
+        guess = self.predict(hidden).float()
+        if self.real:
+            return (guess - values).square().mean(-1), None
+        parts = guess.split(self.sizes, -1)
+        losses = [
+            cross_entropy(rearrange(p, "b s n -> b n s"), values[..., i], reduction="none") for i, p in enumerate(parts)
+        ]
+        right = torch.stack([p.argmax(-1) == values[..., i] for i, p in enumerate(parts)])
+        return torch.stack(losses).sum(0), right.all(0).float()
+
+
+class Reconstruction(nn.Module):
+    """A small decoder from latents, `b k d`, to the fields of a segment's transitions."""
+
+    def __init__(self, spaces: Spaces, width: int, num_heads: int) -> None:
+        super().__init__()
+        self.where = nn.Linear(width, width)
+        self.observation = Encoder(spaces.observation, width)
+        self.look = Look(width, num_heads, 2)
+        self.norm = nn.LayerNorm(width)
+        self.action = Field(spaces.action, width)
+        self.reward = Field(Box(shape=(1,), low=float("-inf"), high=float("inf")), width)
+        self.next_observation = Field(spaces.observation, width)
+
+    def forward(self, latents: Tensor, segment: HistoryBatch) -> Rebuilt:
+        """*segment* holds the transitions that were folded into *latents*, `b s`."""
+        places = sinusoids(segment.length, latents.shape[-1], latents)
+        asked = self.observation(segment.observations) + self.where(places)
+        hidden = self.norm(self.look(asked, latents, None))
+        told = {
+            "action": self.action(hidden, as_features(segment.actions)),
+            "reward": self.reward(hidden, segment.rewards[..., None]),
+            "next_observation": self.next_observation(hidden, segment.next_observations),
+        }
+        hits = {name: right for name, (_, right) in told.items() if right is not None}
+        guess = self.reward.predict(hidden)[..., 0]
+        hits["reward"] = ((guess - segment.rewards).abs() < 0.5).float()
+        return Rebuilt(losses={name: loss for name, (loss, _) in told.items()}, hits=hits)

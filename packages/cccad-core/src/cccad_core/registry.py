@@ -1,0 +1,226 @@
+"""A registry maps a kind and a name to a spec class; nothing is imported before it is named.
+
+Parts join through entry points (`cccad.compressor`, ...), so a package offers its names without importing this module;
+through the decorator `register`; or from a single file through `import_file`.
+"""
+
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from attrs import evolve, fields_dict, frozen, has
+
+from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, no_such
+
+KINDS: Final = ("compressor", "tokens", "curriculum", "env", "source", "executor")
+Cls = TypeVar("Cls", bound=type)
+
+
+@frozen(kw_only=True)
+class Entry:
+    """One registered part: who offers it, and as what.
+
+    `distribution` and `version` name the package; for a file they are its name and the first 8 hex digits of its
+    SHA-256, and for a class registered in code its module and nothing. `value` is `module:Class`. `error` is the
+    sentence that says why the part cannot be used, or None; only `entries` fills it in.
+    """
+
+    name: str
+    kind: str
+    distribution: str
+    version: str
+    value: str
+    error: str | None = None
+
+
+class Registry:
+    """The parts that are installed, and those registered in this process; the module's functions share one."""
+
+    def __init__(self) -> None:
+        self._installed: dict[tuple[str, str], list[Entry]] | None = None
+        self._in_code: dict[tuple[str, str], dict[str, type]] = {}
+        self._files: dict[Path, tuple[str, Entry]] = {}
+
+    def lookup(self, kind: str, name: str) -> type[Any]:
+        """Return the spec class of a part, importing its module and no other.
+
+        Raises UnknownPart with the near and the known names; DuplicatePart if two distributions offer the name;
+        BrokenPart with the distribution and the cause if it cannot be imported or is no spec class.
+        """
+        return self._load(self._entry(kind, name))
+
+    def names(self, kind: str) -> list[str]:
+        """Return the registered names of *kind*, sorted, importing nothing."""
+        self._check_kind(kind)
+        return sorted({name for k, name in (*self._scan(), *self._in_code) if k == kind})
+
+    def entries(self, kind: str, *, check: bool = True) -> list[Entry]:
+        """Return every part of *kind* in order of name; one that is broken or offered twice says so in `error`.
+
+        With *check* each part is imported to see whether it works.
+        """
+        found = []
+        for name in self.names(kind):
+            offers = self._offers(kind, name)
+            error = None
+            try:
+                if check or len(offers) > 1:
+                    self.lookup(kind, name)
+            except (BrokenPart, DuplicatePart) as broken:
+                error = str(broken)
+            found += [evolve(offer, error=error) for offer in offers]
+        return found
+
+    def register(self, kind: str, name: str) -> Callable[[Cls], Cls]:
+        """Return a decorator that registers an attrs class as the part *name* of *kind*."""
+        self._check_kind(kind)
+
+        def decorate(cls: Cls) -> Cls:
+            _check_is_spec(cls, f"the {kind} '{name}'")
+            self._in_code.setdefault((kind, name), {})[_value(cls)] = cls
+            return cls
+
+        return decorate
+
+    def name_of(self, cls: type, kind: str | None = None) -> tuple[str, str]:
+        """Return the (kind, name) under which *cls* is registered; *kind* narrows it down if there are several.
+
+        Raises UnknownPart if it is not registered.
+        """
+        for key, classes in sorted(self._in_code.items()):
+            if cls in classes.values() and kind in (None, key[0]):
+                return key
+        for key, offers in sorted(self._scan().items()):
+            if kind in (None, key[0]) and any(offer.value == _value(cls) or _loaded(offer) is cls for offer in offers):
+                return key
+        raise UnknownPart(f"the class {_value(cls)} is registered under no name as {kind or 'any kind of part'}")
+
+    def import_file(self, path: str | Path, relative_to: str | Path = ".") -> None:
+        """Bring in the parts that one Python file registers; a file that is already in is left as it is.
+
+        Raises BrokenPart if there is no such file or it fails to run; then nothing of it stays registered.
+        """
+        import hashlib
+        from importlib.util import module_from_spec, spec_from_file_location
+
+        file = (Path(relative_to) / path).resolve()
+        if file in self._files:
+            return
+        if not file.is_file() or file.suffix != ".py":
+            problem = "is no Python file (*.py)" if file.exists() else "does not exist"
+            raise BrokenPart(f"the plugin file '{path}' {problem}; it is looked for in '{relative_to}'")
+        module_name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        module_spec = spec_from_file_location(module_name, file)
+        assert module_spec is not None
+        assert module_spec.loader is not None
+        module = module_from_spec(module_spec)
+        version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        sys.modules[module_name] = module
+        try:
+            module_spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:
+            del sys.modules[module_name]
+            self._forget(module_name)
+            raise BrokenPart(f"the plugin file '{path}' failed to import: {_reason(error)}") from error
+        self._files[file] = (module_name, Entry(name="", kind="", distribution=file.name, version=version, value=""))
+
+    def distributions(self, kinds_names: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return {distribution: version} of all that supplied the given (kind, name) pairs, as in Entry."""
+        found = (self._entry(kind, name) for kind, name in kinds_names)
+        return dict(sorted((entry.distribution, entry.version) for entry in found))
+
+    def _check_kind(self, kind: str) -> None:
+        if kind not in KINDS:
+            raise UnknownPart(no_such("kind of part", kind, KINDS))
+
+    def _scan(self) -> dict[tuple[str, str], list[Entry]]:
+        """Return what the installed distributions offer, read once from their metadata alone."""
+        if self._installed is None:
+            from importlib.metadata import entry_points  # takes 40 ms
+
+            self._installed = {}
+            everything = entry_points()
+            for kind in KINDS:
+                for point in everything.select(group=f"cccad.{kind}"):
+                    offer = Entry(
+                        name=point.name,
+                        kind=kind,
+                        distribution=(point.dist and point.dist.metadata["Name"]) or "unknown",
+                        version=(point.dist and point.dist.metadata["Version"]) or "unknown",
+                        value=point.value,
+                    )
+                    self._installed.setdefault((kind, point.name), []).append(offer)
+        return self._installed
+
+    def _offers(self, kind: str, name: str) -> list[Entry]:
+        files = dict(self._files.values())
+        in_code = []
+        for value, cls in self._in_code.get((kind, name), {}).items():
+            bare = Entry(name="", kind="", distribution=cls.__module__, version="", value="")
+            in_code.append(evolve(files.get(cls.__module__, bare), name=name, kind=kind, value=value))
+        return [*self._scan().get((kind, name), []), *in_code]
+
+    def _entry(self, kind: str, name: str) -> Entry:
+        self._check_kind(kind)
+        offers = self._offers(kind, name)
+        if not offers:
+            raise UnknownPart(no_such("token layout" if kind == "tokens" else kind, name, self.names(kind)))
+        if len(offers) > 1:
+            who = " and ".join(f"{offer.distribution} ({offer.value})" for offer in offers)
+            raise DuplicatePart(f"the {kind} '{name}' is offered more than once, by {who}; keep one of them")
+        return offers[0]
+
+    def _load(self, entry: Entry) -> type[Any]:
+        in_code = self._in_code.get((entry.kind, entry.name), {})
+        if entry.value in in_code:
+            return in_code[entry.value]
+        from importlib.metadata import EntryPoint
+
+        what = f"the {entry.kind} '{entry.name}' of {entry.distribution} {entry.version}"
+        try:
+            cls = EntryPoint(name=entry.name, value=entry.value, group=f"cccad.{entry.kind}").load()
+        except (Exception, SystemExit) as error:
+            raise BrokenPart(f"{what} cannot be imported from {entry.value}: {_reason(error)}") from error
+        _check_is_spec(cls, what)
+        return cls  # type: ignore[no-any-return]
+
+    def _forget(self, module_name: str) -> None:
+        for key, classes in list(self._in_code.items()):
+            kept = {value: cls for value, cls in classes.items() if cls.__module__ != module_name}
+            if kept:
+                self._in_code[key] = kept
+            else:
+                del self._in_code[key]
+
+
+def _value(cls: type) -> str:
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def _loaded(entry: Entry) -> object:
+    """Return what *entry* points to if its module has been imported already, else None."""
+    module, _, name = entry.value.partition(":")
+    return getattr(sys.modules.get(module), name, None)
+
+
+def _reason(error: BaseException) -> str:
+    """Return an exception as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+
+
+def _check_is_spec(cls: object, what: str) -> None:
+    if not (isinstance(cls, type) and has(cls)):
+        raise BrokenPart(f"{what} must be an attrs class (put @register above @frozen): it is {cls!r}")
+    if "kind" in fields_dict(cls):
+        raise BrokenPart(f"{what} must not have a field 'kind', which names the part in a spec")
+
+
+REGISTRY: Final = Registry()
+lookup = REGISTRY.lookup
+names = REGISTRY.names
+entries = REGISTRY.entries
+register = REGISTRY.register
+name_of = REGISTRY.name_of
+import_file = REGISTRY.import_file
+distributions = REGISTRY.distributions

@@ -1,0 +1,397 @@
+"""A spec is one TOML file made into frozen attrs objects: strictly, and with every mistake reported at once."""
+
+import types
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+from attrs import NOTHING, Attribute, Factory, fields, frozen, has
+
+from cccad_core.errors import BrokenPart, SpecError, UnknownPart, nearest
+from cccad_core.registry import REGISTRY, Registry
+from cccad_core.tomltext import digest, key_text, override, read, show, to_toml, value_text
+
+if TYPE_CHECKING:
+    from cattrs import Converter
+
+__all__ = ["Kind", "describe", "digest", "load", "parts", "structure", "to_toml", "unstructure"]
+
+T = TypeVar("T")
+Problems = list[tuple[str, str]]
+_MISTAKES = (ValueError, TypeError, LookupError)
+_SCALARS = (bool, int, float, str)
+
+
+@frozen
+class Kind:
+    """Marks a field as holding a registered part: `compressor: Annotated[Any, Kind("compressor")]`.
+
+    In TOML it is a table whose `kind` is the registered name and whose other fields are those of the spec class.
+    """
+
+    name: str
+
+
+# From plain data to a spec ------------------------------------------------------------------------------------------
+
+
+def load(
+    path: str | Path,
+    cls: type[T],
+    overrides: Iterable[str] = (),
+    relative_to: str | Path | None = None,
+    registry: Registry = REGISTRY,
+) -> T:
+    """Return the spec in the TOML file *path*, after *overrides* such as `train.num_updates=200` and its `imports`.
+
+    `imports` lists Python files with plugins, relative to *relative_to*, by default the folder of the spec; it stays in
+    the spec if *cls* has a field of that name. Raises SpecError with every problem.
+    """
+    data = read(Path(path))
+    problems: Problems = []
+    for text in overrides:
+        try:
+            override(data, text)
+        except SpecError as error:
+            problems += error.problems
+    imports = data.get("imports", [])
+    if isinstance(imports, list) and all(isinstance(file, str) for file in imports):
+        if all(attribute.alias != "imports" for attribute in fields(cast("Any", cls))):
+            data.pop("imports", None)
+        for i, file in enumerate(imports):
+            try:
+                registry.import_file(file, Path(path).parent if relative_to is None else relative_to)
+            except BrokenPart as error:
+                problems.append((f"imports[{i}]", str(error)))
+    try:
+        spec = structure(data, cls, registry=registry)
+    except SpecError as error:
+        raise SpecError(problems + error.problems, str(path)) from None
+    if problems:
+        raise SpecError(problems, str(path))
+    return spec
+
+
+def structure(data: Mapping[str, Any], cls: type[T], source: str = "", registry: Registry = REGISTRY) -> T:
+    """Return the *cls* that plain *data*, as read from TOML, describes.
+
+    Raises SpecError with every problem and its path in *data*; *source* says where *data* came from.
+    """
+    try:
+        return _converter(registry).structure(data, cls)
+    except SpecError as error:
+        raise SpecError(error.problems, source) from None
+
+
+@lru_cache(maxsize=8)
+def _converter(registry: Registry) -> "Converter":
+    """Return a cattrs converter that never coerces; its hooks raise SpecError, with paths below their own value."""
+    from cattrs import Converter  # takes 30 ms
+
+    converter = Converter()
+    hooks: list[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] = [  # the later goes before the earlier
+        (lambda _: True, _refuse),
+        (lambda type_: type_ is Any, lambda data, _: data),
+        (has, lambda data, cls: _structure_class(data, cls, converter)),
+        (lambda type_: get_origin(type_) is tuple, lambda data, type_: _structure_list(data, type_, converter)),
+        (lambda type_: get_origin(type_) is dict, lambda data, type_: _structure_table(data, type_, converter)),
+        (lambda type_: get_origin(type_) is Literal, _structure_literal),
+        (_is_union, lambda data, type_: _structure_union(data, type_, converter)),
+        (lambda type_: _kind(type_) != "", lambda data, type_: _structure_part(data, type_, converter, registry)),
+    ]
+    for matches, hook in hooks:
+        converter.register_structure_hook_func(matches, hook)
+    for scalar in _SCALARS:
+        converter.register_structure_hook(scalar, _structure_scalar)
+    return converter
+
+
+def _refuse(_: Any, type_: Any) -> Any:
+    raise TypeError(
+        f"a spec cannot have a field of type {type_}; use a scalar, tuple, dict, Literal, attrs class or Kind"
+    )
+
+
+def _expected(type_: Any, data: Any) -> SpecError:
+    return SpecError([("", f"expected {_type_text(type_)}, got {show(data)}")])
+
+
+def _structure_each(items: Iterable[tuple[str, Any, Any]], converter: "Converter") -> tuple[list[Any], Problems]:
+    """Return the values of (key, data, type) triples that are right, and the problems of the others."""
+    values, problems = [], []
+    for key, data, type_ in items:
+        try:
+            values.append(converter.structure(data, type_))
+        except SpecError as error:
+            for path, message in error.problems:
+                problems.append((f"{key}{'.' if path and path[0] != '[' else ''}{path}", message))
+    return values, problems
+
+
+def _structure_scalar(data: Any, type_: Any) -> Any:
+    if type_ is float and type(data) is int and abs(data) < 2**1023:
+        return float(data)
+    if type(data) is not type_:
+        raise _expected(type_, data)
+    return data
+
+
+def _structure_literal(data: Any, type_: Any) -> Any:
+    if not any(type(data) is type(choice) and data == choice for choice in get_args(type_)):
+        near = nearest(data, [c for c in get_args(type_) if isinstance(c, str)]) if isinstance(data, str) else None
+        hint = f" (did you mean '{near}'?)" if near else ""
+        raise SpecError([("", f"expected {_type_text(type_)}, got {show(data)}{hint}")])
+    return data
+
+
+def _structure_list(data: Any, type_: Any, converter: "Converter") -> tuple[Any, ...]:
+    items = get_args(type_)
+    if not isinstance(data, list | tuple) or (items[-1] is not ... and len(items) != len(data)):
+        raise _expected(type_, data)
+    item_types = items if items[-1] is not ... else items[:1] * len(data)
+    triples = ((f"[{i}]", item, item_type) for i, (item, item_type) in enumerate(zip(data, item_types, strict=True)))
+    values, problems = _structure_each(triples, converter)
+    if problems:
+        raise SpecError(problems)
+    return tuple(values)
+
+
+def _structure_table(data: Any, type_: Any, converter: "Converter") -> dict[str, Any]:
+    if not isinstance(data, Mapping):
+        raise _expected(type_, data)
+    item_type = get_args(type_)[1]
+    values, problems = _structure_each(((key_text(key), item, item_type) for key, item in data.items()), converter)
+    if problems:
+        raise SpecError(problems)
+    return dict(zip(data, values, strict=True))
+
+
+def _structure_union(data: Any, type_: Any, converter: "Converter") -> Any:
+    members = [member for member in get_args(type_) if member is not types.NoneType]
+    if data is None and len(members) < len(get_args(type_)):
+        return None
+    if len(members) == 1:
+        return converter.structure(data, members[0])
+    for member in members:
+        try:
+            return converter.structure(data, member)
+        except SpecError:
+            continue
+    raise _expected(type_, data)
+
+
+def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Registry) -> Any:
+    kind = _kind(type_)
+    if not isinstance(data, Mapping):
+        hint = f"; write {{ kind = {show(data)} }}" if isinstance(data, str) else ""
+        raise SpecError([("", f"expected a table with the 'kind' of {kind}, got {show(data)}{hint}")])
+    if "kind" not in data:
+        raise SpecError([("", f"required field 'kind' missing; known: {', '.join(registry.names(kind))}")])
+    if not isinstance(data["kind"], str):
+        raise SpecError([("kind", f"expected str, got {show(data['kind'])}")])
+    try:
+        cls = registry.lookup(kind, data["kind"])
+    except LookupError as error:
+        raise SpecError([("kind", str(error))]) from None
+    return converter.structure({key: value for key, value in data.items() if key != "kind"}, cls)
+
+
+def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
+    if not isinstance(data, Mapping):
+        raise SpecError([("", f"expected a table, got {show(data)}")])
+    known = {attribute.alias: attribute for attribute in fields(cls) if attribute.init}
+    hints = get_type_hints(cls, include_extras=True)
+    problems: Problems = []
+    for key in data:
+        if key not in known:
+            near = nearest(key, known)
+            problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
+    values: dict[str, Any] = {}
+    for key, attribute in known.items():
+        if key in data:
+            good, bad = _structure_each([(key_text(key), data[key], hints.get(attribute.name, Any))], converter)
+            values.update(zip([key], good, strict=False))
+            problems += bad
+        elif attribute.default is NOTHING:
+            problems.append(("", f"required field '{key}' missing"))
+    problems += _violations(cls, [(known[key], value) for key, value in values.items()])
+    if problems:
+        raise SpecError(problems)
+    try:
+        return cls(**values)
+    except _MISTAKES as error:  # a check that looks at several fields
+        raise SpecError([("", _sentence(error))]) from error
+
+
+def _violations(cls: Any, values: "list[tuple[Attribute[Any], Any]]") -> Problems:
+    """Return what all the validators of the given fields say; the constructor would stop at the first."""
+    bare = cls.__new__(cls)
+    for attribute, value in values:
+        object.__setattr__(bare, attribute.name, value)
+    problems = []
+    for attribute, value in values:
+        if attribute.validator is None or attribute.converter is not None:
+            continue
+        try:
+            attribute.validator(bare, attribute, value)
+        except AttributeError:  # it looks at a field that is missing or wrong; the constructor asks it again
+            continue
+        except _MISTAKES as error:
+            rules = _rules(attribute.validator)
+            text = f"'{attribute.alias}' must be {' and '.join(rules)}: {show(_plain(value))}" if all(rules) else ""
+            problems.append(("", text or _sentence(error)))
+    return problems
+
+
+def _sentence(error: Exception) -> str:
+    return str(error.args[0]) if error.args and isinstance(error.args[0], str) else str(error)
+
+
+# From a spec to plain data, and to words ----------------------------------------------------------------------------
+
+
+def unstructure(spec: Any, registry: Registry = REGISTRY) -> dict[str, Any]:
+    """Return plain data, ready for TOML, from which `structure` makes an equal spec; what is None is left out.
+
+    Raises UnknownPart if a part's class is not registered, SpecError if a None is not the default of its field.
+    """
+    plain = _plain(spec, type(spec), registry)
+    assert isinstance(plain, dict)
+    return plain
+
+
+def parts(spec: Any, registry: Registry = REGISTRY) -> set[tuple[str, str]]:
+    """Return the (kind, name) of every registered part in *spec*, itself included; see `registry.distributions`."""
+    inner: Iterable[Any] = ()
+    found: set[tuple[str, str]] = set()
+    if has(type(spec)):
+        with suppress(UnknownPart):  # a spec class of its own, such as a policy's, has no name
+            found = {registry.name_of(type(spec))}
+        inner = [getattr(spec, attribute.name) for attribute in fields(type(spec))]
+    elif isinstance(spec, Mapping | list | tuple):
+        inner = spec.values() if isinstance(spec, Mapping) else spec
+    return found.union(*(parts(item, registry) for item in inner))
+
+
+def _plain(value: Any, type_: Any = Any, registry: Registry = REGISTRY) -> Any:
+    if _is_union(type_):
+        type_ = next((member for member in get_args(type_) if _holds(member, value)), Any)
+    if has(type(value)):
+        return _plain_class(value, _kind(type_), registry)
+    if isinstance(value, Mapping):
+        item_type = get_args(type_)[1] if get_origin(type_) is dict else Any
+        return {key: _plain(item, item_type, registry) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = get_args(type_) or (Any, ...)
+        item_types = items if items[-1] is not ... else items[:1] * len(value)
+        return [_plain(item, item_type, registry) for item, item_type in zip(value, item_types, strict=True)]
+    return value
+
+
+def _plain_class(value: Any, kind: str, registry: Registry) -> dict[str, Any]:
+    cls = type(value)
+    hints = get_type_hints(cls, include_extras=True)
+    plain = {"kind": registry.name_of(cls, kind)[1]} if kind else {}
+    for attribute in fields(cls):
+        inner = getattr(value, attribute.name)
+        if inner is None and attribute.init and attribute.default is not None:
+            raise SpecError([(attribute.alias, f"TOML has no None, and None is not the default in {cls.__name__}")])
+        if inner is not None and attribute.init:
+            plain[attribute.alias] = _plain(inner, hints.get(attribute.name, Any), registry)
+    return plain
+
+
+def _holds(member: Any, value: Any) -> bool:
+    """Return whether *member* of a union is the one that describes how *value* is written."""
+    return type(value) in (member, get_origin(member)) or (has(type(value)) and _kind(member) != "")
+
+
+def _is_union(type_: Any) -> bool:
+    return get_origin(type_) in (Union, types.UnionType)
+
+
+def _kind(type_: Any) -> str:
+    """Return which kind of part a field of *type_* holds, or nothing if it holds none."""
+    marks = get_args(type_)[1:] if get_origin(type_) is Annotated else ()
+    return next((mark.name for mark in marks if isinstance(mark, Kind)), "")
+
+
+def _type_text(type_: Any) -> str:
+    if _kind(type_):
+        return f"a table with the 'kind' of {_kind(type_)}"
+    origin, arguments = get_origin(type_), get_args(type_)
+    if _is_union(type_):
+        return " or ".join(_type_text(member) for member in arguments if member is not types.NoneType)
+    if origin is Literal:
+        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(show, arguments))
+    if origin is tuple:
+        if arguments[-1] is not ...:
+            return f"list of {len(arguments)} ({', '.join(map(_type_text, arguments))})"
+        return f"list of {_type_text(arguments[0])}"
+    if origin is dict:
+        return f"table of {_type_text(arguments[1])}"
+    if has(type_):
+        return f"table ({type_.__name__})"
+    return "any value" if type_ is Any else str(getattr(type_, "__name__", type_))
+
+
+def _rules(validator: Any) -> list[str]:
+    """Return what attrs' own validators ask for, in words; an empty string stands for one that does not tell."""
+    if hasattr(validator, "_validators"):  # and_
+        return [rule for inner in validator._validators for rule in _rules(inner)]  # noqa: SLF001 - attrs has no other way
+    if hasattr(validator, "compare_op"):  # ge, gt, le, lt
+        return [f"{validator.compare_op} {show(validator.bound)}"]
+    if hasattr(validator, "options"):  # in_
+        return [f"one of {', '.join(map(show, validator.options))}"]
+    if hasattr(validator, "min_length"):
+        return [f"at least {validator.min_length} long"]
+    if hasattr(validator, "max_length"):
+        return [f"at most {validator.max_length} long"]
+    if hasattr(validator, "member_validator"):  # deep_iterable
+        outer = _rules(validator.iterable_validator) if validator.iterable_validator else []
+        return [*outer, *(rule and f"{rule} for each item" for rule in _rules(validator.member_validator))]
+    if type(validator).__name__ == "_OptionalValidator":
+        return _rules(validator.validator)
+    return [""]
+
+
+def describe(cls: type, registry: Registry = REGISTRY) -> str:
+    """Return what a spec class is for and its fields: name, type, default, what its validator asks for, and `help`.
+
+    A field's help is its metadata: `field(default=8, metadata={"help": "how many latent tokens are remembered"})`.
+    """
+    from inspect import getdoc  # slow, and not needed to read a spec
+
+    return "\n".join([getdoc(cls) or cls.__name__, "", *_field_lines(cls, (), registry)]).rstrip()
+
+
+def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[str]:
+    """Return lines on each field and, below it, on the fields of the class that it holds, if not one of *above*."""
+    lines, indent = [], "  " + "    " * len(above)
+    hints = get_type_hints(cls, include_extras=True)
+    for attribute in (attribute for attribute in fields(cls) if attribute.init):
+        type_ = hints.get(attribute.name, Any)
+        rules = [rule for rule in _rules(attribute.validator) if rule]
+        notes = f"  ({' and '.join(rules)})" if rules else ""
+        lines.append(
+            f"{indent}{attribute.alias}: {_type_text(type_)}{_default_text(attribute, type_, registry)}{notes}"
+        )
+        if "help" in attribute.metadata:
+            lines.append(f"{indent}    # {attribute.metadata['help']}")
+        for inner in (type_, *get_args(type_)):
+            if isinstance(inner, type) and has(inner) and inner not in (*above, cls):
+                lines += _field_lines(inner, (*above, cls), registry)
+    return lines
+
+
+def _default_text(attribute: "Attribute[Any]", type_: Any, registry: Registry) -> str:
+    default: Any = attribute.default
+    if default is NOTHING:
+        return ", required"
+    if isinstance(default, Factory):  # type: ignore[arg-type]
+        if default.takes_self:
+            return ", computed from the others"
+        default = default.factory()
+    return ", may be left out" if default is None else f" = {value_text(_plain(default, type_, registry))}"

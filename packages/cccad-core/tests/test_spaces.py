@@ -1,0 +1,84 @@
+"""A space and its plain dictionary say the same thing, and a wrong dictionary says what is wrong with it."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cccad_core.errors import SpaceError
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, from_dict, to_dict
+
+sizes = st.integers(1, 1000)
+
+
+@st.composite
+def boxes(draw):
+    shape = tuple(draw(st.lists(st.integers(1, 3), max_size=2)))
+    count = Box(shape=shape, low=0.0, high=1.0).num_features
+    numbers = st.floats(-100, 100)
+    low = draw(numbers | st.lists(numbers, min_size=count, max_size=count).map(tuple))
+    return Box(shape=shape, low=low, high=draw(st.floats(101, 200)))
+
+
+spaces = (
+    st.builds(Discrete, n=sizes) | st.builds(MultiDiscrete, sizes=st.lists(sizes, min_size=1, max_size=4)) | boxes()
+)
+
+
+@given(spaces)
+def test_a_space_survives_the_way_through_json(space):
+    assert from_dict(json.loads(json.dumps(to_dict(space)))) == space
+
+
+def test_the_plain_dictionaries_are_those_of_the_task_families():
+    assert to_dict(Discrete(n=5)) == {"kind": "discrete", "n": 5}
+    assert to_dict(MultiDiscrete(sizes=(9, 9))) == {"kind": "multi-discrete", "sizes": [9, 9]}
+    box = {"kind": "box", "shape": [4], "low": -1.0, "high": 1.0}
+    assert to_dict(from_dict(box)) == box
+
+
+def test_features_are_counted():
+    counts = [Discrete(n=5).num_features, MultiDiscrete(sizes=(9, 9, 2)).num_features]
+    assert counts == [1, 3]
+    assert Discrete(n=5).sizes == (5,)
+    assert Box(shape=(2, 3), low=0, high=1).num_features == 6
+    assert Box(shape=(), low=0, high=1).num_features == 1
+
+
+def test_bounds_may_be_nested_lists_and_infinite():
+    box = from_dict({"kind": "box", "shape": [2, 2], "low": [[0, 1], [2, 3]], "high": float("inf")})
+    low, high = box.bounds()
+    assert low == (0.0, 1.0, 2.0, 3.0)
+    assert high == (float("inf"),) * 4
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            {"kind": "multidiscrete", "sizes": [3]},
+            "Did you mean 'multi-discrete'? Known: discrete, multi-discrete, box",
+        ),
+        ({"n": 3}, "no kind of space named None"),
+        ({"kind": ["box"]}, "no kind of space named ['box']"),
+        (3, "expected a space such as"),
+        ({"kind": "discrete"}, "a discrete space has the fields n; got nothing"),
+        ({"kind": "discrete", "n": 3, "start": 1}, "a discrete space has the fields n; got n, start"),
+        ({"kind": "discrete", "n": 0}, "'n' of a discrete space must be at least 1 everywhere: 0"),
+        ({"kind": "discrete", "n": 4.5}, "expected a whole number in a space, got 4.5"),
+        ({"kind": "discrete", "n": True}, "expected a whole number in a space, got True"),
+        ({"kind": "multi-discrete", "sizes": []}, "'sizes' of a multi-discrete space must be at least 1"),
+        ({"kind": "multi-discrete", "sizes": "99"}, "expected a list of whole numbers"),
+        ({"kind": "box", "shape": [0], "low": 0, "high": 1}, "'shape' of a box space must be at least 1"),
+        ({"kind": "box", "shape": [3], "low": [0, 0], "high": 1}, "one number or 3, as its shape is (3,): it holds 2"),
+        ({"kind": "box", "shape": [3], "low": 1, "high": 1}, "'low' of a box space must be below 'high'"),
+        ({"kind": "box", "shape": [3], "low": "0", "high": 1}, "expected a number or a list of numbers"),
+        ({"kind": "box", "shape": [3], "low": float("nan"), "high": 1}, "expected a number or a list of numbers"),
+    ],
+)
+def test_a_wrong_space_says_what_is_wrong(data, message):
+    with pytest.raises(SpaceError) as caught:
+        from_dict(data)
+    assert message in str(caught.value)
+    assert isinstance(caught.value, ValueError)

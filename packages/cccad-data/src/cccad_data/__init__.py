@@ -1,0 +1,66 @@
+"""Learning histories: source algorithms, resumable collection, an HDF5 store, sampling and audit.
+
+Legend of shapes: b batch, t time, n episodes, m histories, o observation features, a actions. Names are imported when
+they are first used; torch is imported by the ``ppo`` source alone, and only when it is built.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cccad_data.audit import Fault as Fault
+    from cccad_data.audit import verify as verify
+    from cccad_data.collection import Source as Source
+    from cccad_data.collection import collect as collect
+    from cccad_data.dataset import Histories as Histories
+    from cccad_data.dataset import early_late_returns as early_late_returns
+    from cccad_data.dataset import learning_curve as learning_curve
+    from cccad_data.errors import CollectionError as CollectionError
+    from cccad_data.errors import DataError as DataError
+    from cccad_data.errors import HistoryFileError as HistoryFileError
+    from cccad_data.errors import SamplingError as SamplingError
+    from cccad_data.errors import SourceError as SourceError
+    from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
+    from cccad_data.executors import InlineSpec as InlineSpec
+    from cccad_data.executors import ProcessesSpec as ProcessesSpec
+    from cccad_data.history import TaskHistories as TaskHistories
+    from cccad_data.sampling import Sampler as Sampler
+    from cccad_data.sampling import SamplerSpec as SamplerSpec
+    from cccad_data.sources.noisy_oracle import NoisyOracleSpec as NoisyOracleSpec
+    from cccad_data.sources.ppo import PPOSpec as PPOSpec
+
+_HOMES = {
+    "Source": "collection",
+    "collect": "collection",
+    "Histories": "dataset",
+    "early_late_returns": "dataset",
+    "learning_curve": "dataset",
+    "CollectionError": "errors",
+    "DataError": "errors",
+    "HistoryFileError": "errors",
+    "SamplingError": "errors",
+    "SourceError": "errors",
+    "UnknownFamilyError": "errors",
+    "InlineSpec": "executors",
+    "ProcessesSpec": "executors",
+    "TaskHistories": "history",
+    "Sampler": "sampling",
+    "SamplerSpec": "sampling",
+    "NoisyOracleSpec": "sources.noisy_oracle",
+    "PPOSpec": "sources.ppo",
+    "Fault": "audit",
+    "verify": "audit",
+}
+__all__ = list(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,203 @@
+"""The audit of histories: every reward and observation is played again, and each fault is named with its place."""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+
+from cccad_data import spaces, store
+from cccad_data.dataset import MANIFEST, finished_shards, read_manifest
+from cccad_data.errors import HistoryFileError
+from cccad_data.history import Array, TaskHistories
+
+MOST_PLACES = 10
+"Places named per task and kind of fault; how many more there are is said with the last."
+_SHORTEST_COPY_ENV_STEPS = 64  # shorter histories may be alike by chance
+
+
+@frozen(kw_only=True)
+class Fault:
+    """One thing that is wrong, and where."""
+
+    file: str
+    message: str
+    task_id: str = ""
+    history: int | None = None
+    env_step: int | None = None
+    "Env step within the history."
+
+    def __str__(self) -> str:
+        place = [self.file, self.task_id]
+        place.append("" if self.history is None else f"history {self.history}")
+        place.append("" if self.env_step is None else f"env step {self.env_step:,}")
+        return f"{', '.join(part for part in place if part)}: {self.message}"
+
+
+def verify(path: Path | str, family: Any = None) -> list[Fault]:
+    """Return everything that is wrong with a dataset folder or a shard; with *family*, rewards and dynamics as well.
+
+    Raises HistoryFileError when the folder or the file cannot be used at all.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return _Audit(store.read_header(path), family).shards([path])
+    manifest = read_manifest(path)
+    audit = _Audit(manifest, family)
+    faults = audit.shards(finished_shards(path, manifest))
+    listed = {task["task_id"] for task in manifest["tasks"]}
+    for task_id in sorted(listed - audit.seen.keys()):
+        faults.append(Fault(file=str(path / MANIFEST), task_id=task_id, message="is listed, but no shard has it whole"))
+    for task_id in sorted(audit.seen.keys() - listed):
+        faults.append(Fault(file=audit.seen[task_id], task_id=task_id, message=f"is not listed in {MANIFEST}"))
+    return faults
+
+
+class _Audit:
+    """What is known while shard after shard is looked at."""
+
+    def __init__(self, header: Mapping[str, Any], family: Any) -> None:
+        self.header, self.family = header, family
+        self.held_out = set(header["held_out_task_ids"])
+        self.seen: dict[str, str] = {}  # task id -> file
+        self.copies: dict[bytes, str] = {}  # digest of a history -> where it is
+
+    def shards(self, paths: list[Path]) -> list[Fault]:
+        faults = [] if self.family is None else list(self._header_faults(str(paths[0])))
+        for path in paths:
+            try:
+                with store.open_shard(path) as file:
+                    header = store.header_of(file, path)
+                    faults.extend(self._differences(header, path))
+                    for index, task in enumerate(header["tasks"]):
+                        try:
+                            histories = store.read_task(file, path, index, task)
+                        except HistoryFileError as error:
+                            message = str(error).removeprefix(f"{path}: ")
+                            faults.append(Fault(file=str(path), task_id=task["task_id"], message=message))
+                        else:
+                            faults.extend(self._task_faults(str(path), histories))
+            except HistoryFileError as error:
+                faults.append(Fault(file=str(path), message=str(error).removeprefix(f"{path}: ")))
+        return faults
+
+    def _differences(self, header: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+        for key in store.HEADER_KEYS:
+            if key != "tasks" and header[key] != self.header[key]:
+                yield Fault(file=str(path), message=f"its {key!r} is not that of {MANIFEST}")
+
+    def _header_faults(self, file: str) -> Iterator[Fault]:
+        """Hold the header against the installed family."""
+        if self.header["spaces"] != self.family.spaces:
+            yield Fault(file=file, message="the spaces in the header are not those of the installed family")
+        if self.header["horizon"] != self.family.horizon:
+            yield Fault(file=file, message=f"the horizon in the header is not the family's {self.family.horizon}")
+        held_out = {task.task_id for task in self.family.split(**self.header["split"]).held_out}
+        if held_out != self.held_out:
+            differing = min(held_out ^ self.held_out)
+            yield Fault(file=file, message=f"the held-out ids are not what the split gives: {differing!r} for one")
+
+    def _task_faults(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+        task_id = task.task_id
+        if task_id in self.held_out:
+            yield Fault(file=file, task_id=task_id, message="is a held-out task, and must not be in the data")
+        if task_id in self.seen:
+            yield Fault(file=file, task_id=task_id, message=f"is there twice, in {self.seen[task_id]} as well")
+        self.seen[task_id] = file
+        yield from self._copied(file, task)
+        faults = list(_within_spaces(file, task, self.header["spaces"]))
+        yield from faults
+        yield from _episodes(file, task, self.header["horizon"])
+        if self.family is not None and not faults:
+            yield from self._replayed(file, task)
+
+    def _copied(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+        for index, history in enumerate(task):
+            if history.num_env_steps < _SHORTEST_COPY_ENV_STEPS:
+                continue
+            digest = hashlib.sha256(history.observations.tobytes() + history.actions.tobytes()).digest()
+            if digest in self.copies:
+                yield Fault(
+                    file=file, task_id=task.task_id, history=index, message=f"is a copy of {self.copies[digest]}"
+                )
+            self.copies.setdefault(digest, f"{task.task_id}, history {index}")
+
+    def _replayed(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+        """Play the actions again."""
+        try:
+            known = self.family.task(task.task_id)
+        except LookupError as error:
+            yield Fault(file=file, task_id=task.task_id, message=f"the installed family does not know it: {error}")
+            return
+        if dict(known.params) != dict(task.params):
+            yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
+        following = task.next_observations()
+        led_to = self.family.next_observations(known, task.observations, task.actions)
+        is_wrong = (led_to != following).any(axis=1)
+        ends = np.zeros(task.num_env_steps, bool)
+        ends[task.episode_ends - 1] = True
+        for kind, rows in (
+            ("next observation", is_wrong & ~ends),
+            ("final observation of an episode", is_wrong & ends),
+        ):
+            yield from _at(file, task, rows, lambda i, kind=kind: (
+                f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
+            ))  # fmt: skip
+        outcome = self.family.replay(known, task.observations, task.actions, following, task.episode_ends)
+        for name, found, right in zip(
+            ("reward", "termination", "truncation"),
+            (task.rewards, task.terminations, task.truncations),
+            outcome,
+            strict=True,
+        ):
+            yield from _at(file, task, found != right, lambda i, name=name, found=found, right=right: (
+                f"the {name} is {found[i]}, but the task gives {right[i]}"
+            ))  # fmt: skip
+
+
+def _within_spaces(file: str, task: TaskHistories, named: Mapping[str, Any]) -> Iterator[Fault]:
+    """Hold values and dtypes against the spaces."""
+    ends = np.zeros(task.num_episodes, np.int64) + task.episode_ends - 1
+    for name, array in task.arrays().items():
+        if name in ("observations", "final_observations", "actions", "optimal_actions"):
+            space = named["observation" if name.endswith("observations") else "action"]
+            want = spaces.dtype(space)
+            rows = np.zeros(task.num_env_steps, bool)
+            outside = spaces.outside(space, array)
+            rows[ends[outside] if name == "final_observations" else outside] = True
+            yield from _at(
+                file, task, rows, lambda _, name=name, space=space: f"{name!r} is outside its space {dict(space)}"
+            )
+        else:
+            want = {"rewards": np.dtype(np.float32), "terminations": np.dtype(bool), "truncations": np.dtype(bool)}.get(
+                name, np.dtype(np.int64)
+            )
+        if array.dtype != want:
+            yield Fault(file=file, task_id=task.task_id, message=f"{name!r} has dtype {array.dtype}, not {want}")
+
+
+def _episodes(file: str, task: TaskHistories, horizon: int) -> Iterator[Fault]:
+    """Hold the ends of episodes against the flags and the horizon."""
+    ends = np.zeros(task.num_env_steps, bool)
+    ends[task.episode_ends - 1] = True
+    flagged = task.terminations | task.truncations
+    yield from _at(file, task, flagged & ~ends, lambda _: "an episode is flagged as over, but goes on")
+    yield from _at(file, task, ends & ~flagged, lambda _: "an episode ends without being terminated or truncated")
+    lengths = np.diff(task.episode_ends, prepend=0)
+    too_long = np.zeros(task.num_env_steps, bool)
+    too_long[task.episode_ends[lengths > horizon] - 1] = True
+    yield from _at(file, task, too_long, lambda _: f"an episode is longer than the horizon of {horizon} env steps")
+
+
+def _at(file: str, task: TaskHistories, rows: Array, say: Any) -> Iterator[Fault]:
+    """Yield a fault for each marked env step, ``t``, the first few of them."""
+    marked = np.flatnonzero(rows)
+    births = np.concatenate(([0], task.history_ends[:-1]))
+    for count, i in enumerate(marked[:MOST_PLACES], start=1):
+        history = int(np.searchsorted(task.history_ends, i, side="right"))
+        more = f" (and {len(marked) - count:,} more in this task)" if count == MOST_PLACES < len(marked) else ""
+        env_step = int(i - births[history])
+        message = say(int(i)) + more
+        yield Fault(file=file, task_id=task.task_id, history=history, env_step=env_step, message=message)

@@ -1,0 +1,200 @@
+"""Collection by units: a fixed group of tasks with a seed is collected, written as one shard, and never done twice."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+
+from cccad_data import store
+from cccad_data.dataset import MANIFEST, read_manifest
+from cccad_data.errors import CollectionError, HistoryFileError
+from cccad_data.executors import Executor
+from cccad_data.history import TaskHistories
+
+
+class Source(Protocol):
+    """Produces learning histories. Its spec has ``num_envs``, ``env_steps`` and ``tasks_per_unit``."""
+
+    name: str
+    spec: Any
+
+    def collect(
+        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Callable[[int], None] | None = None
+    ) -> list[TaskHistories]:
+        """Return the histories of each task; the random numbers depend on the seed and the task id alone."""
+        ...
+
+
+def collect(
+    family: Any,
+    source: Source,
+    executor: Executor,
+    *,
+    out: Path | str,
+    split: Mapping[str, Any],
+    seed: int,
+    max_tasks: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Collect the histories of the train tasks of *family* into the dataset folder *out*, and return it.
+
+    *split* are the arguments of ``family.split``; the first *max_tasks* train tasks of the split are collected (all,
+    without it). Units that the folder has already are kept. *progress* gets (env steps done, env steps in all).
+
+    Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed.
+    """
+    out = Path(out)
+    parts = family.split(**split)
+    tasks = parts.train[:max_tasks]
+    header = _header(family, source, parts, tasks, dict(split), seed)
+    size = source.spec.tasks_per_unit
+    jobs = [
+        _Job(family.spec, source.spec, header, slice(first, first + size), out / _SHARD.format(index))
+        for index, first in enumerate(range(0, len(tasks), size))
+    ]
+    done = _prepare(out, header, jobs)
+    meter = _Meter([len(job.task_ids) * source.spec.num_envs * source.spec.env_steps for job in jobs], done, progress)
+    todo = [index for index, is_done in enumerate(done) if not is_done]
+    failures = []
+    for outcome in executor.run(_collect_unit, [jobs[i] for i in todo], lambda i, now: meter.update(todo[i], now)):
+        index = todo[outcome.index]
+        if outcome.failure:
+            failures.append((jobs[index].task_ids, outcome.failure))
+            continue
+        done[index] = True
+        store.write_json(out / MANIFEST, _manifest(header, jobs, done))
+        meter.finish(index)
+    if failures:
+        raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
+    return out
+
+
+_SHARD = "shards/unit-{:04d}.h5"
+
+
+@attrs.frozen
+class _Job:
+    """All that one unit needs, in a form that another process can receive."""
+
+    family_spec: Any
+    source_spec: Any
+    whole: dict[str, Any]
+    part: slice
+    shard: Path
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What is written into the shard: of the tasks, its own alone."""
+        return {**self.whole, "tasks": self.whole["tasks"][self.part]}
+
+    @property
+    def task_ids(self) -> list[str]:
+        return [task["task_id"] for task in self.header["tasks"]]
+
+
+def _collect_unit(job: _Job, progress: Callable[[int], None]) -> None:
+    family = job.family_spec.build()
+    source = job.source_spec.build()
+    tasks = [family.task(task_id) for task_id in job.task_ids]
+    histories = source.collect(family, tasks, seed=job.whole["seed"], progress=progress)
+    store.write_shard(job.shard, job.header, histories)
+
+
+class _Meter:
+    """Env steps done, over all units."""
+
+    def __init__(
+        self, totals: Sequence[int], done: Sequence[bool], progress: Callable[[int, int], None] | None
+    ) -> None:
+        self.totals, self.progress = totals, progress
+        self.done = [total * is_done for total, is_done in zip(totals, done, strict=True)]
+
+    def update(self, index: int, now: int) -> None:
+        self.done[index] = now
+        if self.progress is not None:
+            self.progress(sum(self.done), sum(self.totals))
+
+    def finish(self, index: int) -> None:
+        self.update(index, self.totals[index])
+
+
+def spec_dict(kind: str, spec: Any) -> dict[str, Any]:
+    """Return a spec as a plain dictionary whose ``kind`` is its registered name."""
+    return {"kind": kind, **attrs.asdict(spec)}
+
+
+def _header(
+    family: Any, source: Source, parts: Any, tasks: Sequence[Any], split: dict[str, Any], seed: int
+) -> dict[str, Any]:
+    """Return all that is known about a collection, as plain JSON."""
+    return {
+        "format": store.FORMAT,
+        "env": spec_dict(family.name, family.spec),
+        "spaces": family.spaces,
+        "horizon": family.horizon,
+        "tasks": [{"task_id": task.task_id, "params": dict(task.params), "split": "train"} for task in tasks],
+        "held_out_task_ids": [task.task_id for task in parts.held_out],
+        "split": split,
+        "source": spec_dict(source.name, source.spec),
+        "seed": seed,
+        "versions": dict(_versions()),
+    }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in ("cccad-data", "cccad-envs", "numpy", "h5py", "torch"):
+        try:
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
+
+
+def _manifest(header: Mapping[str, Any], jobs: Sequence[_Job], done: Sequence[bool]) -> dict[str, Any]:
+    units = [
+        {"shard": f"{job.shard.parent.name}/{job.shard.name}", "task_ids": job.task_ids, "done": is_done}
+        for job, is_done in zip(jobs, done, strict=True)
+    ]
+    return {**header, "units": units}
+
+
+def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bool]:
+    """Make the folder, or say which of its units are there already."""
+    (out / "shards").mkdir(parents=True, exist_ok=True)
+    if (out / MANIFEST).exists():
+        earlier = read_manifest(out)
+        differing = [key for key in header if key != "versions" and earlier[key] != header[key]]
+        if differing:
+            key = differing[0]
+            raise CollectionError(
+                f"{out} holds another collection: its {key!r} is {_short(earlier[key])}, not {_short(header[key])}; "
+                f"choose another folder or delete this one"
+            )
+        header["versions"] = earlier["versions"]
+    for partial in (out / "shards").glob("*.partial"):
+        partial.unlink()
+    done = [_is_complete(job.shard, job.header) for job in jobs]
+    store.write_json(out / MANIFEST, _manifest(header, jobs, done))
+    return done
+
+
+def _is_complete(shard: Path, header: Mapping[str, Any]) -> bool:
+    if not shard.exists():
+        return False
+    try:
+        found = store.read_header(shard)
+    except HistoryFileError:
+        return False
+    return all(found[key] == header[key] for key in store.HEADER_KEYS if key != "versions")
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
+def _lost(out: Path, num_units: int, failures: Sequence[tuple[Any, str]]) -> Iterator[str]:
+    yield f"{out}: {len(failures)} of {num_units} units failed; the others are kept, collect again to do these"
+    for task_ids, failure in failures:
+        yield f"unit of {len(task_ids)} tasks, {task_ids[0]} to {task_ids[-1]}:\n{failure}"

@@ -1,0 +1,131 @@
+"""A set of histories in memory, read from a dataset folder (``manifest.json``, ``shards/``) or from a single shard."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from cccad_data import store
+from cccad_data.errors import HistoryFileError
+from cccad_data.history import TaskHistories
+
+MANIFEST = "manifest.json"
+
+
+@frozen(kw_only=True, eq=False)
+class Histories:
+    """Learning histories of many tasks, with the header that says where they come from."""
+
+    header: dict[str, Any]
+    tasks: tuple[TaskHistories, ...]
+
+    @classmethod
+    def open(cls, path: Path | str) -> "Histories":
+        """Read a dataset folder or one ``.h5`` shard.
+
+        Raises HistoryFileError when anything is missing, unfinished, damaged or of an unknown format.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            header, tasks = store.read_shard(path)
+            return cls(header=header, tasks=tuple(tasks))
+        manifest = read_manifest(path)
+        tasks = []
+        for shard in finished_shards(path, manifest):
+            header, found = store.read_shard(shard)
+            differing = [key for key in store.HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
+            if differing:
+                raise HistoryFileError(
+                    f"{shard}: {differing[0]!r} is not what {path / MANIFEST} says; collect it again"
+                )
+            tasks.extend(found)
+        if [task.task_id for task in tasks] != [task["task_id"] for task in manifest["tasks"]]:
+            raise HistoryFileError(f"{path}: the shards do not hold the tasks that the manifest lists")
+        return cls(header={key: manifest[key] for key in ("format", *store.HEADER_KEYS)}, tasks=tuple(tasks))
+
+    @property
+    def task_ids(self) -> tuple[str, ...]:
+        """Ids of the tasks that were collected."""
+        return tuple(task.task_id for task in self.tasks)
+
+    @property
+    def held_out_task_ids(self) -> tuple[str, ...]:
+        """Ids of the tasks that were kept out of the collection."""
+        return tuple(self.header["held_out_task_ids"])
+
+    @property
+    def spaces(self) -> dict[str, Any]:
+        """The observation and the action space, as plain dictionaries."""
+        return dict(self.header["spaces"])
+
+    @property
+    def num_env_steps(self) -> int:
+        """Env steps of all tasks together."""
+        return sum(task.num_env_steps for task in self.tasks)
+
+    @property
+    def num_histories(self) -> int:
+        """Histories of all tasks together."""
+        return sum(task.num_histories for task in self.tasks)
+
+    def __iter__(self) -> Iterator[TaskHistories]:
+        return iter(self.tasks)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Return ``manifest.json`` of a dataset folder; raises HistoryFileError when it is not one."""
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise HistoryFileError(f"{folder}: there is no readable {MANIFEST}, so this is no dataset folder") from error
+    except ValueError as error:
+        raise HistoryFileError(f"{path}: not JSON: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != store.FORMAT:
+        raise HistoryFileError(f"{path}: the format is not {store.FORMAT!r}, the only one this version reads")
+    store.check_header(manifest, path)
+    if "units" not in manifest:
+        raise HistoryFileError(f"{path}: the manifest lacks 'units'")
+    return manifest
+
+
+def finished_shards(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+    """Return the shards of a finished collection; raises HistoryFileError when units are missing."""
+    units = manifest["units"]
+    done = [unit for unit in units if unit["done"]]
+    if len(done) < len(units):
+        raise HistoryFileError(
+            f"{folder}: only {len(done)} of {len(units)} units are collected; collect into this folder again to finish"
+        )
+    return [folder / unit["shard"] for unit in units]
+
+
+def learning_curve(histories: Sequence[TaskHistories] | Histories) -> dict[str, NDArray[np.float64]]:
+    """Return the source's own learning curve per task: the return of episode 1, 2, ..., the mean over its histories.
+
+    The curve of a task is as long as its shortest history (in episodes).
+    """
+    curves = {}
+    for task in histories:
+        counts = task.num_episodes_per_history()
+        first = np.cumsum(counts) - counts
+        rows = first[:, None] + np.arange(counts.min())[None, :]
+        curves[task.task_id] = task.episode_returns()[rows].mean(axis=0)
+    return curves
+
+
+def early_late_returns(
+    histories: Sequence[TaskHistories] | Histories, *, num_episodes: int = 10
+) -> dict[str, tuple[float, float]]:
+    """Return per task the mean return of the first and of the last *num_episodes* episodes of its histories."""
+    return {
+        task_id: (float(curve[:num_episodes].mean()), float(curve[-num_episodes:].mean()))
+        for task_id, curve in learning_curve(histories).items()
+    }

@@ -1,0 +1,170 @@
+"""Who runs the units of a collection: this process, or several. The arrays are the same either way."""
+
+import multiprocessing
+import os
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, Protocol
+
+from attrs import field, frozen, validators
+
+Progress = Callable[[int], None]
+Work = Callable[[Any, Progress], Any]
+"A module-level function: does one job, reports the env steps done so far, returns what can be pickled."
+
+
+@frozen
+class Outcome:
+    """What became of one job: its result, or the traceback of its failure."""
+
+    index: int
+    result: Any = None
+    failure: str = ""
+
+
+class Executor(Protocol):
+    """Runs jobs in any order; a job that fails does not stop the others."""
+
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+        """Yield the outcome of every job as it ends; *progress* gets (job index, env steps done in it)."""
+        ...
+
+
+@frozen(kw_only=True)
+class InlineSpec:
+    """Run the units one after another in this process."""
+
+    def build(self) -> "Inline":
+        """Return the executor."""
+        return Inline()
+
+
+class Inline:
+    """One unit after another, here."""
+
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+        """Yield the outcome of every job in order."""
+        for index, job in enumerate(jobs):
+            try:
+                yield Outcome(index, work(job, lambda done, index=index: progress(index, done)))  # type: ignore[misc]
+            except Exception:  # noqa: BLE001  # whatever it is, it is this job's outcome
+                yield Outcome(index, failure=traceback.format_exc())
+
+
+@frozen(kw_only=True)
+class ProcessesSpec:
+    """Run the units in spawned processes of one thread each."""
+
+    num_workers: int = field(default=2, validator=validators.ge(1))
+    "Processes that work at the same time."
+
+    def build(self) -> "Processes":
+        """Return the executor."""
+        return Processes(self.num_workers)
+
+
+class Processes:
+    """Spawned workers, each of one thread; a worker that dies loses its unit only, and another takes its place."""
+
+    def __init__(self, num_workers: int) -> None:
+        self.num_workers = num_workers
+
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+        """Yield the outcome of every job as it ends."""
+        waiting = list(enumerate(jobs))[::-1]
+        workers: dict[Connection, _Worker] = {}
+        try:
+            while waiting or workers:
+                while waiting and len(workers) < self.num_workers:
+                    worker = _Worker(work)
+                    worker.give(*waiting.pop())
+                    workers[worker.connection] = worker
+                for connection in wait(list(workers)):
+                    worker = workers[connection]  # type: ignore[index]
+                    kind, content = worker.receive()
+                    if kind == "progress":
+                        progress(worker.index, content)
+                        continue
+                    if kind == "result":
+                        yield Outcome(worker.index, content)
+                    else:
+                        yield Outcome(worker.index, failure=content)
+                    if kind != "died" and waiting:
+                        worker.give(*waiting.pop())
+                    else:
+                        del workers[worker.connection]
+                        worker.stop()
+        finally:
+            for worker in workers.values():
+                worker.kill()
+
+
+class _Worker:
+    """A spawned process and this end of the pipe to it."""
+
+    def __init__(self, work: Work) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        with _one_thread():
+            self.process.start()
+        theirs.close()
+        self.index = -1
+
+    def give(self, index: int, job: Any) -> None:
+        self.index = index
+        try:
+            self.connection.send(job)
+        except BrokenPipeError:  # it died before its first job; receive() will say so
+            return
+
+    def receive(self) -> tuple[str, Any]:
+        try:
+            message: tuple[str, Any] = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return "died", f"the worker process died with exit code {self.process.exitcode}\n"
+        return message
+
+    def stop(self) -> None:
+        """Let the process end by itself: it stops when its pipe is closed."""
+        self.connection.close()
+        self.process.join()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.stop()
+
+
+def _serve(work: Work, connection: Connection) -> None:
+    """Do jobs until the other end of the pipe is gone."""
+    while True:
+        try:
+            job = connection.recv()
+        except (EOFError, ConnectionResetError):
+            return
+        try:
+            message = ("result", work(job, lambda done: connection.send(("progress", done))))
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        except Exception:  # noqa: BLE001  # whatever it is, it is this job's outcome
+            message = ("failure", traceback.format_exc())
+        connection.send(message)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Make a process that is spawned inside use one thread for NumPy and torch, which read this when first imported."""
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,87 @@
+"""Training batches: random stretches of histories, a pure function of (seed, index, length, size), by one gather."""
+
+from typing import Any
+
+import numpy as np
+from attrs import field, frozen, validators
+from numpy.typing import NDArray
+
+from cccad_data.dataset import Histories
+from cccad_data.errors import SamplingError
+from cccad_data.history import Array
+
+_DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same seed
+
+
+@frozen(kw_only=True)
+class SamplerSpec:
+    """How stretches are cut from histories. Tasks are equally likely, then the histories of a task."""
+
+    starts: str = field(default="uniform", validator=validators.in_(("uniform", "birth")))
+    "Where a stretch begins: anywhere in its history, or at its birth."
+    subsample_episodes: int = field(default=1, validator=validators.ge(1))
+    "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
+
+    def build(self, histories: Histories, seed: int) -> "Sampler":
+        """Return a sampler over *histories*."""
+        return Sampler(self, histories, seed)
+
+
+class Sampler:
+    """Batches of stretches, ``b t``. Never across histories; padded at the end only where a history is too short."""
+
+    def __init__(self, spec: SamplerSpec, histories: Histories, seed: int) -> None:
+        if len(histories) == 0:
+            raise SamplingError("there are no histories to sample from")
+        self.spec, self.seed = spec, seed
+        self.task_ids = histories.task_ids
+        tasks = [task.every_kth_episode(spec.subsample_episodes) for task in histories]
+        self._columns: dict[str, Array] = {
+            "observations": np.concatenate([task.observations for task in tasks]),
+            "actions": np.concatenate([task.actions for task in tasks]),
+            "rewards": np.concatenate([task.rewards for task in tasks]),
+            "terminations": np.concatenate([task.terminations for task in tasks]),
+            "truncations": np.concatenate([task.truncations for task in tasks]),
+            "next_observations": np.concatenate([task.next_observations() for task in tasks]),
+        }
+        if all(task.optimal_actions is not None for task in tasks):
+            self._columns["optimal_actions"] = np.concatenate([task.optimal_actions for task in tasks])
+        self._num_histories = np.array([task.num_histories for task in tasks])  # per task
+        self._first_history = np.cumsum(self._num_histories) - self._num_histories
+        lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
+        self._lengths, self._births = lengths, np.cumsum(lengths) - lengths  # per history, in env steps
+
+    @property
+    def num_env_steps(self) -> int:
+        """Env steps that can be sampled, after thinning."""
+        return int(self._lengths.sum())
+
+    @property
+    def longest_history_env_steps(self) -> int:
+        """Length of the longest history, after thinning."""
+        return int(self._lengths.max())
+
+    def batch(self, index: int, length: int, size: int, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
+        """Return batch number *index*: *size* stretches of *length* env steps, or those of its *rows* alone.
+
+        ``observations next_observations`` are ``b t o``; ``actions rewards terminations truncations mask`` (and
+        ``optimal_actions`` where every task has them) ``b t``; ``task_index start`` ``b``: the place in ``task_ids``,
+        the env step of the history. Where ``mask`` is False the history is over: its last env step is repeated.
+
+        Raises SamplingError unless index >= 0, length >= 1 and size >= 1.
+        """
+        if index < 0 or length < 1 or size < 1:
+            raise SamplingError(
+                f"a batch needs index >= 0, length >= 1 and size >= 1: index {index}, length {length}, size {size}"
+            )
+        philox = np.random.Philox(key=[self.seed % 2**64, _DOMAIN], counter=[0, 0, index, 0])
+        uniform = np.random.Generator(philox).random((size, 3))[rows]
+        task = (uniform[:, 0] * len(self.task_ids)).astype(np.int64)
+        history = self._first_history[task] + (uniform[:, 1] * self._num_histories[task]).astype(np.int64)
+        room = np.maximum(self._lengths[history] - length, 0)
+        start = (uniform[:, 2] * (room + 1)).astype(np.int64) if self.spec.starts == "uniform" else np.zeros_like(task)
+        age = start[:, None] + np.arange(length)  # b t
+        mask = age < self._lengths[history][:, None]
+        places = self._births[history][:, None] + np.minimum(age, self._lengths[history][:, None] - 1)
+        batch = {name: column.take(places, axis=0) for name, column in self._columns.items()}
+        return {**batch, "mask": mask, "task_index": task, "start": start}

@@ -1,0 +1,1 @@
+"""Source algorithms: whatever produces learning histories. Each module offers one spec."""

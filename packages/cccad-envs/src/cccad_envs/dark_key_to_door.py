@@ -1,0 +1,29 @@
+"""Dark key-to-door: first a hidden key, then a hidden door, and each pays once."""
+
+from attrs import field, frozen, validators
+
+from cccad_envs.family import whole_number
+from cccad_envs.landmarks import LandmarkFamily, Rules
+
+RULES = Rules(name="dark-key-to-door", landmarks=("key", "door"), is_used_up=True)
+
+
+@frozen(kw_only=True)
+class DarkKeyToDoorSpec:
+    """A square room with a hidden key and a hidden door; the key pays 1 once, then the door pays 1 once.
+
+    The agent starts at the centre and sees only its own cell (x, y), not whether it has the key. Actions: +x, -x, +y,
+    -y, stay; walls clip. The door pays only after the key. An episode is cut off at the horizon and never terminates.
+    One task per ordered pair of different cells. Source: arXiv 2210.14215.
+    """
+
+    size: int = field(
+        default=9, validator=[whole_number, validators.ge(2)], metadata={"help": "cells along each side of the room"}
+    )
+    horizon: int = field(
+        default=50, validator=[whole_number, validators.ge(1)], metadata={"help": "env steps in an episode"}
+    )
+
+    def build(self) -> LandmarkFamily:
+        """Return the family of all places for key and door in this room."""
+        return LandmarkFamily(self, RULES)

@@ -1,0 +1,182 @@
+"""A family is a finite set of tasks that share spaces and dynamics, with a split into train and held-out tasks.
+
+The tasks of one family differ only in what is hidden from the agent. Task ids are readable and stable: they
+travel in data files, checkpoints and results, so that a held-out task can be recognised wherever it turns up.
+"""
+
+import bisect
+import difflib
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, final
+
+import attrs
+import numpy as np
+from attrs import field, frozen
+from gymnasium.vector import AutoresetMode
+from numpy.typing import ArrayLike, NDArray
+
+from cccad_envs.errors import SettingError, UnknownTaskError
+from cccad_envs.rows import RowsEnv
+from cccad_envs.single import SingleEnv
+
+
+def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
+    """Refuse what is not an int; a validator for spec fields, to stand before a range check."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise SettingError(f"'{attribute.name}' must be a whole number: {value!r}")
+
+
+@frozen(kw_only=True)
+class Task:
+    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the numbers that make it up."""
+
+    task_id: str
+    params: dict[str, int] = field(hash=False)
+
+
+@frozen(kw_only=True)
+class Split:
+    """Train and held-out tasks, disjoint and together complete.
+
+    Both are in drawn order, not in canonical order, so that any prefix is a uniform sample.
+    """
+
+    train: tuple[Task, ...]
+    held_out: tuple[Task, ...]
+
+
+class TaskFamily(ABC):
+    """What a data source, a trainer and an evaluation may ask of a set of tasks.
+
+    Shapes: ``e`` rows (one per task given), ``t`` env steps, ``o`` observation features.
+
+    A family sets ``name`` (as registered), ``spec`` (what built it), ``horizon`` (most env steps in an episode) and
+    ``spaces`` (plain dicts, for example ``{"observation": {"kind": "multi-discrete", "sizes": [9, 9]}, "action":
+    {"kind": "discrete", "n": 5}}``).
+    """
+
+    name: str
+    spec: Any
+    horizon: int
+    spaces: dict[str, dict[str, Any]]
+
+    @cached_property
+    @abstractmethod
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task, in canonical order."""
+
+    @abstractmethod
+    def make_vec(
+        self,
+        tasks: Sequence[Task],
+        *,
+        autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
+        render_mode: str | None = None,
+    ) -> RowsEnv:
+        """Return a vector environment whose row i plays ``tasks[i]``; a task may be given many times.
+
+        Raises:
+            UnknownTaskError: a task is not one of this family.
+            SettingError: no task is given, or the mode is not known.
+        """
+
+    @abstractmethod
+    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the highest return of one episode of each task, ``e``, in closed form."""
+
+    @abstractmethod
+    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the expected return of the uniformly random policy in one episode of each task, ``e``, exactly."""
+
+    @abstractmethod
+    def next_observations(self, task: Task, observations: ArrayLike, actions: ArrayLike) -> NDArray[np.integer[Any]]:
+        """Return what the dynamics make of *observations* ``t o`` and *actions* ``t``: the true next ones, ``t o``.
+
+        Raises:
+            TransitionError: an observation or an action lies outside its space, or the lengths differ.
+        """
+
+    @abstractmethod
+    def replay(
+        self,
+        task: Task,
+        observations: ArrayLike,
+        actions: ArrayLike,
+        next_observations: ArrayLike,
+        episode_ends: ArrayLike,
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return (rewards, terminations, truncations), each ``t``, recomputed from a history's transitions alone.
+
+        *observations* and *next_observations* are ``t o``, *actions* ``t``; *episode_ends* holds the exclusive end
+        of each finished episode. Env steps after the last end belong to an unfinished episode.
+
+        Raises:
+            TransitionError: the arrays do not fit together, or an observation or action lies outside its space.
+        """
+
+    @final
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """The position of every task id in ``tasks``."""
+        return {task.task_id: position for position, task in enumerate(self.tasks)}
+
+    @final
+    def task(self, task_id: str) -> Task:
+        """Return the task of this id.
+
+        Raises:
+            UnknownTaskError: there is no such task; the message gives near ids.
+        """
+        if task_id in self.positions:
+            return self.tasks[self.positions[task_id]]
+        near = self._near_ids(str(task_id))
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Ids look like {self.tasks[0].task_id!r}."
+        raise UnknownTaskError(f"{self.name} has no task {task_id!r} among its {len(self.tasks):,}. {hint}")
+
+    def _near_ids(self, task_id: str) -> list[str]:
+        ids = sorted(self.positions)
+        here = bisect.bisect(ids, task_id)  # the ids around it begin alike: enough, and quick in a large family
+        near = difflib.get_close_matches(task_id, ids[max(0, here - 100) : here + 100], n=200)
+        return sorted(near, key=lambda known: -len(os.path.commonprefix([known, task_id])))[:3]  # noqa: RUF071  # no paths
+
+    @final
+    def split(self, seed: int = 0, held_out_frac: float = 0.1) -> Split:
+        """Draw held-out tasks, the same on every platform and in every NumPy.
+
+        Task i gets the i-th raw 64-bit word of a Philox generator whose key is *seed*; tasks are sorted by their word
+        (ties by canonical order), and the first ``round(held_out_frac * number of tasks)`` are held out. NumPy promises
+        only its raw bit streams to stay as they are, hence no ``Generator.permutation``.
+
+        Raises:
+            SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**128:
+            raise SettingError(f"'seed' of a split must be a whole number >= 0 and < 2**128: {seed!r}")
+        if not 0 < held_out_frac < 1:
+            raise SettingError(f"'held_out_frac' must be > 0 and < 1: {held_out_frac!r}")
+        num_tasks = len(self.tasks)
+        num_held_out = round(held_out_frac * num_tasks)
+        if not 0 < num_held_out < num_tasks:
+            side = "held-out" if num_held_out == 0 else "training"
+            raise SettingError(f"'held_out_frac' of {held_out_frac} leaves no {side} task among the {num_tasks:,}")
+        words = np.random.Philox(key=int(seed)).random_raw(num_tasks)
+        drawn = [self.tasks[position] for position in np.argsort(words, kind="stable")]
+        return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
+
+    @final
+    def make(self, task: Task, render_mode: str | None = None) -> SingleEnv:
+        """Return one ordinary environment that plays *task*; *render_mode* is ``ansi``, ``rgb_array`` or None."""
+        return SingleEnv(self.make_vec([task], autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode))
+
+    @final
+    def optimal_return(self, task: Task) -> float:
+        """Return the highest return of one episode of *task*."""
+        return float(self.optimal_returns([task])[0])
+
+    @final
+    def random_return(self, task: Task) -> float:
+        """Return the expected return of the uniformly random policy in one episode of *task*."""
+        return float(self.random_returns([task])[0])

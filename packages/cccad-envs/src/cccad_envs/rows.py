@@ -1,0 +1,163 @@
+"""Many environments are the rows of a few arrays: one call moves them all, and each row ends and restarts on its own.
+
+What every batched world has in common stands here: which rows need a reset, the clock, truncation at the horizon, the
+checks. A world adds its state and a handful of methods.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, TypeAlias, final
+
+import numpy as np
+from gymnasium.spaces import Discrete, Space
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector.utils import batch_space
+from numpy.typing import NDArray
+
+from cccad_envs.errors import ActionError, NotResetError, SettingError
+
+Frame: TypeAlias = NDArray[np.uint8] | str
+Outcome: TypeAlias = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+
+RENDER_MODES = ("ansi", "rgb_array")
+AUTORESET_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+
+
+class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
+    """A vector environment of ``e`` rows with discrete actions, written without a loop over rows.
+
+    With ``AutoresetMode.SAME_STEP`` a row whose episode ends restarts at once: its observation is the next episode's
+    first. With ``AutoresetMode.DISABLED`` it must be reset by ``reset(options={"reset_mask": ...})``. In either mode
+    ``infos["final_obs"]`` holds the true next observation of *every* row, ``e o``, and ``infos["_final_obs"]``, ``e``,
+    tells the rows where it is the last one of an episode.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        observation_space: Space[NDArray[Any]],
+        num_actions: int,
+        *,
+        horizon: int,
+        autoreset_mode: AutoresetMode,
+        render_mode: str | None,
+    ) -> None:
+        """Set up spaces and the clock; every row still needs its first reset."""
+        if num_envs < 1:
+            raise SettingError("a vector environment needs at least one task to play")
+        if autoreset_mode not in AUTORESET_MODES:
+            raise SettingError(f"'autoreset_mode' must be SAME_STEP or DISABLED: {autoreset_mode!r}")
+        if render_mode is not None and render_mode not in RENDER_MODES:
+            raise SettingError(f"'render_mode' must be {' or '.join(map(repr, RENDER_MODES))} or None: {render_mode!r}")
+        self.num_envs = num_envs
+        self.single_observation_space = observation_space
+        self.single_action_space = Discrete(num_actions)
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8, "autoreset_mode": autoreset_mode}
+        self.render_mode = render_mode
+        self.horizon = horizon
+        self._num_actions = num_actions
+        self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
+        self._elapsed_env_steps = np.zeros(num_envs, dtype=np.int64)
+        self._needs_reset = np.ones(num_envs, dtype=np.bool_)
+
+    @abstractmethod
+    def _observe(self) -> NDArray[Any]:
+        """Return a fresh array of the observations of all rows, ``e o``."""
+
+    @abstractmethod
+    def _restart(self, rows: NDArray[np.bool_]) -> None:
+        """Put the marked rows, ``e``, back to an episode's start."""
+
+    @abstractmethod
+    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Move all rows by *actions*, ``e``; return rewards and terminations, ``e``."""
+
+    @abstractmethod
+    def _best_actions(self) -> NDArray[np.int64]:
+        """Return an optimal action of every row, ``e``."""
+
+    @abstractmethod
+    def _draw(self, row: int, mode: str) -> Frame:
+        """Return one row as text (``ansi``) or as an image, ``height width 3`` (``rgb_array``)."""
+
+    @final
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        """Start new episodes in all rows, or in those marked by ``options["reset_mask"]``, bool ``e``.
+
+        Raises:
+            SettingError: the mask is not a boolean array with one entry per row.
+        """
+        super().reset(seed=seed)
+        rows = np.ones(self.num_envs, dtype=np.bool_)
+        if options is not None and "reset_mask" in options:
+            rows = options["reset_mask"]
+            if not isinstance(rows, np.ndarray) or rows.dtype != np.bool_ or rows.shape != (self.num_envs,):
+                raise SettingError(f"'reset_mask' must be a boolean array of shape ({self.num_envs},): {rows!r}")
+        self._begin(rows)
+        return self._observe(), {}
+
+    @final
+    def step(self, actions: NDArray[Any]) -> Outcome:
+        """Take one env step in every row: (observations ``e o``, rewards, terminations, truncations ``e``, infos).
+
+        Raises:
+            ActionError: *actions* is not one whole number within range per row.
+            NotResetError: a row has not been reset yet, or its episode is over and it does not restart by itself.
+        """
+        self._require_running()
+        rewards, terminations = self._advance(self._checked(actions))
+        self._elapsed_env_steps += 1
+        truncations = self._elapsed_env_steps >= self.horizon
+        ended = terminations | truncations
+        true_next = self._observe()
+        observations = true_next.copy()
+        if ended.any():
+            if self._autoreset:
+                self._begin(ended)
+                observations = self._observe()
+            else:
+                self._needs_reset |= ended
+        return observations, rewards, terminations, truncations, {"final_obs": true_next, "_final_obs": ended}
+
+    @final
+    def optimal_actions(self) -> NDArray[np.int64]:
+        """Return an action for every row, ``e``, that is optimal for an agent who knows the task.
+
+        Raises:
+            NotResetError: a row has not been reset yet, or its episode is over and it does not restart by itself.
+        """
+        self._require_running()
+        return self._best_actions()
+
+    @final
+    def render(self) -> tuple[Frame, ...] | None:
+        """Return one frame per row in the chosen ``render_mode``, or None without one."""
+        if self.render_mode is None:
+            return None
+        return tuple(self._draw(row, self.render_mode) for row in range(self.num_envs))
+
+    def _begin(self, rows: NDArray[np.bool_]) -> None:
+        self._restart(rows)
+        self._elapsed_env_steps[rows] = 0
+        self._needs_reset[rows] = False
+
+    def _require_running(self) -> None:
+        if self._needs_reset.any():
+            row = int(self._needs_reset.argmax())
+            fault = "its episode is over" if self._elapsed_env_steps[row] else "it has never been reset"
+            raise NotResetError(f"row {row} of {self.num_envs} cannot go on, {fault}: call reset() first")
+
+    def _checked(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+        array = np.asarray(actions)
+        if array.dtype.kind not in "iu":
+            raise ActionError(f"actions must be whole numbers, got {array.dtype}")
+        if array.shape != (self.num_envs,):
+            raise ActionError(f"actions must have shape ({self.num_envs},), one for each row, got {array.shape}")
+        wrong = (array < 0) | (array >= self._num_actions)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ActionError(f"actions must be 0 to {self._num_actions - 1}, got {array[row]} in row {row}")
+        return array.astype(np.int64, copy=False)

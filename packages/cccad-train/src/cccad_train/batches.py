@@ -1,0 +1,44 @@
+"""From the curriculum to a batch: how long stretches are, how many fit, and which rows this process takes."""
+
+from typing import Any
+
+import torch
+from attrs import frozen
+from cccad_core.batch import HistoryBatch
+from cccad_core.context import RollingContext
+from cccad_data import Sampler
+
+from cccad_train.curricula import Curriculum
+from cccad_train.experiment import FitSpec
+
+
+@frozen(kw_only=True)
+class Batches:
+    """Batches by update number: a pure function, so a resumed run sees what an uninterrupted one would have seen.
+
+    Every process computes the same global batch and keeps its own rows.
+    """
+
+    sampler: Sampler
+    context: RollingContext
+    curriculum: Curriculum
+    spec: FitSpec
+    rank: int = 0
+    num_processes: int = 1
+    device: Any = "cpu"
+
+    def shape(self, update: int) -> tuple[int, int]:
+        """Return the global batch's size and its stretches' length in decisions, `b` and `t`."""
+        length = self.context.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
+        size = max(1, round(self.spec.targets_per_update / length / self.num_processes)) * self.num_processes
+        return size, length
+
+    def batch(self, update: int) -> tuple[HistoryBatch, float]:
+        """Return this process's rows, and the real decisions of the global batch divided by the processes."""
+        size, length = self.shape(update)
+        arrays = self.sampler.batch(update, length, size)
+        num_targets = float(arrays["mask"].sum()) / self.num_processes
+        share = size // self.num_processes
+        rows = slice(self.rank * share, (self.rank + 1) * share)
+        mine = {name: value[rows] for name, value in arrays.items()}
+        return HistoryBatch.from_arrays(mine, torch.device(self.device)), num_targets

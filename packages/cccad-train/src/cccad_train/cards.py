@@ -1,0 +1,67 @@
+"""Short descriptions for people: what an agent is, what it was trained on, and what the data hold."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from cccad_core.policy import Policy
+from cccad_core.specs import to_toml, unstructure
+from cccad_data import Histories, early_late_returns
+
+from cccad_train.experiment import AgentSpec, ExperimentSpec
+
+
+def describe_agent(agent: AgentSpec) -> str:
+    """Return one line that tells an agent's window, memory and size."""
+    policy = agent.policy
+    memory = policy.compressor.num_latents
+    told = f"{memory} latents by {type(policy.compressor).__name__.removesuffix('Spec')}" if memory else "no latents"
+    return f"window of {policy.context.window} slots, {told}; width {policy.width}, {policy.num_layers} layers"
+
+
+def num_parameters(policy: Policy) -> int:
+    """Return how many weights the policy acts with; the reconstruction decoder only trains."""
+    return sum(p.numel() for name, p in policy.named_parameters() if not name.startswith("reconstruction."))
+
+
+def model_card(spec: ExperimentSpec, name: str, policy: Policy, train_task_ids: Sequence[str]) -> str:
+    """Return the `README.md` of a release artefact."""
+    agent = spec.agents()[name]
+    source = unstructure(spec)["data"]["source"]["kind"]
+    return f"""# {spec.name}: {name}
+
+An in-context learner for `{policy.spaces.observation.kind}` observations, by Algorithm Distillation (arXiv 2210.14215):
+{describe_agent(agent)}; {num_parameters(policy):,} weights.
+
+Trained on the learning histories of source `{source}` on {len(train_task_ids)} tasks; their ids are in `spec.toml`, and
+evaluation refuses to call any of them held out. Seed {spec.seed}, spec digest {spec.digest()}.
+
+```python
+from cccad_core.agent import Agent
+
+agent = Agent.load("policy")
+state = agent.begin(num_envs=1)
+actions, state = agent.act(state, observations)  # then agent.observe(state, rewards, ...)
+```
+
+```toml
+{to_toml(unstructure(agent.train)).strip()}
+```
+"""
+
+
+def data_card(histories: Histories) -> dict[str, Any]:
+    """Return what the report tells of the data."""
+    early, late = np.array(list(early_late_returns(histories).values())).T
+    return {
+        "tasks": len(histories),
+        "held_out_tasks": len(histories.held_out_task_ids),
+        "histories": histories.num_histories,
+        "env_steps": histories.num_env_steps,
+        "return_of_first_10_episodes": round(float(early.mean()), 3),
+        "return_of_last_10_episodes": round(float(late.mean()), 3),
+        "lowest_task_return_of_last_10_episodes": round(float(late.min()), 3),
+        "source": histories.header["source"],
+        "env": histories.header["env"],
+        "seed": histories.header["seed"],
+    }

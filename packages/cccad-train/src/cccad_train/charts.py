@@ -1,0 +1,155 @@
+"""From numbers to the coordinates of an inline SVG: the template draws, this module only measures."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Chart = dict[str, Any]
+
+_MAX_POINTS = 250  # of a curve in the page; longer ones show means over equal stretches
+_NOT_METRICS = {"stage", "update", "env_step", "time_s"}
+
+
+@frozen(kw_only=True, eq=False)
+class Line:
+    """One curve: `x` and `y` of the same length, and perhaps the lower and upper edge of a band."""
+
+    css: str
+    x: Floats
+    y: Floats
+    band: tuple[Floats, Floats] | None = None
+    is_main: bool = False
+
+
+@frozen(kw_only=True)
+class Frame:
+    """The inner rectangle of a chart in pixels, and the ranges that it shows."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+    x_range: tuple[float, float]
+    y_range: tuple[float, float]
+
+    def across(self, x: Floats | float) -> Floats:
+        """Return the pixel columns of *x*."""
+        low, high = self.x_range
+        return np.asarray(self.left + (np.asarray(x) - low) / (high - low) * (self.right - self.left))
+
+    def up(self, y: Floats | float) -> Floats:
+        """Return the pixel rows of *y*."""
+        low, high = self.y_range
+        return np.asarray(self.bottom - (np.asarray(y) - low) / (high - low) * (self.bottom - self.top))
+
+    def path(self, x: Floats, y: Floats) -> str:
+        """Return the points of a polyline."""
+        return " ".join(f"{px:.1f},{py:.1f}" for px, py in zip(self.across(x), self.up(y), strict=True))
+
+
+def line_chart(
+    lines: Sequence[Line],
+    *,
+    labels: tuple[str, str],
+    levels: Sequence[tuple[str, float]] = (),
+    mark: tuple[str, float] | None = None,
+    rug: Sequence[float] = (),
+    size: tuple[int, int] = (760, 400),
+) -> Chart:
+    """Return what the template needs to draw *lines*, the first of them on top.
+
+    Args:
+        lines: at least one, none of them empty.
+        labels: of the two axes.
+        levels: (name, y) of horizontal lines, such as the optimum.
+        mark: (name, x) of one vertical line; left out where it lies beyond the curves.
+        rug: places on the x axis that get a small tick of their own.
+        size: width and height in pixels.
+    """
+    last = max(float(line.x[-1]) for line in lines)
+    ys = [part for line in lines for part in (line.y, *(line.band or ()))] + [np.array([y]) for _, y in levels]
+    y_ticks = ticks(min(0.0, *(float(y.min()) for y in ys)), max(float(y.max()) for y in ys))
+    x_ticks = [tick for tick in ticks(0.0, last) if tick <= last]
+    frame = Frame(
+        left=62,
+        top=16,
+        right=size[0] - 26,
+        bottom=size[1] - (66 if len(rug) else 48),
+        x_range=(0.0, max(last, 1e-9)),
+        y_range=(y_ticks[0], y_ticks[-1]),
+    )
+    shown = np.array([place for place in rug if place <= last])
+    return {
+        "size": size,
+        "frame": frame,
+        "labels": labels,
+        "lines": [_drawn(line, frame) for line in reversed(lines)],
+        "x_ticks": [(float(frame.across(tick)), short(tick)) for tick in x_ticks],
+        "y_ticks": [(float(frame.up(tick)), short(tick)) for tick in y_ticks],
+        "levels": [(float(frame.up(y)), f"{name} {short(y)}") for name, y in levels],
+        "mark": (float(frame.across(mark[1])), mark[0]) if mark and mark[1] <= last else None,
+        "rug": [f"{px:.1f}" for px in frame.across(shown)],
+    }
+
+
+def _drawn(line: Line, frame: Frame) -> dict[str, Any]:
+    x, y = _thin(line.x), _thin(line.y)
+    band = ""
+    if line.band:
+        low, high = (_thin(edge) for edge in line.band)
+        band = frame.path(np.concatenate([x, x[::-1]]), np.concatenate([low, high[::-1]]))
+    return {"css": line.css, "is_main": line.is_main, "points": frame.path(x, y), "band": band}
+
+
+def _thin(values: Floats) -> Floats:
+    """Return at most 250 means over equal stretches."""
+    stretch = math.ceil(len(values) / _MAX_POINTS)
+    return np.array([values[first : first + stretch].mean() for first in range(0, len(values), stretch)])
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Return four to eight round numbers, the first at or below *low* and the last at or above *high*."""
+    rough = max(high - low, 1e-9) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    stride = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first, last = math.floor(low / stride + 1e-9), math.ceil(high / stride - 1e-9)
+    return [round(stride * tick, 12) for tick in range(first, max(last, first + 1) + 1)]
+
+
+def short(value: float) -> str:
+    """Return *value* as a label: whole, three digits, or with an exponent when it is tiny."""
+    if 0 < abs(value) < 1e-3:
+        digits, exponent = f"{value:.1e}".split("e")
+        return f"{digits.removesuffix('.0')}e{int(exponent)}"
+    return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
+
+
+def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
+    """Return one small chart for every number that a stage wrote by update, stage by stage and losses first."""
+    series: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    for entry in metrics:
+        for name, value in entry.items():
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if is_number and "update" in entry and name not in _NOT_METRICS:
+                series[str(entry.get("stage", "")), name].append((entry["update"], value))
+    stages = list(dict.fromkeys(stage for stage, _ in series))
+    charts = []
+    for stage, name in sorted(series, key=lambda key: (stages.index(key[0]), "loss" not in key[1])):
+        points = np.array(series[stage, name], dtype=np.float64)
+        finite = points[np.isfinite(points[:, 1])]
+        if len(finite) < 2:
+            continue
+        line = Line(css="c0", x=finite[:, 0], y=finite[:, 1], is_main=True)
+        chart = line_chart([line], labels=("update", ""), size=(420, 230))
+        end = finite[-max(1, len(finite) // 10) :, 1].mean()  # the last tenth, since one update is noise
+        num_lost = len(points) - len(finite)
+        charts.append({**chart, "title": name, "stage": stage, "end": f"{end:.4g}", "num_lost": num_lost})
+    return charts

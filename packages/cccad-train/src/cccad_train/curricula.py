@@ -1,0 +1,76 @@
+"""How many writes a stretch may need, by update: the schedule decides how long the sampled stretches are."""
+
+from typing import Protocol
+
+from attrs import field, frozen, validators
+
+
+class Curriculum(Protocol):
+    """A schedule over writes."""
+
+    def num_writes(self, update: int, most: int) -> int:
+        """Return the writes that a stretch of this update needs, at most *most*."""
+        ...
+
+
+@frozen(kw_only=True)
+class NoneSpec:
+    """No curriculum: every stretch needs as many writes as training asks for, from the first update on."""
+
+    def build(self) -> "NoneSpec":
+        """Return the schedule, which has no state."""
+        return self
+
+    def num_writes(self, update: int, most: int) -> int:
+        """Return *most*."""
+        return most
+
+
+@frozen(kw_only=True)
+class Stage:
+    """From this update on, stretches need this many writes; 0 lifts the limit."""
+
+    at_update: int = field(validator=validators.ge(0))
+    num_writes: int = field(validator=validators.ge(0))
+
+
+@frozen(kw_only=True)
+class StagedSpec:
+    """Few writes first, more from given updates on (the defaults are those of the user's description)."""
+
+    stages: tuple[Stage, ...] = (
+        Stage(at_update=0, num_writes=1),
+        Stage(at_update=10_000, num_writes=2),
+        Stage(at_update=25_000, num_writes=3),
+        Stage(at_update=40_000, num_writes=0),
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check the order of the stages; raises ValueError."""
+        starts = [stage.at_update for stage in self.stages]
+        if not starts or starts[0] != 0 or starts != sorted(set(starts)):
+            raise ValueError(f"'stages' must begin at update 0 and go up: {starts}")
+
+    def build(self) -> "StagedSpec":
+        """Return the schedule, which has no state."""
+        return self
+
+    def num_writes(self, update: int, most: int) -> int:
+        """Return the limit of the stage that *update* lies in."""
+        limit = [stage.num_writes for stage in self.stages if stage.at_update <= update][-1]
+        return min(limit or most, most)
+
+
+@frozen(kw_only=True)
+class LinearSpec:
+    """The number of writes grows evenly from 1 to the full number over the first `num_updates`."""
+
+    num_updates: int = field(default=1_000, validator=validators.ge(1))
+
+    def build(self) -> "LinearSpec":
+        """Return the schedule, which has no state."""
+        return self
+
+    def num_writes(self, update: int, most: int) -> int:
+        """Return the limit at *update*."""
+        return min(most, 1 + most * update // self.num_updates)

@@ -1,0 +1,126 @@
+"""One TOML file is one experiment, complete: which world, whose histories, what policy, how trained, how judged."""
+
+from typing import Annotated, Any, Literal
+
+from attrs import Factory, evolve, field, frozen, validators
+from cccad_core.policy import PolicySpec
+from cccad_core.specs import Kind, digest, unstructure
+from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
+from cccad_envs.darkroom import DarkroomSpec
+
+from cccad_train.curricula import NoneSpec
+from cccad_train.optimization import OptimizerSpec
+
+_count = validators.ge(1)
+
+
+@frozen(kw_only=True)
+class SplitSpec:
+    """Which tasks are held out; the ids that follow from it travel with the data, the policy and the results."""
+
+    seed: int = field(default=0, validator=validators.ge(0))
+    held_out_frac: float = field(default=0.1, validator=[validators.gt(0.0), validators.lt(1.0)])
+    max_train_tasks: int | None = field(
+        default=None, validator=validators.optional(_count), metadata={"help": "collect only the first of the split"}
+    )
+    max_held_out_tasks: int | None = field(
+        default=None, validator=validators.optional(_count), metadata={"help": "evaluate only the first of the split"}
+    )
+
+
+@frozen(kw_only=True)
+class DataSpec:
+    """Whose learning histories are imitated, who collects them, and how stretches are cut from them."""
+
+    source: Annotated[Any, Kind("source")] = Factory(NoisyOracleSpec)
+    executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
+    sampler: SamplerSpec = Factory(SamplerSpec)
+    seed: int = field(default=0, validator=validators.ge(0), metadata={"help": "of the learners, not of training"})
+
+
+@frozen(kw_only=True)
+class FitSpec:
+    """A run of gradient updates: how many, on how much, how fast."""
+
+    num_updates: int = field(default=2_000, validator=_count)
+    targets_per_update: int = field(
+        default=24_000, validator=_count, metadata={"help": "decisions in one batch; the batch size follows from it"}
+    )
+    num_writes: int = field(default=6, validator=validators.ge(0), metadata={"help": "writes in a sampled stretch"})
+    max_gradient_rounds: int | None = field(
+        default=None,
+        validator=validators.optional(_count),
+        metadata={"help": "writes that the last decisions' gradient reaches; all, without it"},
+    )
+    optimizer: OptimizerSpec = Factory(OptimizerSpec)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpoint_every_updates: int = field(default=500, validator=_count)
+    log_every_updates: int = field(default=20, validator=_count)
+
+
+@frozen(kw_only=True)
+class TrainSpec(FitSpec):
+    """Imitation of the histories, through as many writes as the curriculum allows."""
+
+    curriculum: Annotated[Any, Kind("curriculum")] = Factory(NoneSpec)
+    reconstruction_weight: float = field(default=0.0, validator=validators.ge(0))
+
+
+@frozen(kw_only=True)
+class AgentSpec:
+    """A policy with its own training: the main agent of an experiment, or one that it is compared with."""
+
+    policy: PolicySpec = Factory(PolicySpec)
+    pretrain: FitSpec | None = None
+    train: TrainSpec = Factory(TrainSpec)
+
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can: raises ValueError."""
+        if self.pretrain is not None and not self.policy.compressor.num_latents:
+            raise ValueError("'pretrain' trains a compressor, and this policy's compressor remembers nothing")
+        if self.pretrain is not None and self.pretrain.num_writes < 1:
+            raise ValueError(f"'pretrain.num_writes' must be >= 1: {self.pretrain.num_writes}")
+
+
+@frozen(kw_only=True)
+class EvaluateSpec:
+    """How the held-out tasks are played."""
+
+    num_episodes: int = field(default=100, validator=validators.ge(10))
+    num_replicas: int = field(default=16, validator=_count, metadata={"help": "lives per task"})
+    greedy: bool = field(default=False, metadata={"help": "take the likeliest action instead of drawing one"})
+    memory_controls: bool = field(default=True, metadata={"help": "play again with latents zeroed and swapped"})
+    seed: int = field(default=0, validator=validators.ge(0))
+
+
+@frozen(kw_only=True)
+class ExperimentSpec:
+    """A whole experiment. `agent` names the main agent in tables; `controls` are others, by name."""
+
+    name: str = field(validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]*"))
+    seed: int = field(default=0, validator=validators.ge(0), metadata={"help": "of training and weights"})
+    imports: tuple[str, ...] = ()
+    env: Annotated[Any, Kind("env")] = Factory(DarkroomSpec)
+    split: SplitSpec = Factory(SplitSpec)
+    data: DataSpec = Factory(DataSpec)
+    agent: str = field(default="cad", validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_-]*"))
+    policy: PolicySpec = Factory(PolicySpec)
+    pretrain: FitSpec | None = None
+    train: TrainSpec = Factory(TrainSpec)
+    controls: dict[str, AgentSpec] = Factory(dict)
+    evaluate: EvaluateSpec = Factory(EvaluateSpec)
+
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can: raises ValueError."""
+        if self.agent in self.controls:
+            raise ValueError(f"'controls' has the name of the main agent: {self.agent!r}")
+        self.agents()
+
+    def agents(self) -> dict[str, AgentSpec]:
+        """Return every agent to be trained by name, the main one first."""
+        main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
+        return {self.agent: main, **self.controls}
+
+    def digest(self) -> str:
+        """Return 8 hex digits that stand for all of the spec but its seed."""
+        return digest(unstructure(evolve(self, seed=0)))

@@ -1,0 +1,145 @@
+"""One training stage: objective, batches, optimizer and hooks put together, resumable to the bit."""
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from attrs import asdict, frozen
+from cccad_core.losses import Imitation, Pretraining
+from cccad_core.policy import Policy
+from cccad_data import Sampler
+from torch import Tensor
+
+from cccad_train import checkpoints
+from cccad_train.batches import Batches
+from cccad_train.checkpoints import Progress
+from cccad_train.console import Meter
+from cccad_train.curricula import NoneSpec
+from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
+from cccad_train.folder import RunFolder
+from cccad_train.loop import fit
+from cccad_train.metrics import Metrics
+
+
+@frozen(kw_only=True)
+class Parts:
+    """What a stage trains and by what."""
+
+    spec: FitSpec
+    objective: torch.nn.Module
+    curriculum: Any
+
+
+def assemble(stage: str, policy: Policy, agent: AgentSpec) -> Parts:
+    """Return what stage `pretrain-...` or `train-...` of *agent* needs."""
+    if stage.startswith("pretrain-"):
+        assert agent.pretrain is not None
+        objective = Pretraining(policy, max_gradient_rounds=agent.pretrain.max_gradient_rounds)
+        return Parts(spec=agent.pretrain, objective=objective, curriculum=NoneSpec())
+    train: TrainSpec = agent.train
+    policy.reconstruction.requires_grad_(train.reconstruction_weight > 0)
+    imitation = Imitation(
+        policy, max_gradient_rounds=train.max_gradient_rounds, reconstruction_weight=train.reconstruction_weight
+    )
+    return Parts(spec=train, objective=imitation, curriculum=train.curriculum.build())
+
+
+@frozen
+class Fit:
+    """A training stage in a run folder; `inputs` is the digest that its checkpoints carry."""
+
+    folder: RunFolder
+    accelerator: Accelerator
+    stage: str
+    inputs: str
+
+    def run(self, policy: Policy, agent: AgentSpec, sampler: Sampler) -> None:
+        """Train *policy* in place, from the newest checkpoint of the same inputs if there is one."""
+        parts, accelerator = assemble(self.stage, policy, agent), self.accelerator
+        spec = parts.spec
+        optimizer = spec.optimizer.build(p for p in policy.parameters() if p.requires_grad)
+        progress = self._resume(policy, optimizer)
+        batches = Batches(
+            sampler=sampler,
+            context=policy.context,
+            curriculum=parts.curriculum,
+            spec=spec,
+            rank=accelerator.process_index,
+            num_processes=accelerator.num_processes,
+            device=accelerator.device,
+        )
+        objective, optimizer = accelerator.prepare(parts.objective, optimizer)
+        recorder = _Recorder(self, policy, optimizer, progress, spec)
+        with recorder.meter:
+            fit(
+                objective,
+                batches,
+                optimizer,
+                spec.optimizer,
+                progress,
+                accelerator,
+                num_updates=spec.num_updates,
+                hooks=[recorder],
+            )
+        recorder.close()
+
+    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
+        state = checkpoints.load_latest(self.folder.checkpoints(self.stage))
+        if state is None or state["inputs"] != self.inputs:
+            return Progress()
+        policy.load_state_dict(state["policy"])
+        optimizer.load_state_dict(state["optimizer"])
+        return Progress(**state["progress"])
+
+
+class _Recorder:
+    """The hook that keeps count: metrics every few updates, checkpoints every few hundred."""
+
+    def __init__(
+        self, fit_: Fit, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, spec: FitSpec
+    ) -> None:
+        self.fit, self.policy, self.optimizer, self.progress, self.spec = fit_, policy, optimizer, progress, spec
+        self.pending: list[Tensor] = []
+        self.is_main = bool(fit_.accelerator.is_main_process)
+        self.metrics = Metrics(fit_.folder.path) if self.is_main else None
+        if self.metrics is not None:
+            self.metrics.rewind(fit_.stage, progress.update)
+        self.meter = Meter(
+            fit_.stage, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main
+        )
+
+    def __call__(self, update: int, losses: dict[str, Tensor]) -> None:
+        self.pending.append(torch.stack([value.detach().float() for value in losses.values()]))
+        last = update == self.spec.num_updates
+        saves = last or update % self.spec.checkpoint_every_updates == 0
+        if saves or update % self.spec.log_every_updates == 0:
+            self._log(update, list(losses))
+        if saves and self.is_main:
+            self._save(update)
+
+    def _log(self, update: int, names: list[str]) -> None:
+        rows = self.fit.accelerator.reduce(torch.stack(self.pending), reduction="mean")
+        self.pending = []
+        self.progress.advance(rows[:, names.index("loss")].tolist())
+        means = dict(zip(names, rows.mean(0).tolist(), strict=True))
+        if self.metrics is not None:
+            self.metrics.write(self.fit.stage, update, means)
+        self.meter.show(update, loss=f"{means['loss']:.4f}")
+
+    def _save(self, update: int) -> None:
+        loss = self.progress.smoothed_loss
+        is_best = loss is not None and loss < self.progress.best
+        if is_best and loss is not None:
+            self.progress.best = loss
+        state = {
+            "inputs": self.fit.inputs,
+            "policy": self.policy.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+        }
+        checkpoints.save(self.fit.folder.checkpoints(self.fit.stage), update, state, is_best=is_best)
+
+    def close(self) -> None:
+        """Flush."""
+        if self.metrics is not None:
+            self.metrics.close()

@@ -1,0 +1,125 @@
+"""The run folder: the contract that every tool reads, and the record of which stages are done on which inputs."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from attrs import evolve, frozen
+from cccad_core.artefact import copy_plugins
+from cccad_core.registry import distributions
+from cccad_core.specs import parts, to_toml, unstructure
+
+from cccad_train.experiment import ExperimentSpec
+
+STAGES = "stages.json"
+
+
+@frozen(kw_only=True)
+class RunFolder:
+    """`<out>/<name>-<8 hex of the resolved spec>-s<seed>/`; files are replaced whole, never half-written."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, spec: ExperimentSpec, out: Path) -> "RunFolder":
+        """Return the folder that *spec* has under *out*, which need not exist."""
+        return cls(path=out / f"{spec.name}-{spec.digest()}-s{spec.seed}")
+
+    @property
+    def data(self) -> Path:
+        """Where collected histories lie, shared by all runs of one `out` folder."""
+        return self.path.parent / "data"
+
+    @property
+    def results(self) -> Path:
+        """Where evaluation writes what it found."""
+        return self.path / "evaluation" / "results.json"
+
+    @property
+    def policy(self) -> Path:
+        """The release artefact of the main agent."""
+        return self.path / "policy"
+
+    def metrics(self, stage: str) -> list[dict[str, Any]]:
+        """Return the lines of `metrics.jsonl` that belong to *stage*."""
+        file = self.path / "metrics.jsonl"
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        return [row for row in map(json.loads, lines) if row["stage"] == stage]
+
+    def checkpoints(self, stage: str) -> Path:
+        """Return where the checkpoints of *stage* lie."""
+        return self.path / "checkpoints" / stage
+
+    def prepare(self, spec: ExperimentSpec, plugins: Iterable[Path] = ()) -> None:
+        """Make the folder and write `spec.toml`, `meta.json` and the *plugins* that the spec imports."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        copied = evolve(spec, imports=tuple(copy_plugins(plugins, self.path)))
+        write_text(self.path / "spec.toml", to_toml(unstructure(copied)))
+        write_text(self.path / "meta.json", json.dumps(_meta(spec), indent=2))
+
+    def stages(self) -> dict[str, str]:
+        """Return the digest of the inputs of every stage that is done, by name."""
+        return read_json(self.path / STAGES) or {}
+
+    def finish(self, stage: str, inputs: str) -> None:
+        """Record that *stage* is done on *inputs*."""
+        write_text(self.path / STAGES, json.dumps({**self.stages(), stage: inputs}, indent=2))
+
+    def sibling_with(self, stage: str, inputs: str) -> "RunFolder | None":
+        """Return another run under the same `out` that has done *stage* on the same inputs, or None."""
+        for record in sorted(self.path.parent.glob(f"*/{STAGES}")):
+            other = RunFolder(path=record.parent)
+            if other.path != self.path and other.stages().get(stage) == inputs:
+                return other
+        return None
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Say whether a training stage was begun here and not finished."""
+        begun = {p.name for p in (self.path / "checkpoints").glob("*") if (p / "latest").exists()}
+        return bool(begun - set(self.stages()))
+
+
+def _meta(spec: ExperimentSpec) -> dict[str, Any]:
+    ours = ("cccad-core", "cccad-envs", "cccad-data", "cccad-train", "torch", "numpy", "accelerate", "gymnasium")
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ours} | {"python": platform.python_version()},
+        "parts": distributions(sorted(parts(spec))),
+        "git_commit": git_commit(),
+        "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
+        "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "seed": spec.seed,
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of the working directory, or None outside a repository."""
+    try:
+        told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except OSError:
+        return None
+    return told.stdout.strip() or None
+
+
+def read_json(path: Path) -> Any:
+    """Return what a JSON file holds, or None when it does not exist."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace *path* by *text* at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)

@@ -1,0 +1,37 @@
+"""AdamW with a warm-up, a plateau and a linear decay to zero."""
+
+from collections.abc import Iterable
+
+import torch
+from attrs import field, frozen, validators
+
+_positive = validators.gt(0)
+_fraction = validators.and_(validators.ge(0), validators.le(1))
+
+
+@frozen(kw_only=True)
+class OptimizerSpec:
+    """AdamW (arXiv 1711.05101); weights are decayed, vectors and tables are not."""
+
+    learning_rate: float = field(default=3e-3, validator=_positive)
+    warmup_updates: int = field(default=100, validator=validators.ge(0))
+    decay_frac: float = field(default=0.6, validator=_fraction, metadata={"help": "last part, decaying to zero"})
+    weight_decay: float = field(default=0.01, validator=validators.ge(0))
+    beta1: float = field(default=0.9, validator=_fraction)
+    beta2: float = field(default=0.99, validator=_fraction)
+    max_grad_norm: float = field(default=1.0, validator=_positive)
+
+    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
+        """Return the optimizer over *parameters*."""
+        parameters = list(parameters)
+        groups = [
+            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": self.weight_decay},
+            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        ]
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2), fused=True)
+
+    def rate(self, update: int, num_updates: int) -> float:
+        """Return the learning rate of *update* out of *num_updates*."""
+        warm = min(1.0, (update + 1) / self.warmup_updates) if self.warmup_updates else 1.0
+        decay = max(1.0, self.decay_frac * num_updates)
+        return self.learning_rate * min(warm, 1.0, (num_updates - update) / decay)

@@ -1,0 +1,257 @@
+"""A run tells its own story: run folder in, one self-contained HTML page (or a table for the terminal) out.
+
+Reads what the run folder promises (`evaluation/results.json`, and where present `meta.json`, `spec.toml`,
+`metrics.jsonl`, `evaluation/data_card.json`) and nothing else. The page needs no network and no script.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from attrs import evolve
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from cccad_train.charts import Chart, Line, line_chart, metric_charts
+from cccad_train.report_data import (
+    Agent,
+    Json,
+    ReportError,
+    Run,
+    check_results,
+    pool,
+    read_agents,
+    read_run,
+    references,
+)
+
+REFERENCES = ("optimal", "random")  # drawn as level lines: their returns are known exactly
+NUM_COLOURS = 8  # classes c0 to c7 of the style sheet
+MAX_RUG = 400  # ticks; more would be a solid bar
+
+
+def _score(value: float | None) -> str:
+    return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
+
+
+def _cells(agent: Agent) -> dict[str, str]:
+    """Return the row of *agent* as text, by column title."""
+    row = agent.row
+    interval = row.get("ci95")
+    solved, writes, speed = row.get("episodes_to_90pct"), agent.compressions_per_history, agent.actions_per_s
+    return {
+        "last 10": _score(row.get("normalized_last10_mean")),
+        "IQM": _score(row.get("iqm")),
+        "95 %": " – ".join(map(_score, interval)) if interval else "–",
+        "worst task": _score(row.get("worst_task_normalized")),
+        "episodes to 0.9": "–" if solved is None else f"{solved:,}",
+        "compressions": "–" if writes is None else f"{writes:,.0f}",
+        "actions/s": "–" if not speed else f"{speed:,.0f}",
+    }
+
+
+def summary_table(results: Json) -> str:
+    """Return the table of agents and their statistics as plain text, one line each, for a terminal.
+
+    Raises:
+        ReportError: see `check_results`.
+    """
+    agents = read_agents(check_results(results))
+    rows = [("", *_cells(agents[0]))] + [(agent.label, *_cells(agent).values()) for agent in agents]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for label, *cells in rows:
+        numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        lines.append(f"{label.ljust(widths[0])}  {numbers}".rstrip())
+    return "\n".join(lines)
+
+
+def _headline(agent: Agent, results: Json) -> str:
+    """Return the one sentence that a reader takes home."""
+    tasks, row = results["tasks"], agent.row
+    is_held_out = all(task.get("split") == "held-out" for task in tasks)
+    kind = "held-out tasks that it never saw" if is_held_out else "tasks"
+    cells = _cells(agent)
+    spread = f" (interquartile mean {cells['IQM']}, 95 % interval {cells['95 %']})" if row.get("ci95") else ""
+    score = _score(row.get("normalized_last10_mean"))
+    return (
+        f"{agent.label} ends at {score} of the optimum{spread} on {len(tasks)} {kind}, with frozen weights, after "
+        f"{len(agent.curve):,} episodes; {_score(row.get('worst_task_normalized'))} on its worst task."
+    )
+
+
+def _task_rows(agents: Sequence[Agent], results: Json) -> list[Json]:
+    """Return the tasks with every agent's normalised return, the first agent's worst first."""
+    if not agents:
+        return []
+    worst = {agent.name: int(np.argmin(agent.by_task)) for agent in agents}
+    order = np.argsort(agents[0].by_task, kind="stable").tolist()
+    return [
+        {
+            "task": results["tasks"][index],
+            "params": ", ".join(f"{name} {value}" for name, value in results["tasks"][index].get("params", {}).items()),
+            "cells": [(agent.by_task[index], worst[agent.name] == index) for agent in agents],
+        }
+        for index in order
+    ]
+
+
+def _flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Return nested JSON as (dotted name, text) pairs."""
+    if isinstance(content, Mapping):
+        inner = [_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in content.items()]
+        return [pair for pairs in inner for pair in pairs]
+    if isinstance(content, list):
+        return [(prefix, " ".join(map(str, content)))]
+    return [(prefix, f"{content:.4g}" if isinstance(content, float) else str(content))]
+
+
+def write_report(run_dir: Path) -> Path:
+    """Write `report.html` into *run_dir* and return its path.
+
+    Raises:
+        ReportError: see `read_run`.
+    """
+    run = read_run(run_dir)
+    agents = read_agents(run.results)
+    task_agents = [agent for agent in agents if agent.by_task and agent.name not in REFERENCES]
+    page = {
+        "title": run.folder,
+        "headline": _headline(agents[0], run.results),
+        "is_comparison": False,
+        "metric_charts": metric_charts(run.metrics),
+        "task_rows": _task_rows(task_agents, run.results),
+        "task_agents": task_agents,
+        "training": run.results.get("training", {}),
+        "data_card": _flat(run.data_card),
+        "meta": _flat(run.meta),
+        "spec": run.spec,
+        "runs": [run],
+    }
+    return _render(run_dir / "report.html", page, agents, agents, run.results)
+
+
+def write_figure(run_dir: Path, path: Path) -> Path:
+    """Write the learning curve of *run_dir* alone, as an SVG with its legend, to *path* and return that.
+
+    Raises:
+        ReportError: see `read_run`.
+    """
+    results = read_run(run_dir).results
+    agents = read_agents(results)
+    page = {"headline": _headline(agents[0], results), "is_comparison": False}
+    return _render(path, page, agents, agents, results, template="figure.svg")
+
+
+def write_comparison(run_dirs: Sequence[Path]) -> Path:
+    """Write one page over several runs of a family beside the first of them, and return its path.
+
+    Runs whose folders differ in the seed alone are one experiment: their replicas are pooled, and the interval is over
+    seeds. Curves are normalised returns, so that runs with other held-out tasks can be seen side by side.
+
+    Raises:
+        ReportError: for a run that cannot be read, runs of different families, or seeds with different tasks.
+    """
+    runs = [read_run(run_dir) for run_dir in run_dirs]
+    if not runs:
+        raise ReportError("there is nothing to compare: name at least one run folder")
+    families = sorted({run.results["tasks"][0]["task_id"].split("/")[0] for run in runs})
+    if len(families) > 1:
+        raise ReportError(f"runs of different families cannot be compared: {', '.join(families)}")
+    experiments: dict[str, list[Run]] = {}
+    for run in runs:
+        experiments.setdefault(run.experiment, []).append(run)
+    pooled = {title: pool(members) for title, members in _titled(experiments).items()}
+    first = next(iter(pooled))
+    agents = [
+        agent if agent.name in REFERENCES else _of_run(agent, title)
+        for title, (results, seeds) in pooled.items()
+        for agent in read_agents(results, seeds)
+        if agent.name not in REFERENCES or title == first
+    ]
+    agents.sort(key=lambda agent: agent.role != "agent")
+    on_trial = [agent for agent in agents if agent.role == "agent"] or agents
+    page = {
+        "title": f"{families[0]}: {', '.join(pooled)}",
+        "headline": f"{len(runs)} runs on {families[0]}: " + "; ".join(_standing(agent) for agent in on_trial) + ".",
+        "is_comparison": True,
+        "runs": runs,
+    }
+    digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
+    path = Path(run_dirs[0]).resolve().parent / f"comparison-{digest}.html"
+    return _render(path, page, agents, on_trial, pooled[first][0])
+
+
+def _of_run(agent: Agent, title: str) -> Agent:
+    return evolve(agent, name=f"{title}/{agent.name}", label=f"{title}: {agent.label}")
+
+
+def _titled(experiments: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
+    """Return the runs of each experiment by its name, with the digest where names meet and the number of seeds."""
+    names = [members[0].name for members in experiments.values()]
+    titled = {}
+    for experiment, members in experiments.items():
+        name = experiment if names.count(members[0].name) > 1 else members[0].name
+        titled[f"{name} ({len(members)} seeds)" if len(members) > 1 else name] = members
+    return titled
+
+
+def _standing(agent: Agent) -> str:
+    spread = f" ({_cells(agent)['95 %']})" if agent.row.get("ci95") else ""
+    return f"{agent.label} {_score(agent.row.get('iqm'))}{spread}"
+
+
+def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Json, y_label: str) -> Chart:
+    """Return the chart of return by episode; its rug is the first agent's compressions on its first task."""
+    optimal, random = (float(values.mean()) for values in references(results))
+    horizon, trained = results.get("horizon"), results.get("trained_episodes")
+    writes = agents[0].compressions[0] if agents[0].compressions else ()
+    lines = [
+        Line(
+            css=css[agent.name],
+            x=np.arange(1.0, len(agent.curve) + 1),
+            y=agent.curve,
+            band=agent.band,
+            is_main=agent.role == "agent",
+        )
+        for agent in agents
+    ]
+    return line_chart(
+        lines,
+        labels=("episode", y_label),
+        levels=[("optimum", optimal), ("random", random)],
+        mark=("training length", float(trained)) if trained else None,
+        rug=[env_step / horizon for env_step in writes] if horizon and len(writes) <= MAX_RUG else (),
+    )
+
+
+def _render(
+    path: Path,
+    page: Json,
+    agents: Sequence[Agent],
+    drawn: Sequence[Agent],
+    results: Json,
+    *,
+    template: str = "report.html",
+) -> Path:
+    """Fill the template, write it to *path* and return that."""
+    curves = [agent for agent in drawn if agent.name.split("/")[-1] not in REFERENCES] or list(drawn)
+    css = {agent.name: f"c{index % NUM_COLOURS}" for index, agent in enumerate(curves)}
+    folder = Path(__file__).parent / "templates"
+    rooms = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    y_label = "normalised return" if page["is_comparison"] else "return"
+    text = rooms.get_template(template).render(
+        **page,
+        css=css,
+        curves=curves,
+        curve_chart=_learning_curve(curves, css, results, y_label),
+        horizon=results.get("horizon"),
+        rows=[(agent, _cells(agent)) for agent in agents],
+        rug_task=results["tasks"][0]["task_id"],
+    )
+    path.write_text(text.lstrip(), encoding="utf-8")
+    return path
