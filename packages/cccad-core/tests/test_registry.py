@@ -7,7 +7,6 @@ from textwrap import dedent
 
 import pytest
 from attrs import frozen
-
 from cccad_core import registry as registry_module
 from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart
 from cccad_core.registry import KINDS, Registry

@@ -3,11 +3,10 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cccad_core.errors import SpaceError
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, from_dict, to_dict
+from hypothesis import given
+from hypothesis import strategies as st
 
 sizes = st.integers(1, 1000)
 

@@ -6,13 +6,12 @@ from typing import Annotated, Any, Literal
 import pytest
 import tomli
 from attrs import field, frozen, validators
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cccad_core import registry as registry_module
 from cccad_core.errors import SpecError
 from cccad_core.registry import Registry
 from cccad_core.specs import Kind, describe, load, parts, structure, to_toml, unstructure
+from hypothesis import given
+from hypothesis import strategies as st
 
 REGISTRY = Registry()
 

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import tomli
+from cccad_core.tomltext import digest, show, to_toml
 from hypothesis import given
 from hypothesis import strategies as st
-
-from cccad_core.tomltext import digest, show, to_toml
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 scalars = (

@@ -54,7 +54,7 @@ class Agent:
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Agent":
         """Return the agent of a release artefact (the `policy/` folder of a run)."""
-        from cccad_core.artefact import load_policy  # noqa: PLC0415 - the artefact knows the policy, not the reverse
+        from cccad_core.artefact import load_policy  # the artefact knows the policy, not the reverse
 
         return cls(load_policy(path).to(device))
 
@@ -169,6 +169,8 @@ class Agent:
 
     def _show_memory(self, state: AgentState, rows: Tensor) -> None:
         """Fill the caches of *rows* with what their windows hold right after a write: latents and carried tokens."""
+        if not len(rows):
+            return
         carried = state.tokens[rows, : int(state.num_raw[rows[0]])]
         seen = torch.cat([self.policy.compressor.read(take_rows(state.memory, rows)), carried], 1)
         if not seen.shape[1]:

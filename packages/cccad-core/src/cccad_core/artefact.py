@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from attrs import field, frozen, validators
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from cccad_core.errors import SpecError
@@ -70,8 +71,16 @@ def load_artefact_spec(path: str | Path) -> ArtefactSpec:
 
 
 def load_policy(path: str | Path) -> Policy:
-    """Return the policy in the folder *path*, ready to act; raises SpecError."""
-    spec = load_artefact_spec(path)
+    """Return the policy in the folder *path*, ready to act.
+
+    Raises SpecError naming the file if the spec or the weights are missing, or do not fit one another.
+    """
+    spec, file = load_artefact_spec(path), Path(path) / "model.safetensors"
     policy = spec.policy.build(Spaces.from_dict(json.loads(spec.spaces)), seed=0)
-    policy.load_state_dict(load_file(Path(path) / "model.safetensors"))
+    if not file.is_file():
+        raise SpecError([("", f"no weights here: there is no file {file}")])
+    try:
+        policy.load_state_dict(load_file(file))
+    except (RuntimeError, SafetensorError) as error:
+        raise SpecError([("", f"the weights in {file} do not fit the policy in the spec.toml beside them")]) from error
     return policy

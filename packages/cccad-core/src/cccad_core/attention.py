@@ -10,6 +10,9 @@ from torch.nn.functional import scaled_dot_product_attention
 class Rotary(nn.Module):
     """Rotate pairs of features by an angle that grows with the position (arXiv 2104.09864)."""
 
+    cos: Tensor
+    sin: Tensor
+
     def __init__(self, head_width: int, num_positions: int, base: float = 1000.0) -> None:
         super().__init__()
         frequency = base ** (-torch.arange(0, head_width, 2) / head_width)

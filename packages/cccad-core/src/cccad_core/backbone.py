@@ -1,5 +1,7 @@
 """The decoder-only transformer that reads a window: compressed prefix, raw tokens, and queries where a layout asks."""
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +30,14 @@ class Backbone(nn.Module):
         self.rotary = Rotary(width // num_heads, window)
         self.blocks = nn.ModuleList(Block(width, num_heads, mlp_ratio) for _ in range(num_layers))
         self.norm = nn.LayerNorm(width)
-        for block in self.blocks:
-            for last in (block.attention.out, block.mlp[2]):
+        for block in self.layers:
+            for last in (block.attention.out, cast("nn.Linear", block.mlp[2])):
                 nn.init.normal_(last.weight, std=(2 * num_layers * last.in_features) ** -0.5)
+
+    @property
+    def layers(self) -> list[Block]:
+        """The blocks, from the input to the output."""
+        return cast("list[Block]", list(self.blocks))
 
     def forward(self, prefix: Tensor, tokens: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return hidden states of *tokens* and of the decisions.
@@ -49,7 +56,7 @@ class Backbone(nn.Module):
     def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
         tables, kept = self.rotary.at(slots), []
-        for block in self.blocks:
+        for block in self.layers:
             mixed, keys, values = block.attention.attend(block.norm_attention(x), self.rotary, tables, mask)
             kept.append((keys, values))
             x = x + mixed
@@ -65,7 +72,7 @@ class Backbone(nn.Module):
         """Return the hidden state, `b 1 d`, of one token per row at *slots*, `b`, and put it into the caches."""
         window = caches[0].keys.shape[2]
         visible = (torch.arange(window, device=x.device) <= slots[:, None])[:, None, None]
-        for block, cache in zip(self.blocks, caches, strict=True):
+        for block, cache in zip(self.layers, caches, strict=True):
             x = x + block.attention.decide(block.norm_attention(x), self.rotary, slots, cache, visible)
             x = x + block.mlp(block.norm_mlp(x))
         hidden: Tensor = self.norm(x)

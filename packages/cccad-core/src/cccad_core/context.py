@@ -18,7 +18,8 @@ class ContextSpec:
     def build(self, num_latents: int) -> "RollingContext":
         """Raises ValueError when no slot is left for a new decision."""
         if self.window - num_latents - self.carry < 1:
-            raise ValueError(f"'context.window' must be > latents + carry = {num_latents} + {self.carry}: {self.window}")
+            least = f"latents + carry = {num_latents} + {self.carry}"
+            raise ValueError(f"'context.window' must be > {least}: {self.window}")
         return RollingContext(window=self.window, carry=self.carry, num_latents=num_latents)
 
 

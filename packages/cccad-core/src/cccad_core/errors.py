@@ -29,15 +29,15 @@ class SpecError(CccadError, ValueError):
         return "\n  ".join([f"{self.source}:", *lines])
 
 
-class UnknownPart(CccadError, LookupError):  # noqa: N818 - the name already says what is wrong
+class UnknownPart(CccadError, LookupError):
     """A part, or a kind of part, that nobody registered."""
 
 
-class BrokenPart(CccadError, LookupError):  # noqa: N818 - the same
+class BrokenPart(CccadError, LookupError):
     """A part that is registered but cannot be brought in: its module fails, or holds no spec."""
 
 
-class DuplicatePart(CccadError, LookupError):  # noqa: N818 - the same
+class DuplicatePart(CccadError, LookupError):
     """Two distributions registered different parts under one name."""
 
 

@@ -71,7 +71,8 @@ class Gaussian(ActionHead):
 
     def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = self._split(parameters)
-        return -torch.distributions.Normal(mean, log_std.exp()).log_prob(actions).sum(-1)
+        told: Tensor = torch.distributions.Normal(mean, log_std.exp()).log_prob(actions).sum(-1)
+        return -told
 
     def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
         return -(self._split(parameters)[0] - actions).square().mean(-1)

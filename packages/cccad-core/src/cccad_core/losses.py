@@ -58,12 +58,16 @@ class Pretraining(nn.Module):
 
 
 def rebuilt_losses(rebuilt: list[Rebuilt]) -> dict[str, Tensor]:
-    """Average over writes and transitions: `reconstruction` (the sum over fields) and each field's loss and accuracy."""
-    losses = {
-        f"reconstruction_{name}": torch.cat([r.losses[name] for r in rebuilt], 1).mean() for name in rebuilt[0].losses
-    }
-    hits = {
-        f"reconstruction_{name}_accuracy": torch.cat([r.hits[name] for r in rebuilt], 1).mean().detach()
-        for name in rebuilt[0].hits
-    }
+    """Average over all real transitions that were folded in.
+
+    Returns each field's loss and accuracy, and as `reconstruction` the sum of the losses over fields.
+    """
+    real = torch.cat([r.mask for r in rebuilt], 1)  # b t
+    num_real = real.sum().clamp(min=1)
+
+    def mean(parts: list[Tensor]) -> Tensor:
+        return (torch.cat(parts, 1) * real).sum() / num_real
+
+    losses = {f"reconstruction_{name}": mean([r.losses[name] for r in rebuilt]) for name in rebuilt[0].losses}
+    hits = {f"reconstruction_{name}_accuracy": mean([r.hits[name] for r in rebuilt]) for name in rebuilt[0].hits}
     return {"reconstruction": torch.stack(list(losses.values())).sum(), **losses, **hits}

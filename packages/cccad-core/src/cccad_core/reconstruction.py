@@ -19,10 +19,15 @@ from cccad_core.tokens import Encoder, as_features
 
 @frozen(kw_only=True)
 class Rebuilt:
-    """Per field: the loss and the accuracy of every transition, `b s`; accuracy is None for real-valued fields."""
+    """Per field: the loss, and 1 or 0 for right or wrong, of every transition, `b s`.
+
+    `hits` leaves out actions and observations that are real-valued; a reward is right when it is less than 0.5 off.
+    `mask`, `b s`, is False at padding.
+    """
 
     losses: dict[str, Tensor]
     hits: dict[str, Tensor]
+    mask: Tensor
 
 
 class Field(nn.Module):
@@ -64,7 +69,8 @@ class Reconstruction(nn.Module):
         """*segment* holds the transitions that were folded into *latents*, `b s`."""
         places = sinusoids(segment.length, latents.shape[-1], latents)
         asked = self.observation(segment.observations) + self.where(places)
-        hidden = self.norm(self.look(asked, latents, None))
+        padding = None if bool(segment.mask.all()) else segment.mask
+        hidden = self.norm(self.look(asked, latents, None, padding))
         told = {
             "action": self.action(hidden, as_features(segment.actions)),
             "reward": self.reward(hidden, segment.rewards[..., None]),
@@ -73,4 +79,4 @@ class Reconstruction(nn.Module):
         hits = {name: right for name, (_, right) in told.items() if right is not None}
         guess = self.reward.predict(hidden)[..., 0]
         hits["reward"] = ((guess - segment.rewards).abs() < 0.5).float()
-        return Rebuilt(losses={name: loss for name, (loss, _) in told.items()}, hits=hits)
+        return Rebuilt(losses={name: loss for name, (loss, _) in told.items()}, hits=hits, mask=segment.mask)

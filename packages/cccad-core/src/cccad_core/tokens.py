@@ -24,6 +24,9 @@ class Encoder(nn.Module):
     Discrete coordinates are looked up in one table each and summed; a box is scaled to unit range and projected.
     """
 
+    centre: Tensor
+    scale: Tensor
+
     def __init__(self, space: Space, width: int) -> None:
         super().__init__()
         if isinstance(space, Box):

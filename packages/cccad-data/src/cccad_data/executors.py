@@ -151,7 +151,10 @@ def _serve(work: Work, connection: Connection) -> None:
             return
         except Exception:  # noqa: BLE001  # whatever it is, it is this job's outcome
             message = ("failure", traceback.format_exc())
-        connection.send(message)
+        try:
+            connection.send(message)
+        except (BrokenPipeError, ConnectionResetError):
+            return
 
 
 @contextmanager

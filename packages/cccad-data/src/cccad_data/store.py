@@ -40,7 +40,7 @@ def write_shard(path: Path, header: Mapping[str, Any], histories: Sequence[TaskH
     for task in histories:
         if not np.isfinite(task.rewards).all():
             raise HistoryFileError(f"{path}: a reward of task {task.task_id!r} is not a finite number")
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an orphan of a killed run may still be writing
     with h5py.File(partial, "w") as file:
         file.attrs["format"] = FORMAT
         file.create_dataset("header", data=np.frombuffer(json.dumps(header).encode(), np.uint8))

@@ -1,5 +1,6 @@
 """Resumable state: written under a temporary name, then renamed, so that a kill leaves the last whole one."""
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -32,13 +33,18 @@ class Progress:
 def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, keep: int = 2) -> Path:
     """Write *state* as `update_<n>` under *folder* and point `latest` (and `best`) at it; old ones are removed."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left_by_a_kill in folder.glob(".update_*.partial"):
+        shutil.rmtree(left_by_a_kill)
     place, partial = folder / f"update_{update}", folder / f".update_{update}.partial"
-    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    with open(partial / STATE, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(partial / STATE, "wb") as file:
+            file.write(_as_bytes(state))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:  # a full disk
+        shutil.rmtree(partial)
+        raise
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
     _point(folder / "latest", place.name)
@@ -50,6 +56,13 @@ def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, kee
         if path.resolve() not in kept:
             shutil.rmtree(path)
     return place
+
+
+def _as_bytes(state: dict[str, Any]) -> bytes:
+    """Return *state* as torch saves it, from memory: a full disk is then an OSError, not torch's own error."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    return buffer.getvalue()
 
 
 def load_latest(folder: Path) -> dict[str, Any] | None:

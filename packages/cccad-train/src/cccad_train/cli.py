@@ -1,5 +1,6 @@
 """The commands: `cccad-run SPEC.toml`, and `cccad` for looking around. Exit 0 done, 1 the run failed, 2 bad input."""
 
+import inspect
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,8 @@ import click
 from cccad_core.errors import CccadError
 
 ONLY = ("collect", "pretrain", "train", "evaluate", "report")
+FAILURES = ("CollectionError", "DivergedError")
+"""Errors of a run, not of its user."""
 
 
 def guarded(work: Callable[[], None]) -> None:
@@ -18,14 +21,29 @@ def guarded(work: Callable[[], None]) -> None:
     except CccadError as error:
         _stop(str(error), 2)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        _stop(f"{error.strerror or error}{where}; what was finished is kept, continue with --resume", 1)
+        _stop(_told(error), 1)
     except KeyboardInterrupt:
-        _stop("interrupted; what was finished is kept, continue with --resume", 130)
+        _stop("\ninterrupted; what was finished is kept, and --resume continues from the last checkpoint", 130)
     except (ValueError, LookupError) as error:
         if not type(error).__module__.startswith("cccad_"):
             raise
-        _stop(str(error), 1 if type(error).__name__ == "CollectionError" else 2)
+        _stop(_short(str(error)), 1 if type(error).__name__ in FAILURES else 2)
+
+
+def _told(error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    what = (error.strerror or str(error)).splitlines()[0]
+    return f"the run stopped: {what}{where}; what was finished is kept, continue with --resume"
+
+
+def _short(message: str) -> str:
+    """Return *message* with the tracebacks of full disks and the like cut down to what they say."""
+    kept: list[str] = []
+    for block in message.split("Traceback (most recent call last):\n"):
+        lines = block.rstrip().splitlines()
+        is_system = bool(kept) and lines[-1].startswith(("OSError:", "PermissionError:", "MemoryError"))
+        kept += lines[-1:] if is_system else ["Traceback (most recent call last):", *lines] if kept else lines
+    return "\n".join(kept)
 
 
 def _stop(message: str, code: int) -> None:
@@ -44,7 +62,7 @@ def _stop(message: str, code: int) -> None:
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 def run(**given: Any) -> None:
     """Run the experiment in SPEC: collect, pretrain, train, evaluate, report."""
-    from cccad_train.experiment_run import Order, execute  # noqa: PLC0415 - torch is imported only to run
+    from cccad_train.experiment_run import Order, execute  # torch is imported only to run
 
     order = Order(**given)
     guarded(lambda: execute(order))
@@ -58,48 +76,62 @@ def main() -> None:
 @main.command("list")
 @click.argument("kind", required=False)
 def list_parts(kind: str | None) -> None:
-    """List registered parts, all or of one KIND (compressor, curriculum, env, source, executor, tokens)."""
-    from cccad_core.registry import KINDS, entries  # noqa: PLC0415
+    """List registered parts, all or of one KIND (compressor, tokens, curriculum, env, source, executor)."""
+    from cccad_core.registry import KINDS, entries, lookup
 
     def show() -> None:
         for each in [kind] if kind else KINDS:
             click.echo(f"{each}:")
             for entry in entries(each):
-                told = f"BROKEN: {entry.error}" if entry.error else f"{entry.distribution} {entry.version}"
-                click.echo(f"  {entry.name:20s} {told}")
+                doc = "" if entry.error else (inspect.getdoc(lookup(each, entry.name)) or "").partition("\n")[0]
+                told = f"BROKEN: {entry.error}" if entry.error else doc
+                click.echo(f"  {entry.name:18s} {entry.distribution} {entry.version}  {told}".rstrip())
+        click.echo("\nMore on one of them: cccad describe KIND NAME; on a whole experiment: cccad describe")
 
     guarded(show)
 
 
 @main.command("describe")
-@click.argument("kind")
-@click.argument("name")
-def describe_part(kind: str, name: str) -> None:
-    """Say what part NAME of KIND does, and list its fields."""
-    from cccad_core.registry import lookup  # noqa: PLC0415
-    from cccad_core.specs import describe  # noqa: PLC0415
+@click.argument("kind", required=False)
+@click.argument("name", required=False)
+def describe_part(kind: str | None, name: str | None) -> None:
+    """Say what part NAME of KIND does and list its fields; without them, describe the fields of an experiment."""
+    from cccad_core.registry import lookup, names
+    from cccad_core.specs import describe
 
-    guarded(lambda: click.echo(describe(lookup(kind, name))))
+    def show() -> None:
+        if kind is None:
+            from cccad_train.experiment import ExperimentSpec
+
+            click.echo(describe(ExperimentSpec))
+        elif name is None:
+            click.echo("\n".join(names(kind)))
+        else:
+            click.echo(f"{kind} {name}: {describe(lookup(kind, name))}")
+
+    guarded(show)
 
 
 @main.command("data", context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def data(arguments: tuple[str, ...]) -> None:
-    """`collect SPEC` collects histories; all else (info, verify) is `cccad-data`."""
-    from cccad_data.cli import main as data_main  # noqa: PLC0415
+    """`collect SPEC` collects the histories of a spec; all else (info, verify, ...) is `cccad-data`."""
+    from cccad_data.cli import main as data_main
 
     if arguments[:1] == ("collect",):
         run(args=[*arguments[1:], "--only", "collect"], prog_name="cccad data collect")
+    if not arguments or arguments[0] in {"--help", "-h"}:
+        click.echo("cccad data collect SPEC  collects the learning histories of a spec; its options are cccad-run's\n")
     sys.exit(data_main(list(arguments)))
 
 
 @main.command("evaluate")
 @click.argument("run_folder", type=click.Path(path_type=Path))
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as evaluate.num_episodes=500.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in evaluate.num_episodes=500.")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str) -> None:
     """Play the held-out tasks again with the policies of RUN_FOLDER, and rewrite its results and report."""
-    from cccad_train.experiment_run import evaluate_again  # noqa: PLC0415
+    from cccad_train.experiment_run import evaluate_again
 
     guarded(lambda: evaluate_again(run_folder, overrides, device))
 
@@ -108,7 +140,7 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str) -> None:
 @click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(run_folders: tuple[Path, ...]) -> None:
     """Write the report of one run, or a comparison of several."""
-    from cccad_train.report import write_comparison, write_report  # noqa: PLC0415
+    from cccad_train.report import write_comparison, write_report
 
     def show() -> None:
         page = write_report(run_folders[0]) if len(run_folders) == 1 else write_comparison(run_folders)

@@ -1,7 +1,9 @@
 """Every held-out task is lived by every agent and control, side by side; nothing here was seen in training."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -11,7 +13,9 @@ from cccad_core.controls import SwappedLatents, ZeroedLatents
 from cccad_core.play import Played, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve
+from torch import Tensor
 
+from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
 from cccad_train.statistics import summarise
 
@@ -32,6 +36,31 @@ def refuse_leaks(held_out: Sequence[Any], trained_ids: Sequence[str], where: str
         )
 
 
+class Reference:
+    """Plays by a rule of its own where `play` expects an agent: it has no memory and learns nothing."""
+
+    def __init__(self, choose: Any) -> None:
+        self.choose = choose
+
+    def begin(self, num_envs: int) -> Any:
+        """Return a state that never writes."""
+        return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64))
+
+    def act(self, state: Any, observations: Any, **_: Any) -> tuple[Tensor, Any]:
+        """Return one action per row."""
+        return torch.as_tensor(self.choose(size=len(observations))), state
+
+    def observe(self, state: Any, *_: Any) -> Any:
+        """Return the state as it was."""
+        return state
+
+
+def _best(worlds: Any, size: int) -> Any:
+    """Return what is best to do in each of the *size* rows of *worlds*."""
+    assert size == worlds.num_envs
+    return worlds.optimal_actions()
+
+
 @define
 class Evaluation:
     """What is known so far: agents in the order in which they were played."""
@@ -39,7 +68,9 @@ class Evaluation:
     family: Any
     tasks: Sequence[Any]
     spec: EvaluateSpec
+    meter: Meter
     agents: dict[str, dict[str, Any]] = field(factory=dict)
+    num_lived: int = 0
 
     def worlds(self) -> Any:
         """Return the batched worlds: every task, *replicas* times, task by task."""
@@ -60,17 +91,21 @@ class Evaluation:
             "actions_per_s": round(played.actions_per_s, 1),
         }
 
-    def live(self, policy: Policy, progress: Callable[[int], None] | None = None) -> Played:
+    def live(self, policy: Policy) -> Played:
         """Play the policy on every held-out task."""
-        generator = torch.Generator(next(policy.parameters()).device).manual_seed(self.spec.seed)
+        return self._play(Agent(policy), self.worlds(), next(policy.parameters()).device)
+
+    def _play(self, agent: Agent, worlds: Any, device: torch.device | str) -> Played:
+        before = self.num_lived * self.spec.num_episodes
+        self.num_lived += 1
         return play(
-            Agent(policy),
-            self.worlds(),
+            agent,
+            worlds,
             num_episodes=self.spec.num_episodes,
-            generator=generator,
+            generator=torch.Generator(device).manual_seed(self.spec.seed),
             greedy=self.spec.greedy,
             seed=self.spec.seed,
-            progress=progress,
+            progress=lambda finished: self.meter.show(before + finished),
         )
 
     def live_without_memory(self, name: str, label: str, policy: Policy) -> None:
@@ -87,24 +122,12 @@ class Evaluation:
 
     def references(self) -> None:
         """Play the optimal and the random policy."""
-        rng = np.random.default_rng(self.spec.seed)
+        rng, num_actions = np.random.default_rng(self.spec.seed), self.family.spaces["action"]["n"]
         for name, told in (("optimal", "acts with full knowledge of the task"), ("random", "acts uniformly at random")):
             worlds = self.worlds()
-            worlds.reset(seed=self.spec.seed)
-            returns = np.zeros((worlds.num_envs, self.spec.num_episodes), np.float32)
-            finished = np.zeros(worlds.num_envs, int)
-            running = np.zeros(worlds.num_envs, np.float32)
-            num_actions = self.family.spaces["action"]["n"]
-            while finished.min() < self.spec.num_episodes:
-                actions = worlds.optimal_actions() if name == "optimal" else rng.integers(num_actions, size=len(finished))
-                _, rewards, terminations, truncations, _ = worlds.step(actions)
-                running += rewards
-                ended = (terminations | truncations) & (finished < self.spec.num_episodes)
-                returns[ended, finished[ended]] = running[ended]
-                running[terminations | truncations] = 0.0
-                finished += ended
-            played = Played(returns=torch.from_numpy(returns), writes=[[] for _ in finished], num_env_steps=0, duration_s=1.0)
-            self.add(name, name, "control", told, played)
+            optimal, random = partial(_best, worlds), partial(rng.integers, num_actions)
+            rule = Reference(optimal if name == "optimal" else random)
+            self.add(name, name, "control", told, self._play(cast("Agent", rule), worlds, "cpu"))
             self.agents[name]["actions_per_s"] = None
 
     def source(self, histories: Histories) -> None:

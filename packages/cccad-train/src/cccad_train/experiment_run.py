@@ -5,13 +5,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from attrs import frozen
+from cccad_core.errors import SpecError
 from cccad_core.specs import load, to_toml, unstructure
 
+from cccad_train import plan
 from cccad_train.console import say
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator, relaunch
-from cccad_train.stages import STAGES, Run, UnfinishedRunError
+from cccad_train.plan import UnfinishedRunError
+from cccad_train.stages import STAGES, Run, do_report, evaluate
+
+MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
+"""What `cccad evaluate` may override: all else would describe another policy."""
 
 
 @frozen(kw_only=True)
@@ -33,38 +39,41 @@ def execute(order: Order) -> None:
     spec = load(order.spec, ExperimentSpec, order.overrides)
     folder = RunFolder.of(spec, order.out)
     stages = [order.only] if order.only else list(STAGES)
+    told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
     if order.dry_run:
-        say(to_toml(unstructure(spec)))
-        say(f"# would do: {', '.join(stages)}\n# into: {folder.path}")
+        say(f"# {order.spec}, every field with its value\n\n{to_toml(unstructure(spec))}\n{told}")
         return
     if folder.is_unfinished and not order.resume:
         raise UnfinishedRunError(
-            f"{folder.path} holds an unfinished run of this spec; add --resume to continue it, or --out for another place"
+            f"{folder.path} holds an unfinished run; add --resume to continue it, or --out to start another elsewhere"
         )
+    if order.only:
+        plan.require(spec, folder, order.only)
     if order.processes > 1:
         sys.exit(relaunch([*_as_arguments(order), "--resume"], order.processes))
-    accelerator = build_accelerator(order.device, spec.train.precision)
+    accelerator = build_accelerator(order.device)
     plugins = tuple((order.spec.parent / name).resolve() for name in spec.imports)
     run = Run(spec=spec, folder=folder, accelerator=accelerator, plugins=plugins)
     if run.is_main:
-        folder.prepare(spec, plugins)
         say(f"run: {folder.path}")
+        if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
+            folder.prepare(spec, plugins)
     for stage in stages:
         STAGES[stage](run)
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], device: str) -> None:
-    """Evaluate the policies of a run folder, with other settings if *overrides* say so, and report."""
-    spec = load(path / "spec.toml", ExperimentSpec, overrides)
-    plugins = tuple((path / name).resolve() for name in spec.imports)
-    run = Run(
-        spec=spec,
-        folder=RunFolder(path=path),
-        accelerator=build_accelerator(device, spec.train.precision),
-        plugins=plugins,
-    )
-    STAGES["evaluate"](run)
-    STAGES["report"](run)
+    """Evaluate the released policies of a run folder, with other settings if *overrides* say so, and report."""
+    refused = [text for text in overrides if not text.startswith(MAY_CHANGE)]
+    if refused:
+        fields = "evaluate.* and split.max_held_out_tasks"
+        raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
+    folder = RunFolder(path=path.resolve())
+    spec = load(folder.path / "spec.toml", ExperimentSpec, overrides)
+    plugins = tuple((folder.path / name).resolve() for name in spec.imports)
+    run = Run(spec=spec, folder=folder, accelerator=build_accelerator(device), plugins=plugins)
+    evaluate(run)
+    do_report(run)
 
 
 def _as_arguments(order: Order) -> list[str]:

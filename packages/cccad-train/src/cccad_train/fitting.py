@@ -1,5 +1,7 @@
 """One training stage: objective, batches, optimizer and hooks put together, resumable to the bit."""
 
+import math
+import shutil
 from typing import Any
 
 import torch
@@ -19,6 +21,10 @@ from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
 from cccad_train.folder import RunFolder
 from cccad_train.loop import fit
 from cccad_train.metrics import Metrics
+
+
+class DivergedError(ValueError):
+    """Training has left the realm of numbers; what was saved before is kept."""
 
 
 @frozen(kw_only=True)
@@ -70,22 +76,19 @@ class Fit:
         )
         objective, optimizer = accelerator.prepare(parts.objective, optimizer)
         recorder = _Recorder(self, policy, optimizer, progress, spec)
-        with recorder.meter:
-            fit(
-                objective,
-                batches,
-                optimizer,
-                spec.optimizer,
-                progress,
-                accelerator,
-                num_updates=spec.num_updates,
-                hooks=[recorder],
-            )
-        recorder.close()
+        try:
+            fit(objective, batches, optimizer, progress, accelerator, hooks=[recorder])
+        finally:
+            recorder.close()
 
     def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
-        state = checkpoints.load_latest(self.folder.checkpoints(self.stage))
+        place = self.folder.checkpoints(self.stage)
+        state = checkpoints.load_latest(place)
         if state is None or state["inputs"] != self.inputs:
+            self.accelerator.wait_for_everyone()  # all have looked
+            if self.accelerator.is_main_process:
+                self.folder.reopen(self.stage)
+                shutil.rmtree(place, ignore_errors=True)
             return Progress()
         policy.load_state_dict(state["policy"])
         optimizer.load_state_dict(state["optimizer"])
@@ -101,12 +104,8 @@ class _Recorder:
         self.fit, self.policy, self.optimizer, self.progress, self.spec = fit_, policy, optimizer, progress, spec
         self.pending: list[Tensor] = []
         self.is_main = bool(fit_.accelerator.is_main_process)
-        self.metrics = Metrics(fit_.folder.path) if self.is_main else None
-        if self.metrics is not None:
-            self.metrics.rewind(fit_.stage, progress.update)
-        self.meter = Meter(
-            fit_.stage, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main
-        )
+        self.metrics = Metrics(fit_.folder.path, fit_.stage, progress.update) if self.is_main else None
+        self.meter = Meter(fit_.stage, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main)
 
     def __call__(self, update: int, losses: dict[str, Tensor]) -> None:
         self.pending.append(torch.stack([value.detach().float() for value in losses.values()]))
@@ -122,8 +121,12 @@ class _Recorder:
         self.pending = []
         self.progress.advance(rows[:, names.index("loss")].tolist())
         means = dict(zip(names, rows.mean(0).tolist(), strict=True))
+        if not math.isfinite(means["loss"]):
+            raise DivergedError(
+                f"{self.fit.stage}: the loss is {means['loss']} by update {update:,}; a lower learning rate may help"
+            )
         if self.metrics is not None:
-            self.metrics.write(self.fit.stage, update, means)
+            self.metrics.write(update, means)
         self.meter.show(update, loss=f"{means['loss']:.4f}")
 
     def _save(self, update: int) -> None:
@@ -140,6 +143,7 @@ class _Recorder:
         checkpoints.save(self.fit.folder.checkpoints(self.fit.stage), update, state, is_best=is_best)
 
     def close(self) -> None:
-        """Flush."""
+        """Flush, and end the meter's line."""
+        self.meter.close()
         if self.metrics is not None:
             self.metrics.close()

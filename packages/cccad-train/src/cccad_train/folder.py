@@ -19,6 +19,7 @@ from cccad_core.specs import parts, to_toml, unstructure
 from cccad_train.experiment import ExperimentSpec
 
 STAGES = "stages.json"
+METRICS = "metrics.jsonl"
 
 
 @frozen(kw_only=True)
@@ -42,14 +43,13 @@ class RunFolder:
         """Where evaluation writes what it found."""
         return self.path / "evaluation" / "results.json"
 
-    @property
-    def policy(self) -> Path:
-        """The release artefact of the main agent."""
-        return self.path / "policy"
+    def artefact(self, agent: str, spec: ExperimentSpec) -> Path:
+        """Return where the release artefact of *agent* lies; that of the main agent is `policy/`."""
+        return self.path / "policy" if agent == spec.agent else self.path / "controls" / agent / "policy"
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl` that belong to *stage*."""
-        file = self.path / "metrics.jsonl"
+        file = self.path / METRICS
         lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
         return [row for row in map(json.loads, lines) if row["stage"] == stage]
 
@@ -58,11 +58,17 @@ class RunFolder:
         return self.path / "checkpoints" / stage
 
     def prepare(self, spec: ExperimentSpec, plugins: Iterable[Path] = ()) -> None:
-        """Make the folder and write `spec.toml`, `meta.json` and the *plugins* that the spec imports."""
+        """Make the folder and write `spec.toml`, `meta.json` and the *plugins* that the spec imports.
+
+        In a run that goes on, `meta.json` stays that of its beginning, and what goes on is added under `continued`.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
         copied = evolve(spec, imports=tuple(copy_plugins(plugins, self.path)))
         write_text(self.path / "spec.toml", to_toml(unstructure(copied)))
-        write_text(self.path / "meta.json", json.dumps(_meta(spec), indent=2))
+        meta, first = _meta(spec), read_json(self.path / "meta.json")
+        if first is not None:
+            meta = {**first, "continued": [*first.get("continued", []), meta]}
+        write_text(self.path / "meta.json", json.dumps(meta, indent=2))
 
     def stages(self) -> dict[str, str]:
         """Return the digest of the inputs of every stage that is done, by name."""
@@ -71,6 +77,12 @@ class RunFolder:
     def finish(self, stage: str, inputs: str) -> None:
         """Record that *stage* is done on *inputs*."""
         write_text(self.path / STAGES, json.dumps({**self.stages(), stage: inputs}, indent=2))
+
+    def reopen(self, stage: str) -> None:
+        """Take back that *stage* is done: it is about to be done again, on other inputs."""
+        done = self.stages()
+        if done.pop(stage, None) is not None:
+            write_text(self.path / STAGES, json.dumps(done, indent=2))
 
     def sibling_with(self, stage: str, inputs: str) -> "RunFolder | None":
         """Return another run under the same `out` that has done *stage* on the same inputs, or None."""
@@ -83,7 +95,7 @@ class RunFolder:
     @property
     def is_unfinished(self) -> bool:
         """Say whether a training stage was begun here and not finished."""
-        begun = {p.name for p in (self.path / "checkpoints").glob("*") if (p / "latest").exists()}
+        begun = {link.parent.name for link in (self.path / "checkpoints").glob("[!.]*/latest")}
         return bool(begun - set(self.stages()))
 
 
@@ -115,11 +127,15 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace *path* by *text* at once."""
+    """Replace *path* by *text* at once; where that fails, *path* stays as it was and nothing else is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from datetime import timedelta
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 
 class LaunchError(ValueError):
@@ -24,11 +25,11 @@ def relaunch(argv: Sequence[str], num_processes: int) -> int:
     return subprocess.run([*torchrun, "-m", "cccad_train.cli", *argv], env=environment, check=False).returncode
 
 
-def build_accelerator(device: str, precision: str) -> Accelerator:
+def build_accelerator(device: str) -> Accelerator:
     """Return the accelerator; raises LaunchError when the launcher's processes do not know of one another."""
-    mixed = "bf16" if precision == "bf16" else "no"
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(cpu=device == "cpu", mixed_precision=mixed, kwargs_handlers=[unused])
+    patience = InitProcessGroupKwargs(timeout=timedelta(days=1))  # while one process collects or evaluates
+    accelerator = Accelerator(cpu=device == "cpu", mixed_precision="no", kwargs_handlers=[unused, patience])
     wanted = int(os.environ.get("WORLD_SIZE", "1"))
     if wanted != accelerator.num_processes:
         raise LaunchError(

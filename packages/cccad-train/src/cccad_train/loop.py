@@ -22,20 +22,18 @@ def fit(
     objective: torch.nn.Module,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
-    schedule: OptimizerSpec,
     progress: Progress,
     accelerator: Accelerator,
     *,
-    num_updates: int,
     hooks: Iterable[Hook] = (),
 ) -> None:
-    """Minimise *objective* from `progress.update` to *num_updates*; everything random is a function of the update."""
-    hooks = list(hooks)
-    for update in range(progress.update, num_updates):
+    """Minimise *objective* from `progress.update` on; everything random is a function of the update's number."""
+    hooks, spec = list(hooks), batches.spec
+    for update in range(progress.update, spec.num_updates):
         batch, num_targets = batches.batch(update)
-        with accelerator.autocast():
+        with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
             losses = objective(batch, num_targets)
-        apply(losses["loss"], optimizer, accelerator, schedule, schedule.rate(update, num_updates))
+        apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
         progress.update = update + 1
         for hook in hooks:
             hook(update + 1, losses)

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import torch
 from attrs import field, frozen, validators
 
-_positive = validators.gt(0)
-_fraction = validators.and_(validators.ge(0), validators.le(1))
+_positive = validators.gt(0.0)
+_fraction = [validators.ge(0.0), validators.le(1.0)]
 
 
 @frozen(kw_only=True)
@@ -16,7 +16,7 @@ class OptimizerSpec:
     learning_rate: float = field(default=3e-3, validator=_positive)
     warmup_updates: int = field(default=100, validator=validators.ge(0))
     decay_frac: float = field(default=0.6, validator=_fraction, metadata={"help": "last part, decaying to zero"})
-    weight_decay: float = field(default=0.01, validator=validators.ge(0))
+    weight_decay: float = field(default=0.01, validator=validators.ge(0.0))
     beta1: float = field(default=0.9, validator=_fraction)
     beta2: float = field(default=0.99, validator=_fraction)
     max_grad_norm: float = field(default=1.0, validator=_positive)

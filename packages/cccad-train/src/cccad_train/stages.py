@@ -12,17 +12,20 @@ from attrs import frozen
 from cccad_core.artefact import save_policy
 from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
-from cccad_core.registry import distributions
-from cccad_core.specs import digest, parts, unstructure
+from cccad_core.specs import unstructure
+from cccad_core.tomltext import read
 from cccad_data import Histories, collect
+from safetensors.torch import load_file
 
-from cccad_train import checkpoints
+from cccad_train import checkpoints, plan
 from cccad_train.cards import data_card, describe_agent, model_card
 from cccad_train.console import Meter, say
 from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.fitting import Fit
 from cccad_train.folder import RunFolder, read_json, write_text
+from cccad_train.metrics import Metrics
+from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
 
 
@@ -41,14 +44,31 @@ class Run:
         return self.spec.env.build()
 
     @cached_property
-    def histories(self) -> Histories:
-        """The collected histories, in memory; raises HistoryFileError when the collection is not whole."""
-        return Histories.open(self.dataset)
-
-    @property
     def dataset(self) -> Path:
         """The folder of the histories."""
-        return self.folder.data / f"{self.family.name}-{self.inputs('collect')}"
+        return plan.dataset(self.spec, self.folder)
+
+    @cached_property
+    def held_out(self) -> tuple[Any, ...]:
+        """The tasks that are kept for evaluation."""
+        split = self.spec.split
+        held_out = self.family.split(seed=split.seed, held_out_frac=split.held_out_frac).held_out
+        return tuple(held_out[: split.max_held_out_tasks])
+
+    @cached_property
+    def histories(self) -> Histories:
+        """The collected histories, in memory.
+
+        Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, and LeakError
+        when a held-out task is among them.
+        """
+        if not plan.is_collected(self.dataset):
+            raise UnfinishedRunError(
+                f"there are no finished histories in {self.dataset}; run with '--only collect' first"
+            )
+        histories = Histories.open(self.dataset)
+        refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")
+        return histories
 
     @property
     def is_main(self) -> bool:
@@ -56,96 +76,182 @@ class Run:
         return bool(self.accelerator.is_main_process)
 
     def inputs(self, stage: str) -> str:
-        """Return a digest of all that the outcome of *stage* depends on; it includes the stages before it."""
-        spec, plain = self.spec, unstructure(self.spec)
-        if stage == "collect":
-            return digest({"data": [plain["env"], plain["split"], plain["data"]["source"], plain["data"]["seed"]]})
-        if stage == "evaluate":
-            agents = [self.inputs(f"train-{name}") for name in spec.agents()]
-            return digest({"agents": agents, "names": list(spec.agents()), "evaluate": plain["evaluate"]})
-        kind, name = stage.split("-", 1)
-        agent = spec.agents()[name]
-        before = self.inputs("collect")
-        if kind == "train" and agent.pretrain is not None:
-            before = self.inputs(f"pretrain-{name}")
-        own = unstructure(getattr(agent, kind))
-        sampler = plain["data"].get("sampler", {})
-        suppliers = distributions(sorted(parts(agent.policy)))
-        policy = unstructure(agent.policy)
-        return digest({"before": before, "policy": policy, "by": suppliers, "own": own, "s": [sampler, spec.seed]})
+        """Return a digest of all that the outcome of *stage* depends on."""
+        return plan.inputs(self.spec, stage)
+
+    def is_done(self, stage: str) -> bool:
+        """Say whether *stage* was done on the same inputs; asked by all processes before any of them goes on."""
+        done = self.folder.stages().get(stage) == self.inputs(stage)
+        self.accelerator.wait_for_everyone()
+        if done and self.is_main:
+            say(f"{stage}: done before, nothing to do")
+        return done
 
 
 def do_collect(run: Run) -> None:
     """Collect the learning histories of the training tasks, or find them collected."""
-    data, split = run.spec.data, run.spec.split
     if run.is_main:
-        with Meter("collect", 1, "env steps") as meter:
-
-            def show(done: int, total: int) -> None:
-                meter.total = total
-                if meter.bar is not None:
-                    meter.bar.total = total
-                meter.show(done)
-
-            collect(
-                run.family,
-                data.source.build(),
-                data.executor.build(),
-                out=run.dataset,
-                split={"seed": split.seed, "held_out_frac": split.held_out_frac},
-                max_tasks=split.max_train_tasks,
-                seed=data.seed,
-                progress=show,
-            )
+        if plan.is_collected(run.dataset):
+            say(f"collect: found in {run.dataset}")
+        else:
+            _collect(run)
         run.folder.finish("collect", run.inputs("collect"))
     run.accelerator.wait_for_everyone()
 
 
+def _collect(run: Run) -> None:
+    data, split = run.spec.data, run.spec.split
+    with Meter("collect", 0, "env steps") as meter:
+        collect(
+            run.family,
+            data.source.build(),
+            data.executor.build(),
+            out=run.dataset,
+            split={"seed": split.seed, "held_out_frac": split.held_out_frac},
+            max_tasks=split.max_train_tasks,
+            seed=data.seed,
+            progress=lambda done, total: meter.show(done, total=total),
+        )
+
+
 def do_pretrain(run: Run) -> None:
     """Train every agent's compressor that asks for it, on reconstruction alone."""
-    for name, agent in run.spec.agents().items():
-        if agent.pretrain is not None:
-            _fit(run, f"pretrain-{name}", agent, initial=None)
+    for stage in plan.fits(run.spec, "pretrain"):
+        _fit(run, stage, initial=None)
 
 
 def do_train(run: Run) -> None:
     """Train every agent on imitation, from its pre-trained weights where it has them."""
-    for name, agent in run.spec.agents().items():
-        before = f"pretrain-{name}" if agent.pretrain is not None else None
-        _fit(run, f"train-{name}", agent, initial=before)
+    warm = plan.fits(run.spec, "pretrain")
+    for stage in plan.fits(run.spec, "train"):
+        before = stage.replace("train-", "pretrain-", 1)
+        _fit(run, stage, initial=before if before in warm else None)
 
 
-def _fit(run: Run, stage: str, agent: AgentSpec, initial: str | None) -> None:
-    inputs, place = run.inputs(stage), run.folder.checkpoints(stage)
-    if run.folder.stages().get(stage) == inputs:
-        return
+def _fit(run: Run, stage: str, initial: str | None) -> None:
+    """Do one training stage, or take it from another run that has done it on the same inputs."""
+    inputs = run.inputs(stage)
     twin = run.folder.sibling_with(stage, inputs)
-    if twin is not None:
-        if run.is_main:
-            shutil.rmtree(place, ignore_errors=True)
-            shutil.copytree(twin.checkpoints(stage), place, symlinks=True)
-            run.folder.finish(stage, inputs)
-            say(f"{stage}: taken from {twin.path}, where it was done on the same inputs")
-        run.accelerator.wait_for_everyone()
+    if run.is_done(stage):
         return
-    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
-    if initial is not None:
-        load_weights(policy, run.folder.checkpoints(initial))
-    sampler = run.spec.data.sampler.build(run.histories, run.spec.seed)
-    Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler)
+    if twin is None:
+        agent = run.spec.agents()[stage.split("-", 1)[1]]
+        policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
+        if initial is not None:
+            load_weights(policy, run, initial)
+        sampler = run.spec.data.sampler.build(run.histories, run.spec.seed)
+        Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler)
+    elif run.is_main:
+        _take(run, stage, twin)
     if run.is_main:
         run.folder.finish(stage, inputs)
     run.accelerator.wait_for_everyone()
 
 
+def _take(run: Run, stage: str, twin: RunFolder) -> None:
+    """Copy what *twin* has of *stage*: checkpoints, which appear whole or not at all, and metrics."""
+    place = run.folder.checkpoints(stage)
+    partial = place.with_name(f".{place.name}.partial")
+    for folder in (place, partial):
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(twin.checkpoints(stage), partial, symlinks=True)
+    partial.rename(place)
+    metrics = Metrics(run.folder.path, stage, 0)
+    metrics.adopt(twin.metrics(stage))
+    metrics.close()
+    say(f"{stage}: taken from {twin.path}, where it was done on the same inputs")
+
+
+def load_weights(policy: Policy, run: Run, stage: str) -> None:
+    """Load the outcome of *stage* into *policy*; raises UnfinishedRunError when it is not finished."""
+    state = checkpoints.load_latest(run.folder.checkpoints(stage))
+    if state is None or run.folder.stages().get(stage) != run.inputs(stage):
+        raise UnfinishedRunError(f"'{stage}' is not done in {run.folder.path}; run it first, or without '--only'")
+    policy.load_state_dict(state["policy"])
+
+
 def do_evaluate(run: Run) -> None:
     """Release every trained policy, then play the held-out tasks with all agents and controls."""
-    inputs = run.inputs("evaluate")
-    if run.is_main and run.folder.stages().get("evaluate") != inputs:
-        policies = {name: _release(run, name, agent) for name, agent in run.spec.agents().items()}
-        evaluate(run, policies)
-        run.folder.finish("evaluate", inputs)
+    if run.is_done("evaluate"):
+        return
+    if run.is_main:
+        for name, agent in run.spec.agents().items():
+            _release(run, name, agent)
+        evaluate(run)
     run.accelerator.wait_for_everyone()
+
+
+def _release(run: Run, name: str, agent: AgentSpec) -> None:
+    """Write the release artefact of a trained agent, whole or not at all."""
+    task_ids = run.histories.task_ids  # before anything is written: a leak is refused here
+    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
+    load_weights(policy, run, f"train-{name}")
+    place = run.folder.artefact(name, run.spec)
+    partial = place.with_name(f".{place.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    card = model_card(run.spec, name, policy, task_ids)
+    save_policy(partial, policy, train_task_ids=task_ids, card=card, plugins=run.plugins)
+    shutil.rmtree(place, ignore_errors=True)
+    partial.rename(place)
+
+
+def released(run: Run, name: str, agent: AgentSpec) -> Policy:
+    """Return a released policy.
+
+    Raises UnfinishedRunError when it is not there or not the one that the spec describes, and LeakError when it was
+    trained on a task that is held out.
+    """
+    place = run.folder.artefact(name, run.spec)
+    if not (place / "spec.toml").is_file():
+        raise UnfinishedRunError(f"there is no released policy in {place}; finish the run first")
+    told = read(place / "spec.toml")
+    refuse_leaks(run.held_out, told["train_task_ids"], f"the training of the policy in {place}")
+    if told["policy"] != unstructure(agent.policy):
+        raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
+    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
+    policy.load_state_dict(load_file(place / "model.safetensors"))
+    return policy.to(run.accelerator.device)
+
+
+def evaluate(run: Run) -> None:
+    """Play the held-out tasks and write `evaluation/`; raises LeakError before anything is played or written."""
+    spec, agents, histories = run.spec, run.spec.agents(), run.histories
+    policies = {name: released(run, name, agent) for name, agent in agents.items()}
+    remembers = bool(policies[spec.agent].compressor.num_latents)
+    num_lives = len(policies) + 2 + 2 * (spec.evaluate.memory_controls and remembers)
+    with Meter("evaluate", spec.evaluate.num_episodes * num_lives, "episodes") as meter:
+        evaluation = Evaluation(run.family, run.held_out, spec.evaluate, meter)
+        for name, policy in policies.items():
+            role = "agent" if name == spec.agent else "control"
+            evaluation.add(name, name, role, describe_agent(agents[name]), evaluation.live(policy))
+            if name == spec.agent and spec.evaluate.memory_controls and remembers:
+                evaluation.live_without_memory(name, name, policy)
+        evaluation.references()
+        evaluation.source(histories)
+    extra = {
+        "spec_digest": spec.digest(),
+        "seed": spec.seed,
+        "evaluate": unstructure(spec.evaluate),
+        **_training_facts(run, policies[spec.agent], evaluation),
+    }
+    write_text(run.folder.results, json.dumps(evaluation.results(extra)))
+    write_text(run.folder.path / "evaluation" / "data_card.json", json.dumps(data_card(histories), indent=2))
+    run.folder.finish("evaluate", run.inputs("evaluate"))
+
+
+def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[str, Any]:
+    """Return how long trained stretches were, and how often was written in them and in lives of that length."""
+    train, stage = run.spec.train, f"train-{run.spec.agent}"
+    length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
+    counted = [row["writes"] for row in run.folder.metrics(stage)]
+    history_env_steps = max(len(task.rewards) // task.num_histories for task in run.histories)
+    facts: dict[str, Any] = {"stretch_env_steps": length}
+    if counted:
+        facts["writes_per_history"] = counted[-1]
+    if run.spec.evaluate.num_episodes * run.family.horizon >= length:  # else no life is as long as a stretch
+        lives = evaluation.agents[run.spec.agent]["compressions"]
+        facts["evaluation_writes_at_same_length"] = max(sum(at < length for at in life) for life in lives)
+    return {"trained_episodes": history_env_steps / run.family.horizon, "training": facts}
 
 
 def do_report(run: Run) -> None:
@@ -154,69 +260,6 @@ def do_report(run: Run) -> None:
         page = write_report(run.folder.path)
         say(summary_table(read_json(run.folder.results)))
         say(f"report: {page}")
-
-
-def _release(run: Run, name: str, agent: AgentSpec) -> Policy:
-    """Write the release artefact of a trained agent, and return its policy."""
-    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
-    load_weights(policy, run.folder.checkpoints(f"train-{name}"))
-    place = run.folder.policy if name == run.spec.agent else run.folder.path / "controls" / name / "policy"
-    card = model_card(run.spec, name, policy, run.histories.task_ids)
-    save_policy(place, policy, train_task_ids=run.histories.task_ids, card=card, plugins=run.plugins)
-    return policy
-
-
-def evaluate(run: Run, policies: dict[str, Policy]) -> None:
-    """Play the held-out tasks and write `evaluation/`; raises LeakError before anything is played or written."""
-    spec, family = run.spec, run.family
-    split = family.split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
-    held_out = split.held_out[: spec.split.max_held_out_tasks]
-    refuse_leaks(held_out, run.histories.task_ids, f"the data in {run.dataset}")
-    evaluation = Evaluation(family, held_out, spec.evaluate)
-    with Meter("evaluate", spec.evaluate.num_episodes * (len(policies) + 1), "episodes") as meter:
-        for index, (name, policy) in enumerate(policies.items()):
-            done = index * spec.evaluate.num_episodes
-            agent = spec.agents()[name]
-            role = "agent" if name == spec.agent else "control"
-            played = evaluation.live(policy.to(run.accelerator.device), lambda n, done=done: meter.show(done + n))
-            evaluation.add(name, name, role, describe_agent(agent), played)
-            if name == spec.agent and spec.evaluate.memory_controls and policy.compressor.num_latents:
-                evaluation.live_without_memory(name, name, policy)
-        evaluation.references()
-        evaluation.source(run.histories)
-        meter.show(meter.total)
-    extra = {"spec_digest": spec.digest(), "seed": spec.seed, **_training_facts(run, policies[spec.agent], evaluation)}
-    write_text(run.folder.results, json.dumps(evaluation.results(extra)))
-    write_text(run.folder.path / "evaluation" / "data_card.json", json.dumps(data_card(run.histories), indent=2))
-
-
-def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[str, Any]:
-    """Return how long trained stretches were, and how often was written in them and in lives of that length."""
-    train, stage = run.spec.train, f"train-{run.spec.agent}"
-    length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
-    counted = [row["writes"] for row in run.folder.metrics(stage)]
-    lives = evaluation.agents[run.spec.agent]["compressions"]
-    history_env_steps = max(len(task.rewards) // task.num_histories for task in run.histories)
-    return {
-        "trained_episodes": history_env_steps / run.family.horizon,
-        "training": {
-            "stretch_env_steps": length,
-            "writes_per_history": counted[-1] if counted else 0.0,
-            "evaluation_writes_at_same_length": max(sum(at < length for at in life) for life in lives),
-        },
-    }
-
-
-def load_weights(policy: Policy, place: Path) -> None:
-    """Load the newest checkpoint under *place* into *policy*."""
-    state = checkpoints.load_latest(place)
-    if state is None:
-        raise UnfinishedRunError(f"there is no checkpoint under {place}; run this stage first, or the whole spec with --resume")
-    policy.load_state_dict(state["policy"])
-
-
-class UnfinishedRunError(ValueError):
-    """A stage needs what an earlier one has not made yet."""
 
 
 STAGES: dict[str, Callable[[Run], None]] = {

@@ -1,7 +1,7 @@
 """Each latent looks at the segment and moves towards what it found, as far as a learned gate lets it.
 
-The gate starts biased to remember, so gradients reach far back through many writes (compare arXiv 1603.08983's and
-LSTM's forget bias; gated memory updates in arXiv 2203.07852).
+The gate starts biased to remember, so gradients reach far back through many writes (compare the forget bias of an LSTM,
+the gates of GTrXL, arXiv 1910.06764, and the recurrent state of Block-Recurrent Transformers, arXiv 2203.07852).
 """
 
 import torch

@@ -24,16 +24,22 @@ class Look(nn.Module):
             nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def forward(self, latents: Tensor, segment: Tensor, mask: Tensor | None) -> Tensor:
-        """*mask*, `b s`, hides padding of the segment; latents are always seen."""
+    def forward(
+        self, latents: Tensor, segment: Tensor, mask: Tensor | None, own_mask: Tensor | None = None
+    ) -> Tensor:
+        """*mask*, `b s`, hides padding of the segment, and *own_mask*, `b k`, padding among the latents themselves."""
         own = self.norm_latents(latents)
         seen = torch.cat([own, self.norm_segment(segment)], 1)
         q = rearrange(self.query(own), "b k (h c) -> b h k c", h=self.num_heads)
         k, v = rearrange(self.key_value(seen), "b s (two h c) -> two b h s c", two=2, h=self.num_heads)
-        if mask is not None:
-            always = mask.new_ones(mask.shape[0], latents.shape[1])
-            mask = torch.cat([always, mask], 1)[:, None, None]
-        mixed = scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        visible = None
+        if mask is not None or own_mask is not None:
+            parts = [
+                whole.new_ones(whole.shape[:2], dtype=torch.bool) if part is None else part
+                for part, whole in ((own_mask, latents), (mask, segment))
+            ]
+            visible = torch.cat(parts, 1)[:, None, None]
+        mixed = scaled_dot_product_attention(q, k, v, attn_mask=visible)
         latents = latents + self.out(rearrange(mixed, "b h k c -> b k (h c)"))
         changed: Tensor = latents + self.mlp(self.norm_mlp(latents))
         return changed

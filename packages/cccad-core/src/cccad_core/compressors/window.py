@@ -21,14 +21,14 @@ class Window(Compressor):
     """A state of no content; the prefix is empty."""
 
     num_latents = 0
+    nothing: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.register_buffer("nothing", torch.zeros(0, width), persistent=False)
 
     def begin(self, size: int) -> State:
-        nothing: Tensor = self.nothing  # type: ignore[assignment]  # torch types a buffer as Tensor | Module
-        return {"nothing": nothing.expand(size, -1, -1)}
+        return {"nothing": self.nothing.expand(size, -1, -1)}
 
     def read(self, state: State) -> Tensor:
         return state["nothing"]

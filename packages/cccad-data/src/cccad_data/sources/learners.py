@@ -32,6 +32,7 @@ class Minibatch:
 class Objective:
     """The constants of PPO's loss."""
 
+    normalize_advantage: bool
     clip_range: float
     ent_coef: float
     vf_coef: float
@@ -141,7 +142,7 @@ def policy_slopes(logits: Tensor, batch: Minibatch, objective: Objective) -> Ten
     log_probs = logits.log_softmax(1)
     probs = log_probs.exp()
     advantages = batch.advantages
-    if count > 1:
+    if objective.normalize_advantage and count > 1:
         std, mean = torch.std_mean(advantages, 1, keepdim=True)
         advantages = (advantages - mean) / (std + 1e-8)
     chosen = batch.actions[:, None]

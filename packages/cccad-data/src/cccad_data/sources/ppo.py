@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
@@ -39,11 +40,13 @@ class PPOSpec:
     learning_rate: float = field(default=3e-4, validator=validators.gt(0.0))
     gamma: float = field(default=0.99, validator=_FRACTION)
     gae_lambda: float = field(default=0.95, validator=_FRACTION)
+    normalize_advantage: bool = True
+    "Whether the advantages of each minibatch are brought to mean 0 and deviation 1."
     clip_range: float = field(default=0.2, validator=validators.gt(0.0))
     ent_coef: float = field(default=0.0, validator=validators.ge(0.0))
     vf_coef: float = field(default=0.5, validator=validators.ge(0.0))
     max_grad_norm: float = field(default=0.5, validator=validators.gt(0.0))
-    tasks_per_unit: int = field(default=19, validator=validators.ge(1))
+    tasks_per_unit: int = field(default=37, validator=validators.ge(1))
     "Tasks that learn, and are written, together."
 
     def build(self) -> "PPO":
@@ -118,9 +121,9 @@ class _Run:
         seen, final, rewards, terminations, truncations = [], [], [], [], []
         for now in range(length):
             seen.append(np.array(self.observations))
-            probs = self.learners.logits(self.encode(self._grouped(seen[-1]))).softmax(1).mT.numpy()
-            actions[now] = choose(probs, uniform[now])
-            log_probs[now] = np.log(np.take_along_axis(probs, actions[now][:, :, None], 2)[:, :, 0])
+            log_policy = self.learners.logits(self.encode(self._grouped(seen[-1]))).log_softmax(1).mT.numpy()  # e b a
+            actions[now] = choose(np.exp(log_policy), uniform[now])
+            log_probs[now] = np.take_along_axis(log_policy, actions[now][:, :, None], 2)[:, :, 0]
             outcome = self.env.step(actions[now].reshape(-1))
             self.recorder.add(seen[-1], actions[now].reshape(-1), outcome)
             self.observations = outcome[0]
@@ -177,9 +180,8 @@ class _Run:
         from cccad_data.sources.learners import Minibatch, Objective
 
         spec, size = self.spec, rollout["actions"].shape[1]
-        objective = Objective(
-            clip_range=spec.clip_range, ent_coef=spec.ent_coef, vf_coef=spec.vf_coef, max_grad_norm=spec.max_grad_norm
-        )
+        constants = {name: getattr(spec, name) for name in attrs.fields_dict(Objective)}
+        objective = Objective(**constants)
         order = torch.from_numpy(np.stack([stream.permutation(size) for stream in self.streams]))
         rows = torch.arange(self.num_tasks)[:, None]
         shuffled = {name: tensor[rows, order] for name, tensor in rollout.items()}

@@ -1,0 +1,99 @@
+import subprocess
+import sys
+
+import h5py
+import pytest
+from cccad_data.cli import main
+from cccad_data.errors import DataError, UnknownFamilyError
+from cccad_data.families import build_family
+
+
+@pytest.fixture
+def corridor_installed(tmp_path, monkeypatch):
+    """A distribution on the path that offers the corridor, as an installed package of worlds would."""
+    info = tmp_path / "site" / "corridors-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.testing:CorridorSpec\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_a_family_is_found_by_its_name():
+    family = build_family({"kind": "corridor", "size": 5})
+    assert len(family.tasks) == 5
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_an_unknown_family_is_answered_with_the_near_name():
+    with pytest.raises(UnknownFamilyError, match=r"no installed .* 'coridor'; did you mean 'corridor'?"):
+        build_family({"kind": "coridor"})
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_a_family_with_other_fields_is_an_error():
+    with pytest.raises(DataError, match="does not take"):
+        build_family({"kind": "corridor", "width": 5})
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_the_card_says_what_is_in_the_data(dataset, capsys):
+    assert main(["info", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert "6 collected, 1 held out" in out
+    assert "18 of 1,728 env steps and 216 episodes" in out
+    assert "normalised" in out
+    assert "worst task corridor-7/goal-" in out
+    assert "noisy-oracle (num_envs 3, env_steps 100" in out
+
+
+def test_the_card_of_an_unknown_family_has_returns_without_an_optimum(dataset, capsys):
+    assert main(["info", str(dataset)]) == 0
+    out = capsys.readouterr().out
+    assert "the task family is not installed" in out
+    assert "returns" in out
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_sound_data_verifies_with_exit_code_zero(dataset, capsys):
+    assert main(["verify", str(dataset)]) == 0
+    assert capsys.readouterr().out.endswith("no faults\n")
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_faults_are_printed_with_exit_code_one(dataset, capsys):
+    with h5py.File(dataset / "shards" / "unit-0000.h5", "r+") as file:
+        file["tasks/00000/rewards"][100] = 7.0
+    assert main(["verify", str(dataset)]) == 1
+    out = capsys.readouterr().out
+    assert "history 1, env step 4: the reward is 7.0" in out
+    assert out.endswith("1 faults\n")
+
+
+def test_without_the_family_verification_says_what_it_leaves_out(dataset, capsys):
+    assert main(["verify", str(dataset)]) == 0
+    assert "rewards and dynamics are not checked: no installed distribution offers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_an_unusable_path_exits_with_two_and_one_sentence(tmp_path, command, capsys):
+    (tmp_path / "x.h5").write_text("not HDF5")
+    for path in (tmp_path, tmp_path / "x.h5", tmp_path / "nowhere"):
+        assert main([command, str(path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("cccad-data: ")
+        assert error.count("\n") == 1
+
+
+def test_wrong_arguments_exit_with_two(capsys):
+    assert main(["inform", "x"]) == 2
+    assert main([]) == 2
+    assert "invalid choice: 'inform'" in capsys.readouterr().err
+
+
+def test_importing_the_package_needs_neither_torch_nor_gymnasium():
+    code = (
+        "import sys, cccad_data; from cccad_data import PPOSpec, SamplerSpec, collect, verify; import cccad_data.cli;"
+        "PPOSpec().build(); sys.exit(bool({'torch', 'gymnasium'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,145 @@
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from cccad_data import CollectionError, Histories, InlineSpec, NoisyOracleSpec, ProcessesSpec, SourceError, collect
+from cccad_data.testing import CorridorSpec
+
+SPLIT = {"seed": 0, "held_out_frac": 0.2}
+
+
+def gather(out, family=None, executor=None, seed=4, **kwargs):
+    source = NoisyOracleSpec(num_envs=3, env_steps=100, tasks_per_unit=2).build()
+    executor = executor or InlineSpec().build()
+    return collect(family or CorridorSpec().build(), source, executor, out=out, split=SPLIT, seed=seed, **kwargs)
+
+
+def assert_same(left, right):
+    left, right = Histories.open(left), Histories.open(right)
+    assert left.header == right.header
+    for ours, theirs in zip(left, right, strict=True):
+        assert ours.arrays().keys() == theirs.arrays().keys()
+        for name, array in ours.arrays().items():
+            assert array.dtype == theirs.arrays()[name].dtype
+            assert array.tobytes() == theirs.arrays()[name].tobytes()
+
+
+def test_several_processes_give_the_same_arrays_as_one(dataset, tmp_path):
+    other = gather(tmp_path / "other", executor=ProcessesSpec(num_workers=2).build())
+    assert_same(dataset, other)
+
+
+def test_units_that_are_there_are_not_collected_again(dataset):
+    before = {path.name: path.stat().st_mtime_ns for path in (dataset / "shards").iterdir()}
+    (dataset / "shards" / "unit-0001.h5").unlink()
+    gather(dataset)
+    after = {path.name: path.stat().st_mtime_ns for path in (dataset / "shards").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {"unit-0001.h5"}
+
+
+def test_a_shard_that_is_cut_off_is_collected_again(dataset, tmp_path):
+    shard = dataset / "shards" / "unit-0002.h5"
+    shard.write_bytes(shard.read_bytes()[:2000])
+    gather(dataset)
+    assert_same(dataset, gather(tmp_path / "other"))
+
+
+SLOW_COLLECTION = """
+import sys, time
+from cccad_data import InlineSpec, NoisyOracleSpec, ProcessesSpec, collect
+from cccad_data.testing import CorridorSpec
+
+def slowly(done, total):
+    time.sleep(0.003)
+
+if __name__ == "__main__":
+    source = NoisyOracleSpec(num_envs=3, env_steps=100, tasks_per_unit=2).build()
+    executor = {executor}.build()
+    collect(CorridorSpec().build(), source, executor, out=sys.argv[1], split={split}, seed=4, progress=slowly)
+"""
+
+
+@pytest.mark.parametrize("executor", ["InlineSpec()", "ProcessesSpec(num_workers=1)"])
+def test_a_collection_killed_half_way_resumes_to_the_same_arrays(tmp_path, executor):
+    out = tmp_path / "killed"
+    script = tmp_path / "collect.py"
+    script.write_text(SLOW_COLLECTION.format(split=SPLIT, executor=executor))
+    process = subprocess.Popen([sys.executable, str(script), str(out)])
+    deadline = time.monotonic() + 30
+    while not (out / "shards" / "unit-0000.h5").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    done = [unit["done"] for unit in json.loads((out / "manifest.json").read_text())["units"]]
+    assert not all(done), "the kill came too late to interrupt anything"
+    gather(out)
+    assert_same(out, gather(tmp_path / "whole"))
+    assert not list(out.rglob("*.partial"))
+
+
+def test_another_collection_in_the_same_folder_is_refused(dataset):
+    with pytest.raises(CollectionError, match="holds another collection: its 'seed' is 4, not 5"):
+        gather(dataset, seed=5)
+    assert Histories.open(dataset).header["seed"] == 4
+
+
+@pytest.mark.parametrize("executor", [InlineSpec(), ProcessesSpec(num_workers=2)])
+def test_a_unit_that_fails_is_named_and_the_others_are_kept(tmp_path, executor):
+    broken = CorridorSpec(breaks_on="corridor-7/goal-0").build()
+    with pytest.raises(CollectionError) as error:
+        gather(tmp_path / "set", family=broken, executor=executor.build())
+    assert "1 of 3 units failed" in str(error.value)
+    assert "corridor-7/goal-0" in str(error.value)
+    assert "RuntimeError: the corridor of corridor-7/goal-0 has fallen in" in str(error.value)
+    units = json.loads((tmp_path / "set" / "manifest.json").read_text())["units"]
+    assert sum(unit["done"] for unit in units) == 2
+
+
+DIES = """
+import os, signal
+
+def work(job, progress):
+    if job == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    progress(job)
+    return job * 10
+"""
+
+
+def test_a_worker_that_dies_loses_its_job_only(tmp_path, monkeypatch):
+    (tmp_path / "work_that_dies.py").write_text(DIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    work = importlib.import_module("work_that_dies").work
+    seen = []
+    executor = ProcessesSpec(num_workers=2).build()
+    outcomes = {one.index: one for one in executor.run(work, [0, 1, 2, 3], lambda i, done: seen.append((i, done)))}
+    assert [outcomes[index].result for index in range(4)] == [0, None, 20, 30]
+    assert "the worker process died with exit code -9" in outcomes[1].failure
+    assert sorted(seen) == [(0, 0), (2, 2), (3, 3)]
+
+
+def test_progress_reaches_the_total_whether_or_not_units_are_there_already(dataset, tmp_path):
+    for out in (tmp_path / "new", dataset):
+        seen = []
+        gather(out, progress=lambda done, total, seen=seen: seen.append((done, total)))
+        assert all(total == 6 * 3 * 100 for _, total in seen)
+        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+        if out != dataset:
+            assert seen[-1] == (1800, 1800)
+
+
+def test_fewer_tasks_are_a_prefix_of_the_split(tmp_path, corridor):
+    few = Histories.open(gather(tmp_path / "few", max_tasks=3))
+    split = corridor.split(**SPLIT)
+    assert few.task_ids == tuple(task.task_id for task in split.train[:3])
+    assert few.held_out_task_ids == tuple(task.task_id for task in split.held_out)
+
+
+def test_a_source_that_cannot_play_the_family_says_so(tmp_path):
+    with pytest.raises((CollectionError, SourceError), match="'env_steps' must be at least one episode"):
+        gather(tmp_path / "set", family=CorridorSpec(horizon=200).build())

@@ -1,0 +1,226 @@
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra 'rl')")
+
+from cccad_data import PPOSpec, SourceError, chance, learning_curve  # noqa: E402
+from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
+from cccad_data.sources.ppo import Encoder, choose, gae  # noqa: E402
+from cccad_data.testing import CorridorSpec  # noqa: E402
+
+QUICK = {"num_envs": 8, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "learning_rate": 2e-3}
+
+
+def test_advantages_agree_with_a_calculation_by_hand():
+    rewards = np.array([[1.0], [0.0], [2.0]], np.float32)
+    values = np.array([[0.5], [1.0], [2.0], [4.0]], np.float32)
+    # surprises: 1 + 0.5*1 - 0.5 = 1;  0 + 0.5*2 - 1 = 0;  2 + 0.5*4 - 2 = 2
+    # discount gamma * lambda = 0.5 * 0.5: 2;  0 + 0.25*2 = 0.5;  1 + 0.25*0.5 = 1.125
+    advantages = gae(rewards, values, np.zeros((3, 1), bool), gamma=0.5, gae_lambda=0.5)
+    assert advantages[:, 0].tolist() == [1.125, 0.5, 2.0]
+
+
+def test_nothing_flows_back_over_the_end_of_an_episode():
+    rewards = np.array([[1.0], [0.0], [2.0]], np.float32)
+    values = np.array([[0.5], [1.0], [2.0], [4.0]], np.float32)
+    # the episode ends with the second env step: 0 - 1 = -1;  1 + 0.5*1 - 0.5 + 0.25*(-1) = 0.75
+    advantages = gae(rewards, values, np.array([[False], [True], [False]]), gamma=0.5, gae_lambda=0.5)
+    assert advantages[:, 0].tolist() == [0.75, -1.0, 2.0]
+
+
+def batch_of(num_learners, size, num_features=9, num_actions=5, seed=0):
+    source = torch.Generator().manual_seed(seed)
+    actions = torch.randint(0, num_actions, (num_learners, size), generator=source)
+    return Minibatch(
+        inputs=torch.randn(num_learners, size, num_features, generator=source),
+        actions=actions,
+        log_probs=-1.6 + 0.5 * torch.randn(num_learners, size, generator=source),
+        advantages=3 * torch.randn(num_learners, size, generator=source) + 1,
+        returns=torch.randn(num_learners, size, generator=source) * 5,
+    )
+
+
+def learners_of(number, num_features=9, num_actions=5, gain=30.0):
+    learners = Learners(num_features, num_actions, [chance.generator(0, str(i)) for i in range(number)], 1e-2)
+    learners.parameters[4].mul_(gain)  # policies that are not almost uniform
+    return learners
+
+
+def stable_baselines_loss(network, batch, objective, row):
+    """PPO's loss as stable_baselines3.ppo.PPO.train has it, for one learner, by autograd."""
+    inputs, actions = batch.inputs[row], batch.actions[row]
+
+    def mlp(parameters):
+        w1, b1, w2, b2, w3, b3 = parameters
+        return torch.tanh(torch.tanh(inputs @ w1 + b1) @ w2 + b2) @ w3.T + b3.T
+
+    policy, value = network
+    distribution = torch.distributions.Categorical(logits=mlp(policy))
+    values = mlp(value)[:, 0]
+    advantages = batch.advantages[row]
+    if objective.normalize_advantage and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    ratio = torch.exp(distribution.log_prob(actions) - batch.log_probs[row])
+    clipped = torch.clamp(ratio, 1 - objective.clip_range, 1 + objective.clip_range)
+    policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
+    value_loss = torch.nn.functional.mse_loss(batch.returns[row], values)
+    entropy_loss = -distribution.entropy().mean()
+    return policy_loss + objective.ent_coef * entropy_loss + objective.vf_coef * value_loss
+
+
+def networks_of(learners, row):
+    """Copies of one learner's parameters, policy and value, for autograd."""
+    rows = (row, learners.num_learners + row)
+    return [[part[r].clone().requires_grad_() for part in learners.parameters] for r in rows]
+
+
+@pytest.mark.parametrize("normalize_advantage", [True, False])
+@pytest.mark.parametrize("ent_coef", [0.0, 0.1])
+@pytest.mark.parametrize("size", [1, 7, 40])
+def test_the_gradient_by_hand_is_that_of_autograd_through_the_reference_loss(size, ent_coef, normalize_advantage):
+    objective = Objective(
+        normalize_advantage=normalize_advantage, clip_range=0.2, ent_coef=ent_coef, vf_coef=0.5, max_grad_norm=0.5
+    )
+    learners, batch = learners_of(3), batch_of(3, size)
+    learners.gradient(batch, objective)
+    for row in range(3):
+        networks = networks_of(learners, row)
+        stable_baselines_loss(networks, batch, objective, row).backward()
+        for kind, network in enumerate(networks):
+            for ours, theirs in zip(learners.gradients, network, strict=True):
+                torch.testing.assert_close(ours[row + 3 * kind], theirs.grad, atol=2e-6, rtol=2e-4)
+
+
+def test_an_update_is_that_of_the_reference_with_clipping_and_adam():
+    objective = Objective(normalize_advantage=True, clip_range=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5)
+    learners = learners_of(2)
+    references = [networks_of(learners, row) for row in range(2)]
+    optimizers = [torch.optim.Adam([*policy, *value], lr=1e-2, eps=1e-5) for policy, value in references]
+    for seed in range(4):
+        batch = batch_of(2, 30, seed=seed)
+        learners.update(batch, objective)
+        for row in range(2):
+            optimizers[row].zero_grad()
+            stable_baselines_loss(references[row], batch, objective, row).backward()
+            norm = torch.nn.utils.clip_grad_norm_([p for network in references[row] for p in network], 0.5)
+            assert norm > 0.5, "the test must reach the clipping"
+            optimizers[row].step()
+    for row in range(2):
+        for kind in range(2):
+            for ours, theirs in zip(learners.parameters, references[row][kind], strict=True):
+                torch.testing.assert_close(ours[row + 2 * kind], theirs.detach(), atol=3e-4, rtol=3e-3)
+
+
+def test_learners_do_not_touch_one_another():
+    objective = Objective(normalize_advantage=True, clip_range=0.2, ent_coef=0.0, vf_coef=0.5, max_grad_norm=0.5)
+    one, other = learners_of(3), learners_of(3)
+    batch = batch_of(3, 20)
+    changed = Minibatch(
+        inputs=batch.inputs, actions=batch.actions, log_probs=batch.log_probs, returns=batch.returns,
+        advantages=batch.advantages * torch.tensor([[1.0], [1.0], [-1.0]]),
+    )  # fmt: skip
+    one.update(batch, objective)
+    other.update(changed, objective)
+    for left, right in zip(one.parameters, other.parameters, strict=True):
+        assert torch.equal(left[[0, 1, 3, 4]], right[[0, 1, 3, 4]])
+    assert not torch.equal(one.parameters[4][2], other.parameters[4][2])
+
+
+def test_values_and_logits_are_what_the_weights_say():
+    learners, batch = learners_of(2), batch_of(2, 6)
+    w1, b1, w2, b2, w3, b3 = learners.parameters
+    for row in range(4):
+        hidden = torch.tanh(torch.tanh(batch.inputs[row % 2] @ w1[row] + b1[row]) @ w2[row] + b2[row])
+        outputs = hidden @ w3[row].T + b3[row].T
+        if row < 2:
+            torch.testing.assert_close(learners.logits(batch.inputs)[row], outputs.T, atol=1e-5, rtol=1e-5)
+        else:
+            torch.testing.assert_close(learners.values(batch.inputs)[row - 2], outputs[:, 0], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 8), (8, 3), (5, 5)])
+def test_initial_matrices_are_orthogonal(shape):
+    matrix = orthogonal(chance.generator(0, "matrix"), *shape)
+    shorter = matrix if shape[0] <= shape[1] else matrix.T
+    assert np.allclose(shorter @ shorter.T, np.eye(min(shape)))
+
+
+def test_new_policies_are_almost_uniform_and_new_values_are_not_alike():
+    learners = learners_of(3, gain=1.0)
+    probs = learners.logits(batch_of(3, 50).inputs).softmax(1)
+    assert (probs - 0.2).abs().max() < 0.02
+    assert learners.parameters[0].flatten(1).std(0).min() > 0
+
+
+def test_actions_follow_their_probabilities():
+    uniform = chance.generator(0, "actions").random((2, 50_000))
+    probs = np.array([[0.1, 0.0, 0.6, 0.3], [0.0, 0.0, 0.0, 1.0]], np.float32)
+    chosen = choose(np.repeat(probs[:, None], 50_000, axis=1), uniform)
+    shares = np.stack([np.bincount(row, minlength=4) for row in chosen]) / 50_000
+    assert np.abs(shares - probs).max() < 0.01
+    assert shares[0, 1] == 0.0
+
+
+def test_discrete_features_are_one_hot_and_boxes_are_raw():
+    grid = Encoder({"kind": "multi-discrete", "sizes": [3, 2]})
+    assert grid(np.array([[2, 1], [0, 0]], np.uint8)).tolist() == [[0, 0, 1, 0, 1], [1, 0, 0, 1, 0]]
+    box = Encoder({"kind": "box", "shape": [2], "low": -1.0, "high": 1.0})
+    assert box(np.array([[0.5, -1.0]], np.float32)).tolist() == [[0.5, -1.0]]
+
+
+@pytest.mark.parametrize("ends_on_goal", [False, True])
+def test_every_learner_learns_its_own_task(ends_on_goal):
+    family = CorridorSpec(ends_on_goal=ends_on_goal).build()
+    source = PPOSpec(env_steps=480, **QUICK).build()
+    for task_id, curve in learning_curve(source.collect(family, family.tasks, seed=0)).items():
+        task = family.task(task_id)
+        first, last = curve[:4].mean(), curve[-5:].mean()
+        optimal, random = family.optimal_return(task), family.random_return(task)
+        assert last > random + 0.9 * (optimal - random), task_id
+        assert first < random + 0.5 * (optimal - random) + 0.3, task_id
+
+
+def test_histories_hold_what_the_world_gives():
+    family = CorridorSpec(ends_on_goal=True).build()
+    for task in PPOSpec(env_steps=50, **QUICK).build().collect(family, family.tasks[:2], seed=0):
+        known, following = family.task(task.task_id), task.next_observations()
+        assert (family.next_observations(known, task.observations, task.actions) == following).all()
+        replayed = family.replay(known, task.observations, task.actions, following, task.episode_ends)
+        assert (replayed[0] == task.rewards).all()
+
+
+def test_a_task_has_the_same_history_alone_and_among_others():
+    family = CorridorSpec().build()
+    source = PPOSpec(env_steps=96, **QUICK).build()
+    together = source.collect(family, family.tasks, seed=0)
+    (alone,) = source.collect(family, family.tasks[2:3], seed=0)
+    (other,) = source.collect(family, family.tasks[2:3], seed=1)
+    assert together[2].actions.tobytes() == alone.actions.tobytes()
+    assert other.actions.tobytes() != alone.actions.tobytes()
+
+
+def test_one_thread_or_two_give_the_same_bits():
+    family, source = CorridorSpec().build(), PPOSpec(env_steps=64, **QUICK).build()
+    before, runs = torch.get_num_threads(), []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        runs.append(source.collect(family, family.tasks, seed=0))
+        assert torch.get_num_threads() == threads
+    torch.set_num_threads(before)
+    assert all(one.actions.tobytes() == two.actions.tobytes() for one, two in zip(*runs, strict=True))
+
+
+def test_progress_grows_to_the_total():
+    seen = []
+    family = CorridorSpec().build()
+    PPOSpec(env_steps=40, **QUICK).build().collect(family, family.tasks[:2], seed=0, progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 2 * 8 * 40
+    assert len(seen) > 4
+
+
+def test_a_world_with_continuous_actions_is_refused():
+    family = CorridorSpec().build()
+    family.spaces = {**family.spaces, "action": {"kind": "box", "shape": [2], "low": -1.0, "high": 1.0}}
+    with pytest.raises(SourceError, match="ppo needs discrete actions; family 'corridor' has box"):
+        PPOSpec().build().collect(family, family.tasks, seed=0)

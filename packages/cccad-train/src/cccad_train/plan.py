@@ -1,0 +1,110 @@
+"""What there is to do: every stage's inputs as a digest, so that the same work is never done twice."""
+
+from pathlib import Path
+from typing import Any
+
+from cccad_core.registry import distributions
+from cccad_core.specs import digest, parts, unstructure
+from cccad_data import HistoryFileError
+from cccad_data.dataset import finished_shards, read_manifest
+
+from cccad_train.experiment import ExperimentSpec
+from cccad_train.folder import RunFolder
+
+
+class UnfinishedRunError(ValueError):
+    """A stage needs what an earlier one has not made yet, or a run was begun and not finished."""
+
+
+def fits(spec: ExperimentSpec, kind: str) -> list[str]:
+    """Return the training stages of *kind*, `pretrain` or `train`, such as `train-cad`, in order."""
+    return [f"{kind}-{name}" for name, agent in spec.agents().items() if getattr(agent, kind) is not None]
+
+
+def inputs(spec: ExperimentSpec, stage: str) -> str:
+    """Return a digest of all that the outcome of *stage* depends on; it includes the stages before it."""
+    plain = unstructure(spec)
+    if stage == "collect":
+        split = {name: value for name, value in plain["split"].items() if name != "max_held_out_tasks"}
+        histories = [plain["env"], split, plain["data"]["source"], plain["data"]["seed"]]
+        return digest({"data": histories, **_by_files([spec.env, spec.data.source])})
+    if stage == "evaluate":
+        agents, most = list(spec.agents()), plain["split"].get("max_held_out_tasks")
+        limited = {} if most is None else {"max_held_out_tasks": most}
+        trained = [inputs(spec, f"train-{name}") for name in agents]
+        return digest({"agents": trained, "names": agents, "evaluate": plain["evaluate"], **limited})
+    kind, name = stage.split("-", 1)
+    agent = spec.agents()[name]
+    is_warm = kind == "train" and agent.pretrain is not None
+    return digest(
+        {
+            "before": inputs(spec, f"pretrain-{name}" if is_warm else "collect"),
+            "policy": unstructure(agent.policy),
+            "by": distributions(sorted(parts(agent.policy))),
+            "own": unstructure(getattr(agent, kind)),
+            "s": [plain["data"].get("sampler", {}), spec.seed],
+            **_by_files([getattr(agent, kind)]),
+        }
+    )
+
+
+def _by_files(specs: list[Any]) -> dict[str, Any]:
+    """Return the contents, as hashes, of the plugin files that supplied parts of *specs*, if there are any."""
+    suppliers = distributions(sorted(parts(specs)))
+    files = {name: version for name, version in suppliers.items() if name.endswith(".py")}
+    return {"files": files} if files else {}
+
+
+def dataset(spec: ExperimentSpec, folder: RunFolder) -> Path:
+    """Return the folder of the histories of *spec*, which all runs beside *folder* share."""
+    return folder.data / f"{spec.env.build().name}-{inputs(spec, 'collect')}"
+
+
+def is_collected(place: Path) -> bool:
+    """Say whether the folder *place* holds a whole collection."""
+    try:
+        return all(shard.is_file() for shard in finished_shards(place, read_manifest(place)))
+    except HistoryFileError:
+        return False
+
+
+def states(spec: ExperimentSpec, folder: RunFolder) -> dict[str, str]:
+    """Return for every stage whether it is `done`, `begun` or still `to do`, in order."""
+    done, found = folder.stages(), {}
+    found["collect"] = "done" if is_collected(dataset(spec, folder)) else "to do"
+    for stage in [*fits(spec, "pretrain"), *fits(spec, "train"), "evaluate"]:
+        is_begun = (folder.checkpoints(stage) / "latest").exists()
+        is_done = done.get(stage) == inputs(spec, stage)
+        found[stage] = "done" if is_done else "begun" if is_begun else "to do"
+    return found
+
+
+def require(spec: ExperimentSpec, folder: RunFolder, stage: str) -> None:
+    """Raise UnfinishedRunError unless all that *stage* (as in `--only`) needs has been made."""
+    needs = {
+        "pretrain": ["collect"],
+        "train": ["collect", *fits(spec, "pretrain")],
+        "evaluate": ["collect", *fits(spec, "train")],
+        "report": ["evaluate"],
+    }
+    known = states(spec, folder)
+    for needed in needs.get(stage, []):
+        if known[needed] != "done":
+            where = dataset(spec, folder) if needed == "collect" else folder.path
+            word = needed.split("-", 1)[0]
+            raise UnfinishedRunError(
+                f"'{stage}' needs '{needed}', which is not done in {where}; "
+                f"run with '--only {word}' first, or without '--only'"
+            )
+
+
+def dry_run(spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> str:
+    """Return what a run would do, as comment lines below a spec in TOML."""
+    split = spec.env.build().split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
+    num_train = len(split.train[: spec.split.max_train_tasks])
+    num_held_out = len(split.held_out[: spec.split.max_held_out_tasks])
+    lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
+    for stage, state in {**states(spec, folder), "report": "to do"}.items():
+        is_wanted = stage.split("-", 1)[0] in stages
+        lines.append(f"  {stage:24s} {state if is_wanted else 'left out by --only'}")
+    return "\n".join(f"# {line}" for line in lines)

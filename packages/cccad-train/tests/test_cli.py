@@ -1,0 +1,170 @@
+"""The commands: what they print, what they touch, and how they end."""
+
+import os
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from cccad_train import cli
+
+
+def files(folder):
+    return sorted((path, path.stat().st_mtime_ns) for path in folder.rglob("*"))
+
+
+def test_help_of_every_command_names_its_arguments(cccad, cccad_run):
+    for text, words in (
+        (cccad_run("--help"), ["SPEC", "--set", "--out", "--resume", "--dry-run", "--only", "--processes", "--device"]),
+        (cccad("--help"), ["list", "describe", "data", "evaluate", "report", "run"]),
+        (cccad("evaluate", "--help"), ["RUN_FOLDER", "--set"]),
+        (cccad("data", "--help"), ["collect SPEC", "info", "verify"]),
+    ):
+        assert text.code == 0
+        assert [word for word in words if word not in text.out] == []
+
+
+def test_list_shows_every_kind_with_who_offers_it_and_what_it_is(cccad):
+    told = cccad("list")
+    assert told.code == 0
+    for kind in ("compressor", "tokens", "curriculum", "env", "source", "executor"):
+        assert f"{kind}:\n" in told.out
+    assert "gated-query        cccad-core 0.1.0  Latents look" in told.out
+    assert "env" not in cccad("list", "curriculum").out.split()
+
+
+def test_describe_prints_defaults_and_constraints(cccad):
+    told = cccad("describe", "compressor", "gated-query").out
+    assert "num_latents: int = 8  (>= 1)" in told
+    assert "tokens of memory" in told
+    assert "targets_per_update: int = 24000  (>= 1)" in cccad("describe").out
+    assert cccad("describe", "curriculum").out.split() == ["linear", "none", "staged"]
+
+
+def test_a_wrong_name_gets_the_near_one_and_exit_2(cccad):
+    told = cccad("describe", "compressor", "gated-qery")
+    assert told.code == 2
+    assert "Did you mean 'gated-query'?" in told.err
+    assert cccad("list", "compresor").code == 2
+
+
+def test_a_spec_with_typos_tells_all_of_them_at_once_without_a_traceback(micro, tmp_path):
+    wrong = tmp_path / "wrong.toml"
+    text = micro.read_text().replace('"gated-query"', '"gated-qery"').replace("num_replicas", "num_replica")
+    wrong.write_text("seed = 4.7\n" + text)
+    told = subprocess.run(
+        [sys.executable, "-m", "cccad_train.cli", str(wrong)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert told.returncode == 2
+    assert "Did you mean 'gated-query'?" in told.stderr
+    assert "extra field 'num_replica' (did you mean 'num_replicas'?) @ evaluate" in told.stderr
+    assert "expected int, got 4.7 @ seed" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert os.listdir(tmp_path) == ["wrong.toml"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.num_updates=none", "sets no TOML value"),
+        ("train.num_update=3", "did you mean 'num_updates'?"),
+        ("train.num_updates=0", "must be >= 1"),
+        ("split.held_out_frac=0.001", "leaves no held-out task"),
+        ("pretrain.num_writes=0", "'pretrain.num_writes' must be >= 1"),
+    ],
+)
+def test_a_wrong_override_is_one_message_and_exit_2(override, message, micro, cccad_run, tmp_path):
+    told = cccad_run(micro, "--out", tmp_path / "runs", "--set", override)
+    assert told.code == 2
+    assert message in told.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_spec_that_is_not_there_is_one_line(cccad_run, tmp_path):
+    told = cccad_run(tmp_path / "none.toml")
+    assert told.code == 2
+    assert told.err.count("\n") == 1
+    assert "cannot be read" in told.err
+
+
+def test_a_dry_run_is_readable_and_touches_nothing(micro, cccad_run, micro_run, tmp_path):
+    fresh = cccad_run(micro, "--out", tmp_path / "runs", "--dry-run", "--set", "seed=3")
+    assert fresh.code == 0
+    assert "learning_rate = 0.003" in fresh.out
+    assert "14 training tasks, 2 held-out tasks" in fresh.out
+    assert "train-ad                 to do" in fresh.out
+    assert list(tmp_path.iterdir()) == []
+    before = files(micro_run.parent)
+    done = cccad_run(micro, "--out", micro_run.parent, "--dry-run", "--only", "train")
+    assert "train-ad                 done" in done.out
+    assert "evaluate                 left out by --only" in done.out
+    assert files(micro_run.parent) == before
+
+
+def test_the_printed_dry_run_is_itself_the_same_spec(micro, cccad_run, tmp_path):
+    first = cccad_run(micro, "--out", tmp_path / "runs", "--dry-run").out
+    (tmp_path / "again.toml").write_text(first)
+    second = cccad_run(tmp_path / "again.toml", "--out", tmp_path / "runs", "--dry-run").out
+    assert first.split("\n", 1)[1] == second.split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "train", "evaluate", "report"])
+def test_a_stage_before_its_time_says_what_it_needs_and_leaves_nothing(stage, micro, cccad_run, tmp_path):
+    told = cccad_run(micro, "--out", tmp_path / "runs", "--only", stage)
+    assert told.code == 2
+    assert told.err.count("\n") == 1
+    assert f"'{stage}' needs '{'evaluate' if stage == 'report' else 'collect'}'" in told.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_output_folder_that_cannot_be_made_is_one_line_and_exit_1(micro, cccad_run, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    told = cccad_run(micro, "--out", tmp_path / "file")
+    assert told.code == 1
+    assert told.err.count("\n") == 1
+    assert str(tmp_path / "file") in told.err
+
+
+def test_a_full_disk_is_one_line_and_exit_1_and_leaves_only_whole_files(micro, micro_run, tmp_path):
+    shutil.copytree(micro_run.parent / "data", tmp_path / "data")
+    told = subprocess.run(
+        [sys.executable, "-m", "cccad_train.cli", str(micro), "--out", str(tmp_path), "--device", "cpu"],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert told.returncode == 1
+    assert "Traceback" not in told.stderr
+    assert [line for line in told.stderr.splitlines() if "the run stopped: File too large" in line]
+    [folder] = tmp_path.glob("micro-*")
+    assert [path for path in folder.rglob("*") if "partial" in path.name] == []
+    assert not (folder / "checkpoints" / "pretrain-cad" / "latest").exists()
+
+
+def test_an_interrupt_is_friendly(monkeypatch, cccad_run, micro, tmp_path):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.__dict__, "guarded", lambda work, guarded=cli.guarded: guarded(lambda: interrupt(work)))
+    told = cccad_run(micro, "--out", tmp_path / "runs")
+    assert told.code == 130
+    assert "--resume continues" in told.err
+
+
+def test_data_of_a_spec_can_be_collected_and_looked_at_alone(micro, cccad, tmp_path):
+    collected = cccad("data", "collect", micro, "--out", tmp_path)
+    assert collected.code == 0, collected.err
+    [data] = (tmp_path / "data").iterdir()
+    assert cccad("data", "collect", micro, "--out", tmp_path).out.splitlines()[-1] == f"collect: found in {data}"
+    assert cccad("data", "info", data).code == 0
+    assert cccad("data", "verify", data).code == 0
+    assert cccad("data", "info", tmp_path / "none").code == 2
+
+
+def test_a_failure_of_the_system_inside_a_unit_is_told_without_its_traceback():
+    lost = "d: 1 of 2 units failed\nunit of 1 tasks:\nTraceback (most recent call last):\n  File x\n{}\n"
+    assert "Traceback" not in cli._short(lost.format("OSError: [Errno 28] No space left on device"))
+    assert "No space left" in cli._short(lost.format("OSError: [Errno 28] No space left on device"))
+    assert cli._short(lost.format("ZeroDivisionError: by zero")) == lost.format("ZeroDivisionError: by zero").rstrip()
