@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,3 +157,10 @@ def only_run():
         return folder
 
     return find
+
+
+@pytest.fixture
+def copied_run(micro_run, tmp_path):
+    """A copy of the finished run, with the data beside it, that a test may change."""
+    shutil.copytree(micro_run.parent, tmp_path / "runs", symlinks=True)
+    return tmp_path / "runs" / micro_run.name

@@ -39,19 +39,19 @@ class Backbone(nn.Module):
         """The blocks, from the input to the output."""
         return cast("list[Block]", list(self.blocks))
 
-    def forward(self, prefix: Tensor, tokens: Tensor, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return hidden states of *tokens* and of the decisions.
+    def forward(self, prefix: Tensor, tokens: Tensor, queries: Tensor | None = None) -> Tensor:
+        """Return the hidden state of one decision per token, `b n d`.
 
-        Shapes: `b k d`, `b n d` and, where the layout asks, `b m d` (the decisions are those of the last *m* tokens:
-        query *i* sees the prefix, the tokens before its own, and itself). Without queries the tokens decide.
+        Shapes: *prefix* `b k d`, *tokens* `b n d`, and *queries*, where the layout asks, `b n d`: query *i* stands where
+        token *i* would, and sees the prefix, the tokens before its own, and itself. Without queries the tokens decide.
         """
         k, n = prefix.shape[1], tokens.shape[1]
         if queries is None:
             hidden, _ = self.run(torch.cat([prefix, tokens], 1), torch.arange(k + n, device=tokens.device), None)
-            return hidden[:, k:], hidden[:, k:]
-        slots, mask = _asking(k, n, queries.shape[1], tokens.device)
+            return hidden[:, k:]
+        slots, mask = _asking(k, n, tokens.device)
         hidden, _ = self.run(torch.cat([prefix, tokens, queries], 1), slots, mask)
-        return hidden[:, k : k + n], hidden[:, k + n :]
+        return hidden[:, k + n :]
 
     def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
@@ -79,11 +79,10 @@ class Backbone(nn.Module):
         return hidden
 
 
-def _asking(k: int, n: int, m: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _asking(k: int, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return slots and mask of `[prefix, tokens, queries]`: query *i* stands where its token would, and replaces it."""
-    first = k + n - m
-    slots = torch.cat([torch.arange(k + n), torch.arange(first, k + n)]).to(device)
-    is_query = torch.arange(k + n + m, device=device) >= k + n
+    slots = torch.cat([torch.arange(k + n), torch.arange(k, k + n)]).to(device)
+    is_query = torch.arange(k + 2 * n, device=device) >= k + n
     earlier = slots[None, :] < slots[:, None]
-    mask = (earlier & ~is_query) | torch.eye(k + n + m, dtype=torch.bool, device=device)
+    mask = (earlier & ~is_query) | torch.eye(k + 2 * n, dtype=torch.bool, device=device)
     return slots, mask

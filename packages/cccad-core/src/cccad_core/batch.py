@@ -1,6 +1,6 @@
 """A stretch of histories as tensors: what every forward pass of training takes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,3 +55,8 @@ class HistoryBatch:
     def rows(self, index: slice | Tensor) -> "HistoryBatch":
         """Return the histories *index*."""
         return evolve(self, **{f.name: getattr(self, f.name)[index] for f in fields(type(self))})
+
+    @classmethod
+    def join(cls, batches: "Sequence[HistoryBatch]") -> "HistoryBatch":
+        """Return the rows of several batches of one length as one batch."""
+        return cls(**{f.name: torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)})

@@ -62,11 +62,11 @@ def rebuilt_losses(rebuilt: list[Rebuilt]) -> dict[str, Tensor]:
 
     Returns each field's loss and accuracy, and as `reconstruction` the sum of the losses over fields.
     """
-    real = torch.cat([r.mask for r in rebuilt], 1)  # b t
+    real = torch.cat([r.mask.flatten() for r in rebuilt])
     num_real = real.sum().clamp(min=1)
 
     def mean(parts: list[Tensor]) -> Tensor:
-        return (torch.cat(parts, 1) * real).sum() / num_real
+        return (torch.cat([part.flatten() for part in parts]) * real).sum() / num_real
 
     losses = {f"reconstruction_{name}": mean([r.losses[name] for r in rebuilt]) for name in rebuilt[0].losses}
     hits = {f"reconstruction_{name}_accuracy": mean([r.hits[name] for r in rebuilt]) for name in rebuilt[0].hits}

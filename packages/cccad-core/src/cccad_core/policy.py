@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from cccad_core.backbone import Backbone
 from cccad_core.batch import HistoryBatch
-from cccad_core.compressors.base import Segment, State, detach
+from cccad_core.compressors.base import Segment, detach
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
+from cccad_core.context import ContextSpec, Piece
 from cccad_core.heads import build_head
 from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Spaces
@@ -48,7 +48,7 @@ class Decisions:
     """What one pass over a batch yields.
 
     `parameters`, `b t a`, are the action distribution's (logits for discrete actions). `auxiliary` holds losses by
-    name, `b`, unreduced; `rebuilt` one entry per write when reconstruction was asked for; `num_writes` how many
+    name, `b`, unreduced; `rebuilt` covers every write when reconstruction was asked for; `num_writes` how many
     writes were really done.
     """
 
@@ -56,6 +56,14 @@ class Decisions:
     auxiliary: dict[str, Tensor]
     rebuilt: list[Rebuilt]
     num_writes: int
+
+
+@define(kw_only=True)
+class Folded:
+    """What the writes of a pass leave: the prefix of every window, `b k d`, and auxiliary losses by name, `b`."""
+
+    prefixes: list[Tensor]
+    auxiliary: dict[str, Tensor]
 
 
 class Policy(nn.Module):
@@ -79,52 +87,63 @@ class Policy(nn.Module):
         Gradients of the last window's decisions reach its *max_gradient_rounds* newest writes (all when None): the
         input state of every write that many rounds back is detached, so the newest writes always learn.
         """
-        tokens = self.layout.sequence(batch)
-        queries = self.layout.asking(batch.observations) if self.layout.asks else None
-        state, parameters = self.compressor.begin(batch.size), []
-        auxiliary: dict[str, Tensor] = {}
-        rebuilt: list[Rebuilt] = []
         pieces = self.context.pieces(batch.length)
-        for index, piece in enumerate(pieces):
-            asked = None if queries is None else queries[:, piece.start : piece.stop]
-            _, hidden = self.backbone(self.compressor.read(state), tokens[:, piece.raw_start : piece.stop], asked)
-            parameters.append(self.head(hidden[:, hidden.shape[1] - (piece.stop - piece.start) :]))
-            rounds_left = len(pieces) - 1 - index
-            if rounds_left:
-                state = self._truncate(state, rounds_left, max_gradient_rounds)
-                state, losses = self._write(state, tokens, batch.mask, piece.start, piece.stop)
-                auxiliary = {name: auxiliary.get(name, 0.0) + loss for name, loss in losses.items()}
-                if reconstruct:
-                    rebuilt.append(self._rebuild(state, batch, piece.start, piece.stop))
+        tokens = self.layout.sequence(batch)
+        folded = self._fold(tokens, batch.mask, pieces, max_gradient_rounds)
         return Decisions(
-            parameters=torch.cat(parameters, 1), auxiliary=auxiliary, rebuilt=rebuilt, num_writes=len(pieces) - 1
+            parameters=self._decide(tokens, batch, folded.prefixes, pieces),
+            auxiliary=folded.auxiliary,
+            rebuilt=self._rebuild(folded.prefixes[1:], batch, pieces[:-1]) if reconstruct else [],
+            num_writes=len(folded.prefixes) - 1,
         )
 
     def fold(self, batch: HistoryBatch, *, max_gradient_rounds: int | None = None) -> list[Rebuilt]:
         """Only write, and rebuild what each write folded in: the pass of reconstruction pre-training."""
-        tokens, state = self.layout.sequence(batch), self.compressor.begin(batch.size)
+        pieces = self.context.pieces(batch.length)
+        folded = self._fold(self.layout.sequence(batch), batch.mask, pieces, max_gradient_rounds)
+        return self._rebuild(folded.prefixes[1:], batch, pieces[:-1])
+
+    def _fold(self, tokens: Tensor, mask: Tensor, pieces: list[Piece], max_gradient_rounds: int | None) -> Folded:
+        """Write between each two *pieces*; return the prefix that every piece sees."""
+        state = self.compressor.begin(tokens.shape[0])
+        folded = Folded(prefixes=[self.compressor.read(state)], auxiliary={})
+        is_padded = not bool(mask.all())
+        for index, piece in enumerate(pieces[:-1]):
+            rounds_left = len(pieces) - 1 - index
+            if max_gradient_rounds is not None and rounds_left % max_gradient_rounds == 0:
+                state = detach(state)
+            part = slice(piece.start, piece.stop)
+            segment = Segment(tokens=tokens[:, part], mask=mask[:, part] if is_padded else None)
+            state, losses = self.compressor.write(state, segment)
+            folded.prefixes.append(self.compressor.read(state))
+            for name, loss in losses.items():
+                folded.auxiliary[name] = folded.auxiliary.get(name, 0.0) + loss
+        return folded
+
+    def _decide(self, tokens: Tensor, batch: HistoryBatch, prefixes: list[Tensor], pieces: list[Piece]) -> Tensor:
+        """Return the parameters of all decisions, `b t a`: windows of one length pass the backbone together."""
+        asked = self.layout.asking(batch.observations) if self.layout.asks else None
+        told: dict[int, Tensor] = {}
+        for together in _by_length([piece.stop - piece.raw_start for piece in pieces]):
+            windows = [slice(pieces[i].raw_start, pieces[i].stop) for i in together]
+            hidden = self.backbone(
+                torch.cat([prefixes[i] for i in together]),
+                torch.cat([tokens[:, window] for window in windows]),
+                None if asked is None else torch.cat([asked[:, window] for window in windows]),
+            )
+            told.update(zip(together, self.head(hidden).chunk(len(together)), strict=True))
+        return torch.cat([told[i][:, piece.start - piece.raw_start :] for i, piece in enumerate(pieces)], 1)
+
+    def _rebuild(self, latents: list[Tensor], batch: HistoryBatch, pieces: list[Piece]) -> list[Rebuilt]:
+        """Rebuild, from the latents after each write, the transitions that lie wholly inside its segment's tokens."""
+        behind = 0 if self.layout.asks else 1
         rebuilt: list[Rebuilt] = []
-        pieces = self.context.pieces(batch.length)[:-1]
-        for index, piece in enumerate(pieces):
-            state = self._truncate(state, len(pieces) - index, max_gradient_rounds)
-            state, _ = self._write(state, tokens, batch.mask, piece.start, piece.stop)
-            rebuilt.append(self._rebuild(state, batch, piece.start, piece.stop))
+        for together in _by_length([piece.stop - piece.start for piece in pieces]):
+            segments = [batch.at(slice(pieces[i].start, pieces[i].stop - behind)) for i in together]
+            rebuilt.append(self.reconstruction(torch.cat([latents[i] for i in together]), HistoryBatch.join(segments)))
         return rebuilt
 
-    def _truncate(self, state: State, rounds_left: int, max_gradient_rounds: int | None) -> State:
-        cut = max_gradient_rounds is not None and rounds_left % max_gradient_rounds == 0
-        return detach(state) if cut else state
 
-    def _write(
-        self, state: State, tokens: Tensor, mask: Tensor, start: int, stop: int
-    ) -> tuple[State, dict[str, Tensor]]:
-        part = mask[:, start:stop]
-        segment = Segment(tokens=tokens[:, start:stop], mask=None if bool(part.all()) else part)
-        written: tuple[State, dict[str, Tensor]] = self.compressor.write(state, segment)
-        return written
-
-    def _rebuild(self, state: State, batch: HistoryBatch, start: int, stop: int) -> Rebuilt:
-        """Rebuild the transitions that lie wholly inside a segment's tokens."""
-        complete = stop if self.layout.asks else stop - 1
-        rebuilt: Rebuilt = self.reconstruction(self.compressor.read(state), batch.at(slice(start, complete)))
-        return rebuilt
+def _by_length(lengths: list[int]) -> list[list[int]]:
+    """Return the places of each distinct length."""
+    return [[i for i, other in enumerate(lengths) if other == length] for length in dict.fromkeys(lengths)]

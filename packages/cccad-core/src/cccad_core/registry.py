@@ -97,7 +97,7 @@ class Registry:
         raise UnknownPart(f"the class {_value(cls)} is registered under no name as {kind or 'any kind of part'}")
 
     def import_file(self, path: str | Path, relative_to: str | Path = ".") -> None:
-        """Bring in the parts that one Python file registers; a file that is already in is left as it is.
+        """Bring in the parts that one Python file registers; a file that is already in, or a copy of it, adds nothing.
 
         Raises BrokenPart if there is no such file or it fails to run; then nothing of it stays registered.
         """
@@ -110,12 +110,16 @@ class Registry:
         if not file.is_file() or file.suffix != ".py":
             problem = "is no Python file (*.py)" if file.exists() else "does not exist"
             raise BrokenPart(f"the plugin file '{path}' {problem}; it is looked for in '{relative_to}'")
+        version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+        for twin in self._files.values():
+            if (twin[1].distribution, twin[1].version) == (file.name, version):  # a copy, beside a run's policy
+                self._files[file] = twin
+                return
         module_name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
         module_spec = spec_from_file_location(module_name, file)
         assert module_spec is not None
         assert module_spec.loader is not None
         module = module_from_spec(module_spec)
-        version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
         sys.modules[module_name] = module
         try:
             module_spec.loader.exec_module(module)

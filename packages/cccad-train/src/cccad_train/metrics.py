@@ -1,6 +1,7 @@
 """Numbers over time: one JSON object a line, and TensorBoard as a view of the same."""
 
 import json
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,31 +15,35 @@ from cccad_train.folder import METRICS, write_text
 class Metrics:
     """Appends the numbers of one stage to `metrics.jsonl`, and to `tensorboard/<stage>/`.
 
-    What the file has of the stage beyond *update*, where its checkpoint stands, is dropped, and so is a line that a
-    kill cut short.
+    What there is of the stage beyond *update*, where its checkpoint stands, is dropped from both, and so is a line that
+    a kill cut short.
     """
 
     def __init__(self, folder: Path, stage: str, update: int) -> None:
         self.path, self.stage = folder / METRICS, stage
-        before = self._rewind(update)
-        self.began = time.monotonic() - before
-        self.writer = SummaryWriter(str(folder / "tensorboard" / stage), purge_step=update + 1)
+        kept = self._rewind(update)
+        self.began = time.monotonic() - (kept[-1]["time_s"] if kept else 0.0)
+        view = folder / "tensorboard" / stage
+        shutil.rmtree(view, ignore_errors=True)
+        self.writer = SummaryWriter(str(view))
+        for row in kept:
+            self._show(row)
 
-    def _rewind(self, update: int) -> float:
-        """Return the seconds that the stage has taken until *update*."""
-        kept, time_s = [], 0.0
+    def _rewind(self, update: int) -> list[dict[str, Any]]:
+        """Return the rows of the stage that stay."""
+        lines, rows = [], []
         for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else ():
             try:
                 row = json.loads(line)
             except ValueError:
                 continue
-            if row["stage"] != self.stage:
-                kept.append(line)
-            elif row["update"] <= update:
-                kept.append(line)
-                time_s = row["time_s"]
-        write_text(self.path, "".join(f"{line}\n" for line in kept))
-        return time_s
+            if row["stage"] == self.stage:
+                if row["update"] > update:
+                    continue
+                rows.append(row)
+            lines.append(line)
+        write_text(self.path, "".join(f"{line}\n" for line in lines))
+        return rows
 
     def write(self, update: int, values: dict[str, float]) -> None:
         """Append one line."""
@@ -58,6 +63,9 @@ class Metrics:
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self._show(row)
+
+    def _show(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("stage", "update", "time_s"):
                 self.writer.add_scalar(name, value, row["update"])

@@ -1,0 +1,72 @@
+"""Batches: their shape follows the curriculum, their rows are shared out, and their number decides what is in them."""
+
+import pytest
+import torch
+from cccad_core.context import ContextSpec
+from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec, collect
+from cccad_data.dataset import Histories
+from cccad_envs.darkroom import DarkroomSpec
+from cccad_train.batches import Batches
+from cccad_train.curricula import LinearSpec, NoneSpec
+from cccad_train.experiment import TrainSpec
+
+CONTEXT = ContextSpec(window=14).build(2)  # 12 decisions in every window
+
+
+@pytest.fixture(scope="module")
+def sampler(tmp_path_factory):
+    family = DarkroomSpec(size=3, horizon=5).build()
+    source = NoisyOracleSpec(num_envs=2, env_steps=50).build()
+    out = tmp_path_factory.mktemp("data")
+    split = {"seed": 0, "held_out_frac": 0.2}
+    collect(family, source, InlineSpec().build(), out=out, split=split, seed=0)
+    return SamplerSpec().build(Histories.open(out), 0)
+
+
+def batches(sampler, *, curriculum=None, rank=0, num_processes=1, **spec):
+    return Batches(
+        sampler=sampler,
+        context=CONTEXT,
+        curriculum=curriculum or NoneSpec(),
+        spec=TrainSpec(**{"targets_per_update": 480, "num_writes": 3, **spec}),
+        rank=rank,
+        num_processes=num_processes,
+    )
+
+
+def test_as_many_stretches_are_taken_as_the_targets_ask_for(sampler):
+    made = batches(sampler)
+    batch, num_targets = made.batch(0)
+    assert made.shape(0) == (10, 48)
+    assert batch.observations.shape == (10, 48, 2)
+    assert num_targets == float(batch.mask.sum()) == 480
+
+
+def test_a_curriculum_changes_the_length_and_not_the_number_of_targets(sampler):
+    made = batches(sampler, curriculum=LinearSpec(num_updates=9))
+    assert [made.shape(update) for update in (0, 3, 6)] == [(20, 24), (13, 36), (10, 48)]
+
+
+def test_one_stretch_is_the_least(sampler):
+    assert batches(sampler, targets_per_update=1).shape(0) == (1, 48)
+    assert batches(sampler, targets_per_update=1, num_processes=2).shape(0) == (2, 48)
+
+
+def test_a_batch_is_a_function_of_the_update_alone(sampler):
+    first, second = batches(sampler), batches(sampler)
+    first.batch(6)
+    assert torch.equal(first.batch(7)[0].observations, second.batch(7)[0].observations)
+    assert not torch.equal(first.batch(7)[0].observations, first.batch(8)[0].observations)
+
+
+def test_processes_share_the_rows_of_one_global_batch(sampler):
+    whole, num_targets = batches(sampler).batch(5)
+    shares = [batches(sampler, rank=rank, num_processes=2).batch(5) for rank in (0, 1)]
+    assert torch.equal(torch.cat([share.actions for share, _ in shares]), whole.actions)
+    assert [of_targets for _, of_targets in shares] == [num_targets / 2] * 2
+
+
+def test_what_lies_beyond_a_history_is_not_a_target(sampler):
+    batch, num_targets = batches(sampler, num_writes=4).batch(0)  # stretches of 60 from histories of 50
+    assert batch.mask.shape[1] == 60
+    assert num_targets == batch.mask.shape[0] * 50

@@ -1,0 +1,107 @@
+"""Evaluation: references, controls and counts against what is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.play import play
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Spaces
+from cccad_envs.darkroom import DarkroomSpec
+from cccad_train.console import Meter
+from cccad_train.evaluation import Evaluation, LeakError, Reference, refuse_leaks
+from cccad_train.experiment import EvaluateSpec
+
+FAMILY = DarkroomSpec(size=5, horizon=8).build()
+TASKS = FAMILY.split(seed=0, held_out_frac=0.2).held_out
+SPEC = EvaluateSpec(num_episodes=10, num_replicas=3)
+POLICY = PolicySpec(
+    width=16,
+    num_layers=1,
+    num_heads=2,
+    context=ContextSpec(window=14),
+    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+)
+
+
+def evaluation(**changes):
+    spec = evolve(SPEC, **changes)
+    return Evaluation(FAMILY, TASKS, spec, Meter("evaluate", 100, "episodes", is_silent=True))
+
+
+def policy(seed=0):
+    return POLICY.build(Spaces.from_dict(FAMILY.spaces), seed)
+
+
+def test_a_held_out_task_among_the_trained_ones_is_refused_by_name():
+    ids = [task.task_id for task in TASKS]
+    refuse_leaks(TASKS, ["darkroom-5x5/goal-9-9"], "the data")
+    with pytest.raises(LeakError, match=f"task '{sorted(ids)[0]}' and {len(ids) - 1} more is to be held out, but the"):
+        refuse_leaks(TASKS, ids, "the data")
+
+
+def test_the_optimal_reference_attains_the_optimum_in_every_episode():
+    played = evaluation()
+    played.references()
+    returns = np.array(played.agents["optimal"]["returns"])
+    assert returns.shape == (len(TASKS), 3, 10)
+    assert (returns == FAMILY.optimal_returns(TASKS)[:, None, None]).all()
+    assert played.results({})["summary"]["optimal"]["worst_task_normalized"] == 1.0
+
+
+def test_the_random_reference_is_near_its_expectation():
+    played = evaluation(num_replicas=40, num_episodes=20)
+    played.references()
+    returns = np.array(played.agents["random"]["returns"])
+    assert returns.mean((1, 2)) == pytest.approx(FAMILY.random_returns(TASKS), abs=0.15)
+
+
+def test_returns_are_counted_episode_by_episode():
+    tasks = [FAMILY.task("darkroom-5x5/goal-2-2"), FAMILY.task("darkroom-5x5/goal-2-3")]
+    stay = Reference(lambda size: np.full(size, 4))
+    played = play(stay, FAMILY.make_vec(tasks), num_episodes=3)
+    assert played.returns.tolist() == [[8.0, 8.0, 8.0], [0.0, 0.0, 0.0]]
+    assert played.writes == [[], []]
+    assert played.num_env_steps == 24
+
+
+def test_what_is_kept_of_a_life_says_when_it_wrote():
+    lived = evaluation()
+    lived.add("cad", "cad", "agent", "", lived.live(policy()))
+    kept = lived.agents["cad"]
+    assert np.array(kept["returns"]).shape == (len(TASKS), 3, 10)
+    assert kept["compressions"] == [[12, 24, 36, 48, 60, 72]] * len(TASKS)
+    assert kept["compressions_per_history"] == 6
+    assert kept["actions_per_s"] > 0
+
+
+def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back():
+    returns = []
+    for scale in (1.0, 30.0):
+        agent, lived = policy(), evaluation()
+        before = agent.compressor
+        with torch.no_grad():
+            agent.compressor.show.weight.mul_(scale)
+        lived.add("cad", "cad", "agent", "", lived.live(agent))
+        lived.live_without_memory("cad", "cad", agent)
+        assert agent.compressor is before
+        returns.append({name: kept["returns"] for name, kept in lived.agents.items()})
+    small, large = returns
+    assert small["cad-zeroed"] == large["cad-zeroed"]
+    assert small["cad"] != large["cad"]
+    assert large["cad-swapped"] != large["cad-zeroed"]
+
+
+def test_the_same_seed_plays_the_same_lives():
+    first, second = (evaluation().live(policy()).returns for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_progress_counts_all_lives():
+    shown = evaluation()
+    heard = []
+    shown.meter.show = heard.append
+    shown.references()
+    assert heard == list(range(1, 21))

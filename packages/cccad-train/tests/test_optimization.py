@@ -1,0 +1,69 @@
+"""The optimizer's schedule and groups, and the precision in which a stage is fitted."""
+
+import pytest
+import torch
+from attrs import evolve
+from cccad_train.checkpoints import Progress
+from cccad_train.experiment import FitSpec
+from cccad_train.launch import build_accelerator
+from cccad_train.loop import fit
+from cccad_train.optimization import OptimizerSpec
+
+SPEC = OptimizerSpec(learning_rate=2.0, warmup_updates=10, decay_frac=0.5)
+
+
+@pytest.mark.parametrize(
+    ("update", "rate"), [(0, 0.2), (4, 1.0), (9, 2.0), (49, 2.0), (50, 2.0), (75, 1.0), (90, 0.4), (99, 0.04)]
+)
+def test_the_rate_warms_up_stays_and_decays_to_zero(update, rate):
+    assert SPEC.rate(update, 100) == pytest.approx(rate)
+
+
+def test_without_warm_up_and_decay_the_rate_is_level():
+    level = OptimizerSpec(learning_rate=2.0, warmup_updates=0, decay_frac=0.0)
+    assert {level.rate(update, 100) for update in range(100)} == {2.0}
+
+
+def test_matrices_are_decayed_and_vectors_are_not():
+    optimizer = OptimizerSpec(weight_decay=0.3).build(torch.nn.Linear(4, 3).parameters())
+    assert [(group["weight_decay"], [tuple(p.shape) for p in group["params"]]) for group in optimizer.param_groups] == [
+        (0.3, [(3, 4)]),
+        (0.0, [(3,)]),
+    ]
+
+
+class Multiply(torch.nn.Module):
+    """Remembers in which precision it multiplied."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.seen = torch.nn.Parameter(torch.ones(2, 2)), set()
+
+    def forward(self, batch, num_targets):
+        product = batch @ self.weight
+        self.seen.add(product.dtype)
+        return {"loss": product.float().square().sum() / num_targets}
+
+
+class Ones:
+    """The same batch for every update."""
+
+    def __init__(self, spec):
+        self.spec = spec
+
+    def batch(self, update):
+        return torch.ones(3, 2), 3.0
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_each_stage_is_fitted_in_its_own_precision(precision, dtype):
+    spec, objective, progress = FitSpec(num_updates=3, precision=precision), Multiply(), Progress()
+    spec = evolve(spec, optimizer=OptimizerSpec(warmup_updates=0))
+    optimizer, heard = spec.optimizer.build(objective.parameters()), []
+    hooks = [lambda update, losses: heard.append((update, float(losses["loss"].detach())))]
+    fit(objective, Ones(spec), optimizer, progress, build_accelerator("cpu"), hooks=hooks)
+    assert objective.seen == {dtype}
+    assert objective.weight.dtype == torch.float32
+    assert progress.update == 3
+    assert [update for update, _ in heard] == [1, 2, 3]
+    assert heard[0][1] > heard[1][1] > heard[2][1]

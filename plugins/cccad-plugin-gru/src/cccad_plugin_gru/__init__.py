@@ -1,0 +1,1 @@
+"""A compressor for cccad, offered by entry point: `kind = "conv-gru"`."""

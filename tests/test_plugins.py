@@ -1,0 +1,74 @@
+"""Compressors that are not ours join by file and by entry point, and obey the same laws."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cccad_core.artefact import load_policy, save_policy
+from cccad_core.policy import PolicySpec
+from cccad_core.registry import REGISTRY, distributions, lookup, name_of
+from cccad_core.specs import load
+from cccad_core.testing import SPACES, check_compressor
+
+PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
+
+
+@pytest.fixture
+def ema_policy(tmp_path, monkeypatch):
+    """The policy spec of a TOML file that brings in the single-file plugin by relative path."""
+    for name in ("_in_code", "_files"):
+        monkeypatch.setattr(REGISTRY, name, {})
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "plugins" / "ema_compressor.py").write_bytes((PLUGINS / "ema_compressor.py").read_bytes())
+    file = tmp_path / "experiments" / "x.toml"
+    text = 'imports = ["../plugins/ema_compressor.py"]\n[compressor]\nkind = "ema"\nkeep_fracs = [0.0, 0.9]\n'
+    file.write_text(text)
+    return load(file, PolicySpec)
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The packaged plugin, installed by pip into a folder of its own that is on the path."""
+    folder = PLUGINS / "cccad-plugin-gru"
+    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--disable-pip-version-check"]
+    command = [sys.executable, "-m", "pip", "install", *options, "--target", str(tmp_path), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(REGISTRY, "_installed", None)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if name.startswith("cccad_plugin_gru"):
+            del sys.modules[name]
+
+
+def test_the_single_file_plugin_joins_by_import_and_obeys_the_laws(ema_policy):
+    assert name_of(type(ema_policy.compressor)) == ("compressor", "ema")
+    assert ema_policy.compressor.num_latents == 2
+    assert check_compressor(ema_policy.compressor) is None
+
+
+def test_a_policy_with_a_plugin_is_released_with_it_and_loads_in_the_same_process(ema_policy, tmp_path):
+    folder = tmp_path / "policy"
+    file = tmp_path / "plugins" / "ema_compressor.py"
+    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=(), card="", plugins=[file])
+    assert load_policy(folder).spec == ema_policy
+
+
+def test_a_policy_with_a_plugin_loads_in_a_process_that_never_saw_the_file(ema_policy, tmp_path):
+    folder, file = tmp_path / "policy", tmp_path / "plugins" / "ema_compressor.py"
+    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=(), card="", plugins=[file])
+    file.unlink()
+    code = f"from cccad_core.agent import Agent; print(Agent.load({str(folder)!r}).policy.spec.compressor.keep_fracs)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "(0.0, 0.9)", done.stderr
+
+
+def test_the_packaged_plugin_joins_by_installation_and_obeys_the_laws(installed):
+    spec = lookup("compressor", "conv-gru")(num_latents=2)
+    assert Path(sys.modules[type(spec).__module__].__file__).is_relative_to(installed)
+    assert distributions([("compressor", "conv-gru")]) == {"cccad-plugin-gru": "0.1.0"}
+    assert check_compressor(spec) is None
