@@ -59,9 +59,11 @@ def test_a_batch_is_a_function_of_the_update_alone(sampler):
     assert not torch.equal(first.batch(7)[0].observations, first.batch(8)[0].observations)
 
 
-def test_processes_share_the_rows_of_one_global_batch(sampler):
-    whole, num_targets = batches(sampler).batch(5)
-    shares = [batches(sampler, rank=rank, num_processes=2).batch(5) for rank in (0, 1)]
+@pytest.mark.parametrize(("targets", "rows"), [(480, [5, 5]), (528, [5, 6])])
+def test_processes_share_the_rows_of_one_global_batch(targets, rows, sampler):
+    whole, num_targets = batches(sampler, targets_per_update=targets).batch(5)
+    shares = [batches(sampler, targets_per_update=targets, rank=rank, num_processes=2).batch(5) for rank in (0, 1)]
+    assert [share.size for share, _ in shares] == rows
     assert torch.equal(torch.cat([share.actions for share, _ in shares]), whole.actions)
     assert [of_targets for _, of_targets in shares] == [num_targets / 2] * 2
 

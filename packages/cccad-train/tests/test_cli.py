@@ -1,6 +1,5 @@
 """The commands: what they print, what they touch, and how they end."""
 
-import os
 import resource
 import shutil
 import subprocess
@@ -61,7 +60,7 @@ def test_a_spec_with_typos_tells_all_of_them_at_once_without_a_traceback(micro, 
     assert "extra field 'num_replica' (did you mean 'num_replicas'?) @ evaluate" in told.stderr
     assert "expected int, got 4.7 @ seed" in told.stderr
     assert "Traceback" not in told.stderr
-    assert os.listdir(tmp_path) == ["wrong.toml"]
+    assert list(tmp_path.iterdir()) == [wrong]
 
 
 @pytest.mark.parametrize(
@@ -168,3 +167,11 @@ def test_a_failure_of_the_system_inside_a_unit_is_told_without_its_traceback():
     assert "Traceback" not in cli._short(lost.format("OSError: [Errno 28] No space left on device"))
     assert "No space left" in cli._short(lost.format("OSError: [Errno 28] No space left on device"))
     assert cli._short(lost.format("ZeroDivisionError: by zero")) == lost.format("ZeroDivisionError: by zero").rstrip()
+
+
+def test_a_loss_that_is_no_number_ends_the_run_with_one_line_and_exit_1(micro, cccad_run, tmp_path):
+    wild = ["--set", "pretrain.optimizer.learning_rate=1e30", "--set", "pretrain.optimizer.warmup_updates=0"]
+    told = cccad_run(micro, "--out", tmp_path, *wild)
+    assert told.code == 1
+    assert "pretrain-cad: the loss is nan" in told.err
+    assert not list(tmp_path.glob("micro-*/checkpoints/pretrain-cad/update_*"))

@@ -38,7 +38,7 @@ def policy(seed=0):
 def test_a_held_out_task_among_the_trained_ones_is_refused_by_name():
     ids = [task.task_id for task in TASKS]
     refuse_leaks(TASKS, ["darkroom-5x5/goal-9-9"], "the data")
-    with pytest.raises(LeakError, match=f"task '{sorted(ids)[0]}' and {len(ids) - 1} more is to be held out, but the"):
+    with pytest.raises(LeakError, match=f"task '{min(ids)}' and {len(ids) - 1} more is to be held out, but the"):
         refuse_leaks(TASKS, ids, "the data")
 
 

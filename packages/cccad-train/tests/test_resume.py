@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 
 def facts(path):
     return json.loads(path.read_text(encoding="utf-8"))
@@ -27,6 +29,7 @@ KILLS = [  # before which file gets its name, for the how-many-th time; the newe
 ]
 
 
+@pytest.mark.timeout(900)  # six processes, one after another: half a minute of work
 def test_a_run_that_is_killed_in_every_stage_ends_bit_identical(
     micro, micro_run, cccad_run, cccad_run_killed, tmp_path, only_run
 ):

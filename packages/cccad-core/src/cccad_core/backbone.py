@@ -42,7 +42,7 @@ class Backbone(nn.Module):
     def forward(self, prefix: Tensor, tokens: Tensor, queries: Tensor | None = None) -> Tensor:
         """Return the hidden state of one decision per token, `b n d`.
 
-        Shapes: *prefix* `b k d`, *tokens* `b n d`, and *queries*, where the layout asks, `b n d`: query *i* stands where
+        Shapes: *prefix* `b k d`, *tokens* `b n d`, and, where a layout asks, *queries* `b n d`: query *i* stands where
         token *i* would, and sees the prefix, the tokens before its own, and itself. Without queries the tokens decide.
         """
         k, n = prefix.shape[1], tokens.shape[1]

@@ -42,17 +42,13 @@ class RollingContext:
 
     @property
     def first_segment(self) -> int:
-        """Decisions before the first write."""
+        """Decisions before the first write, and the raw tokens of a window that is full."""
         return self.window - self.num_latents
 
     @property
     def segment(self) -> int:
         """Decisions between later writes."""
         return self.window - self.num_latents - self.carry
-
-    def is_full(self, num_raw: int) -> bool:
-        """Say whether a window that holds *num_raw* raw tokens has no room for another."""
-        return num_raw >= self.first_segment
 
     def pieces(self, num_decisions: int) -> list[Piece]:
         """Cut a pass of *num_decisions* into windows; there is a write between each two."""

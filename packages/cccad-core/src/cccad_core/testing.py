@@ -125,20 +125,16 @@ def _check_state(compressor: Compressor, num_latents: int, width: int) -> None:
     """The state is explicit and whole, what is handed in stays as it was, and rows do not mix."""
     segment, other = Segment(tokens=_tokens(width)), Segment(tokens=_tokens(width, seed=1))
     before = compressor.begin(3)
-    kept = {name: value.clone() for name, value in before.items()}
+    _check_shape(compressor, "begin", before, (3, num_latents, width))
+    kept, prefix = {name: value.clone() for name, value in before.items()}, compressor.read(before)
     after, losses = compressor.write(before, segment)
-    for when, state in (("begin", before), ("write", after)):
-        shape, wanted = tuple(compressor.read(state).shape), (3, num_latents, width)
-        _require("declared size", shape == wanted, f"after {when}() read() gives {shape}, not {wanted}")
-        told = f"after {when}() the state has fields {sorted(state)}; each must be a tensor with rows first"
-        whole = all(isinstance(value, Tensor) and value.shape[:1] == (3,) for value in state.values())
-        _require("explicit state", whole and set(state) == set(before), told)
+    _check_shape(compressor, "write", after, (3, num_latents, width))
+    _require("explicit state", set(after) == set(before), f"its fields change from {sorted(before)} to {sorted(after)}")
+    _same("explicit state", compressor.read(before), prefix, "two reads of one state, a write between,", 0)
     for name, value in losses.items():
         _require("losses by row", value.shape == (3,), f"loss '{name}' has shape {tuple(value.shape)}, not (3,)")
-    prefix = compressor.read(after)
     compressor.write(after, other)
     again, _ = compressor.write(compressor.begin(3), segment)
-    _same("explicit state", compressor.read(after), prefix, "two reads of one state, a write between,", 0)
     for name in after:
         _same("explicit state", again[name], after[name], f"'{name}' of one write, done twice,", 0)
         _same("explicit state", before[name], kept[name], f"'{name}' handed to a write, before and after it,", 0)
@@ -146,6 +142,13 @@ def _check_state(compressor: Compressor, num_latents: int, width: int) -> None:
     for name in after:
         both = changed[name][[0, 2]], after[name][[0, 2]]
         _same("rows do not mix", *both, f"rows 0 and 2 of '{name}', when row 1's segment changes,", 0)
+
+
+def _check_shape(compressor: Compressor, when: str, state: State, wanted: tuple[int, int, int]) -> None:
+    whole = all(isinstance(value, Tensor) and value.shape[:1] == wanted[:1] for value in state.values())
+    _require("explicit state", whole, f"what {when}() returns must be tensors by name, rows first")
+    shape = tuple(compressor.read(state).shape)
+    _require("declared size", shape == wanted, f"after {when}() read() gives {shape}, not {wanted}")
 
 
 def _replaced(tokens: Tensor, others: Tensor, *, row: int) -> Tensor:

@@ -16,7 +16,8 @@ from cccad_train.experiment import FitSpec
 class Batches:
     """Batches by update number: a pure function, so a resumed run sees what an uninterrupted one would have seen.
 
-    Every process computes the same global batch and keeps its own rows.
+    Every process computes the same global batch, however many they are, and keeps its own rows; with an odd number of
+    rows some have one more, which `num_targets` of the *global* batch accounts for.
     """
 
     sampler: Sampler
@@ -30,15 +31,14 @@ class Batches:
     def shape(self, update: int) -> tuple[int, int]:
         """Return the global batch's size and its stretches' length in decisions, `b` and `t`."""
         length = self.context.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
-        size = max(1, round(self.spec.targets_per_update / length / self.num_processes)) * self.num_processes
-        return size, length
+        return max(self.num_processes, round(self.spec.targets_per_update / length)), length
 
     def batch(self, update: int) -> tuple[HistoryBatch, float]:
         """Return this process's rows, and the real decisions of the global batch divided by the processes."""
         size, length = self.shape(update)
         arrays = self.sampler.batch(update, length, size)
         num_targets = float(arrays["mask"].sum()) / self.num_processes
-        share = size // self.num_processes
-        rows = slice(self.rank * share, (self.rank + 1) * share)
+        first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))
+        rows = slice(first, last)
         mine = {name: value[rows] for name, value in arrays.items()}
         return HistoryBatch.from_arrays(mine, torch.device(self.device)), num_targets

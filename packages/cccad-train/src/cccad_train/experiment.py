@@ -1,5 +1,6 @@
 """One TOML file is one experiment, complete: which world, whose histories, what policy, how trained, how judged."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from attrs import Factory, evolve, field, frozen, validators
@@ -122,5 +123,6 @@ class ExperimentSpec:
         return {self.agent: main, **self.controls}
 
     def digest(self) -> str:
-        """Return 8 hex digits that stand for all of the spec but its seed."""
-        return digest(unstructure(evolve(self, seed=0)))
+        """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins."""
+        files = tuple(Path(file).name for file in self.imports)
+        return digest(unstructure(evolve(self, seed=0, imports=files)))

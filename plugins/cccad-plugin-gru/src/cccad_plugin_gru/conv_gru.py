@@ -22,7 +22,7 @@ class ConvGruSpec:
     """A short convolution, a pooled reading per latent, and a GRU cell that decides what enters the memory."""
 
     num_latents: int = field(default=4, validator=validators.ge(1), metadata={"help": "tokens of memory"})
-    kernel_size: int = field(default=3, validator=[validators.ge(1), _is_odd], metadata={"help": "tokens seen together"})
+    kernel_size: int = field(default=3, validator=[validators.ge(1), _is_odd], metadata={"help": "tokens seen at once"})
 
     def build(self, width: int) -> "ConvGru":
         return ConvGru(self, width)

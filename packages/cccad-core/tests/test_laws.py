@@ -1,0 +1,60 @@
+"""Every registered compressor and every token layout obeys the laws."""
+
+from importlib.metadata import entry_points
+
+import pytest
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.policy import PolicySpec
+from cccad_core.registry import lookup
+from cccad_core.spaces import Box, Discrete, Spaces
+from cccad_core.testing import SPACES, check_compressor, check_policy
+
+COMPRESSORS = sorted(point.name for point in entry_points(group="cccad.compressor"))
+LAYOUTS = sorted(point.name for point in entry_points(group="cccad.tokens"))
+REAL = Spaces(observation=Box(shape=(3,), low=-2.0, high=2.0), action=Box(shape=(2,), low=-1.0, high=1.0))
+COUNTED = Spaces(observation=Discrete(6), action=Discrete(4))
+
+
+def policy_spec(layout, *, window, carry, **others):
+    return PolicySpec(
+        tokens=lookup("tokens", layout)(),
+        context=ContextSpec(window=window, carry=carry),
+        compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+        width=16,
+        num_heads=2,
+        **others,
+    )
+
+
+@pytest.mark.parametrize("name", COMPRESSORS)
+def test_a_registered_compressor_obeys_the_laws(name):
+    assert check_compressor(lookup("compressor", name)()) is None
+
+
+@pytest.mark.parametrize("carry", [0, 1, 4])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_policy_obeys_the_laws_whatever_it_carries_over_raw(layout, carry):
+    assert check_policy(policy_spec(layout, window=7 + carry, carry=carry)) is None
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_policy_that_writes_before_every_decision_obeys_the_laws(layout):
+    assert check_policy(policy_spec(layout, window=6, carry=3)) is None
+
+
+@pytest.mark.parametrize("spaces", [REAL, COUNTED], ids=["box", "discrete"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_policy_obeys_the_laws_in_other_spaces(layout, spaces):
+    assert check_policy(policy_spec(layout, window=9, carry=2, num_layers=1), spaces=spaces) is None
+
+
+def test_a_compressor_of_several_layers_and_one_latent_obeys_the_laws():
+    assert check_compressor(GatedQuerySpec(num_latents=1, num_layers=2, num_heads=2)) is None
+
+
+def test_a_policy_is_a_function_of_its_spec_and_seed_alone():
+    spec = policy_spec("fused", window=8, carry=0)
+    weights, same, other = (list(spec.build(SPACES, seed=seed).parameters()) for seed in (3, 3, 4))
+    assert all((a == b).all() for a, b in zip(weights, same, strict=True))
+    assert any((a != b).any() for a, b in zip(weights, other, strict=True))

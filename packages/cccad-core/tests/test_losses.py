@@ -1,0 +1,125 @@
+"""The dense loss is the mean over real decisions, adds up over processes, and teaches memory through the writes."""
+
+import pytest
+import torch
+from attrs import evolve
+from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.compressors.window import WindowSpec
+from cccad_core.context import ContextSpec
+from cccad_core.losses import Imitation
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Discrete, Spaces
+from cccad_core.testing import SPACES, random_batch
+
+SPEC = PolicySpec(
+    context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
+)
+
+
+@pytest.fixture
+def policy():
+    return SPEC.build(SPACES, seed=0)
+
+
+@pytest.fixture
+def batch():
+    """Four histories, of which one ends early and one with the first window."""
+    batch = random_batch(SPACES, size=4, length=20, seed=0)
+    return evolve(batch, mask=torch.arange(20) < torch.tensor([20, 13, 20, 6])[:, None])
+
+
+def gradient(policy, batch, num_targets, **options):
+    policy.zero_grad()
+    Imitation(policy, **options)(batch, num_targets)["loss"].backward()
+    return torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
+
+
+def test_the_loss_is_the_mean_of_the_cross_entropy_of_every_real_decision(policy, batch):
+    told = policy(batch).parameters.log_softmax(-1)
+    lengths = batch.mask.sum(1).tolist()
+    by_hand = [-told[b, t, batch.actions[b, t]] for b in range(4) for t in range(lengths[b])]
+    assert len(by_hand) == 59
+    losses = Imitation(policy)(batch, 59.0)
+    torch.testing.assert_close(losses["loss"], torch.stack(by_hand).mean())
+    assert torch.equal(losses["loss"], losses["imitation_nats"])
+    assert float(losses["writes"]) == 3.0
+    assert 0 <= float(losses["accuracy"]) <= 1
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_padding_changes_neither_the_loss_nor_its_gradient(policy, batch, weight):
+    noise = random_batch(SPACES, size=4, length=20, seed=1)
+    dirty = evolve(
+        batch,
+        actions=torch.where(batch.mask, batch.actions, noise.actions),
+        rewards=torch.where(batch.mask, batch.rewards, 50.0),
+        observations=torch.where(batch.mask[..., None], batch.observations, noise.observations),
+    )
+    clean = gradient(policy, batch, 59.0, reconstruction_weight=weight).clone()
+    torch.testing.assert_close(gradient(policy, dirty, 59.0, reconstruction_weight=weight), clean, rtol=1e-4, atol=1e-6)
+
+
+def test_gradients_of_two_halves_average_to_the_gradient_of_the_whole(policy, batch):
+    whole = gradient(policy, batch, 59.0)
+    halves = [gradient(policy, batch.rows(slice(i, i + 2)), 59.0 / 2) for i in (0, 2)]
+    torch.testing.assert_close((halves[0] + halves[1]) / 2, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_reconstruction_adds_its_weighted_part(policy, batch):
+    losses = Imitation(policy, reconstruction_weight=0.5)(batch, 59.0)
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * losses["reconstruction"])
+
+
+def test_auxiliary_losses_of_every_write_are_added(batch, policy):
+    write = policy.compressor.write
+
+    def costly(state, segment):
+        return write(state, segment)[0], {"size": torch.full((segment.tokens.shape[0],), 0.25)}
+
+    policy.compressor.write = costly
+    losses = Imitation(policy)(batch, 59.0)
+    assert float(losses["size"]) == 0.75  # three writes
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.75)
+
+
+def told_once(size, generator):
+    """Return histories whose every action is what the first reward said: 1 with reward 1, else 0."""
+    secret = torch.randint(2, (size, 1), generator=generator)
+    never = torch.zeros(size, 18, dtype=torch.bool)
+    rewards = torch.zeros(size, 18)
+    rewards[:, 0] = secret[:, 0]
+    seen = torch.zeros(size, 18, 1, dtype=torch.int64)
+    return HistoryBatch(
+        observations=seen,
+        actions=secret.expand(-1, 18).masked_fill(torch.arange(18) % 6 != 5, 0),  # the others would give it away
+        rewards=rewards,
+        terminations=never,
+        truncations=never,
+        next_observations=seen,
+        mask=~never,
+    )
+
+
+def accuracy_at_the_end(compressor, num_latents):
+    """Train briefly; return how often the last decision, three writes after the reward, is right."""
+    spec = evolve(SPEC, compressor=compressor, context=ContextSpec(window=5 + num_latents))
+    policy = spec.build(Spaces(observation=Discrete(1), action=Discrete(2)), seed=0)
+    objective, generator = Imitation(policy), torch.Generator().manual_seed(0)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
+    for _ in range(120):
+        optimizer.zero_grad()
+        objective(told_once(32, generator), 32 * 18.0)["loss"].backward()
+        optimizer.step()
+    fresh = told_once(256, generator)
+    forgotten = evolve(fresh, actions=fresh.actions.clone())
+    forgotten.actions[:, 5] = forgotten.actions[:, 11] = 0  # only the first reward can tell
+    guess = policy(forgotten).parameters[:, 17].argmax(-1)
+    return float((guess == fresh.actions[:, 17]).float().mean())
+
+
+def test_the_action_loss_alone_teaches_the_compressor_to_remember_what_left_the_window():
+    remembering = accuracy_at_the_end(GatedQuerySpec(num_latents=2, num_heads=2), 2)
+    forgetting = accuracy_at_the_end(WindowSpec(), 0)
+    assert remembering > 0.95
+    assert forgetting < 0.7

@@ -1,0 +1,99 @@
+"""The latents can be asked for real fields; what they answer is measured per field, and asking teaches them."""
+
+import pytest
+import torch
+from attrs import evolve
+from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.losses import Pretraining, rebuilt_losses
+from cccad_core.policy import PolicySpec
+from cccad_core.reconstruction import Rebuilt
+from cccad_core.spaces import Box, Discrete, Spaces
+from cccad_core.testing import random_batch
+from cccad_core.tokens import TransitionSpec
+
+SPACES = Spaces(observation=Discrete(4), action=Discrete(3))
+SPEC = PolicySpec(
+    tokens=TransitionSpec(),
+    context=ContextSpec(window=6),
+    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+    width=16,
+    num_layers=1,
+    num_heads=2,
+)
+
+
+def one_action_a_life(size, generator):
+    """Return lives in which one action is repeated and tells every reward, and observations are noise."""
+    batch = random_batch(SPACES, size=size, length=9, seed=int(torch.randint(10_000, (), generator=generator)))
+    habit = torch.randint(3, (size, 1), generator=generator).expand(-1, 9)
+    moved = (batch.observations + habit[..., None]) % 4
+    return evolve(batch, actions=habit, rewards=(habit == 2).float(), next_observations=moved)
+
+
+def losses_of(policy, batch):
+    with torch.no_grad():
+        return {name: float(value) for name, value in Pretraining(policy)(batch, 1.0).items()}
+
+
+def test_it_learns_to_rebuild_what_was_folded_in():
+    policy, generator = SPEC.build(SPACES, seed=0), torch.Generator().manual_seed(0)
+    fresh = one_action_a_life(128, torch.Generator().manual_seed(1))
+    before, objective = losses_of(policy, fresh), Pretraining(policy)
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
+    for _ in range(100):
+        optimizer.zero_grad()
+        objective(one_action_a_life(32, generator), 1.0)["loss"].backward()
+        optimizer.step()
+    after = losses_of(policy, fresh)
+    assert after["loss"] < 0.3 * before["loss"]
+    assert after["reconstruction_action_accuracy"] > 0.95
+    assert after["reconstruction_reward_accuracy"] > 0.95
+    assert after["reconstruction_next_observation_accuracy"] > 0.8
+
+
+def test_every_accuracy_is_a_share_and_the_loss_is_the_sum_over_fields():
+    losses = losses_of(SPEC.build(SPACES, seed=0), one_action_a_life(8, torch.Generator()))
+    fields = ("action", "reward", "next_observation")
+    assert all(0 <= losses[f"reconstruction_{name}_accuracy"] <= 1 for name in fields)
+    assert losses["loss"] == pytest.approx(sum(losses[f"reconstruction_{name}"] for name in fields), rel=1e-5)
+
+
+def test_real_fields_are_told_by_squared_error_and_have_no_accuracy_but_the_reward():
+    spaces = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(1,), low=-1.0, high=1.0))
+    losses = losses_of(SPEC.build(spaces, seed=0), random_batch(spaces, size=3, length=9, seed=0))
+    assert [name for name in losses if name.endswith("_accuracy")] == ["reconstruction_reward_accuracy"]
+    assert losses["reconstruction_next_observation"] > 0
+
+
+def test_asking_teaches_every_part_of_the_compressor():
+    policy = SPEC.build(SPACES, seed=0)
+    Pretraining(policy)(one_action_a_life(8, torch.Generator()), 1.0)["loss"].backward()
+    silent = [name for name, p in policy.compressor.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    assert silent == []
+
+
+def test_folding_asks_after_every_write_for_all_that_it_folded():
+    policy = SPEC.build(SPACES, seed=0)
+    batch = one_action_a_life(5, torch.Generator())
+    rebuilt = policy.fold(batch)
+    assert sum(r.mask.numel() for r in rebuilt) == 5 * 8  # two writes of four transitions
+    during = policy(batch, reconstruct=True)
+    assert during.num_writes == 2
+    torch.testing.assert_close(rebuilt_losses(during.rebuilt), rebuilt_losses(rebuilt))
+
+
+def test_fields_are_averaged_over_real_transitions_by_hand():
+    losses, hits = torch.tensor([[1.0, 2.0], [3.0, 100.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
+    mask = torch.tensor([[True, True], [True, False]])
+    told = rebuilt_losses([Rebuilt(losses={"action": losses}, hits={"action": hits}, mask=mask)])
+    assert float(told["reconstruction_action"]) == 2.0
+    assert float(told["reconstruction_action_accuracy"]) == pytest.approx(2 / 3)
+
+
+def test_a_batch_splits_and_joins_by_rows():
+    batch = random_batch(SPACES, size=4, length=3, seed=0)
+    again = HistoryBatch.join([batch.rows(slice(0, 1)), batch.rows(slice(1, 4))])
+    assert torch.equal(again.observations, batch.observations)
+    assert torch.equal(again.mask, batch.mask)
