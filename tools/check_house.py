@@ -85,14 +85,15 @@ def house_faults(files: list[Path]) -> Iterator[str]:
         if path.suffix != ".py" or parts[0] not in CODE_FOLDERS:
             continue
         yield from python_faults(path, text)
-        num_src_lines += text.count("\n") if "src" in parts else 0
+        if parts[0] == "packages" and "src" in parts:
+            num_src_lines += sum(1 for line in text.splitlines() if line.strip())
         if path.name.startswith("test_"):
             test_names[path.name].append(str(path.relative_to(ROOT)))
     for name, places in test_names.items():
         if len(places) > 1:
             yield f"{name} exists {len(places)} times ({', '.join(places)}); test files are named once"
     if num_src_lines > MAX_SRC_LINES:
-        yield f"src has {num_src_lines:,} lines; the project has at most {MAX_SRC_LINES:,}"
+        yield f"the packages have {num_src_lines:,} lines that are not blank; the project has at most {MAX_SRC_LINES:,}"
 
 
 def main() -> int:

@@ -11,7 +11,7 @@ _fraction = [validators.ge(0.0), validators.le(1.0)]
 
 @frozen(kw_only=True)
 class OptimizerSpec:
-    """AdamW (arXiv 1711.05101); weights are decayed, vectors and tables are not."""
+    """AdamW (arXiv 1711.05101); matrices and tables are decayed, vectors are not."""
 
     learning_rate: float = field(default=3e-3, validator=_positive)
     warmup_updates: int = field(default=100, validator=validators.ge(0))
