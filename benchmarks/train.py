@@ -1,7 +1,7 @@
 """Training targets per second: every decision of a history against its last one, on histories of 300 decisions.
 
 Dense: stretches of 300 decisions, the loss on all of them. Last: the same stretches, the loss on the last decision
-alone. Last of random lengths: prefixes of 1 to 300 decisions, one length for a batch (the cheapest way: nothing is padded),
+alone. Last of random lengths: prefixes of 1 to 300 decisions, one length for a batch (cheapest: nothing is padded),
 which are 150 long on average. The policy, its window (60 slots, 8 latents, `gated-query`), the pass and the
 optimizer are the same; the three alternate.
 """
