@@ -8,7 +8,7 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.losses import Pretraining, rebuilt_losses
 from cccad_core.policy import PolicySpec
-from cccad_core.reconstruction import Rebuilt
+from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Box, Discrete, Spaces
 from cccad_core.testing import random_batch
 from cccad_core.tokens import TransitionSpec
@@ -97,3 +97,17 @@ def test_a_batch_splits_and_joins_by_rows():
     again = HistoryBatch.join([batch.rows(slice(0, 1)), batch.rows(slice(1, 4))])
     assert torch.equal(again.observations, batch.observations)
     assert torch.equal(again.mask, batch.mask)
+
+
+def test_what_is_asked_about_one_transition_tells_nothing_of_another():
+    """Else neighbouring observations give away the moves between them, and the latents need not remember."""
+    decoder = Reconstruction(SPACES, 16, 2)
+    latents = torch.randn(3, 4, 16)
+    batch = random_batch(SPACES, size=3, length=6, seed=0)
+    elsewhere = batch.observations.clone()
+    elsewhere[:, 1:] = 0
+    with torch.no_grad():
+        before = decoder(latents, batch).losses
+        after = decoder(latents, evolve(batch, observations=elsewhere)).losses
+    for name, loss in before.items():
+        assert torch.equal(loss[:, 0], after[name][:, 0]), name

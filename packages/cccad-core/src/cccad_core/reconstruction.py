@@ -69,8 +69,7 @@ class Reconstruction(nn.Module):
         """*segment* holds the transitions that were folded into *latents*, `b s`."""
         places = sinusoids(segment.length, latents.shape[-1], latents)
         asked = self.observation(segment.observations) + self.where(places)
-        padding = None if bool(segment.mask.all()) else segment.mask
-        hidden = self.norm(self.look(asked, latents, None, padding))
+        hidden = self.norm(self.look(asked, latents, None, alone=True))  # else the observations asked about tell
         told = {
             "action": self.action(hidden, as_features(segment.actions)),
             "reward": self.reward(hidden, segment.rewards[..., None]),

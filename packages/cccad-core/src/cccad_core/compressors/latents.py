@@ -24,21 +24,19 @@ class Look(nn.Module):
             nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
         )
 
-    def forward(
-        self, latents: Tensor, segment: Tensor, mask: Tensor | None, own_mask: Tensor | None = None
-    ) -> Tensor:
-        """*mask*, `b s`, hides padding of the segment, and *own_mask*, `b k`, padding among the latents themselves."""
+    def forward(self, latents: Tensor, segment: Tensor, mask: Tensor | None, *, alone: bool = False) -> Tensor:
+        """*mask*, `b s`, hides padding of the segment; *alone*, each latent sees no other latent but itself."""
         own = self.norm_latents(latents)
         seen = torch.cat([own, self.norm_segment(segment)], 1)
         q = rearrange(self.query(own), "b k (h c) -> b h k c", h=self.num_heads)
         k, v = rearrange(self.key_value(seen), "b s (two h c) -> two b h s c", two=2, h=self.num_heads)
-        visible = None
-        if mask is not None or own_mask is not None:
-            parts = [
-                whole.new_ones(whole.shape[:2], dtype=torch.bool) if part is None else part
-                for part, whole in ((own_mask, latents), (mask, segment))
-            ]
-            visible = torch.cat(parts, 1)[:, None, None]
+        visible, num_latents = None, latents.shape[1]
+        if mask is not None or alone:
+            among = torch.ones(num_latents, num_latents, dtype=torch.bool, device=latents.device)
+            among = torch.eye(num_latents, dtype=torch.bool, device=latents.device) if alone else among
+            real = among.new_ones(segment.shape[:2]) if mask is None else mask  # b s
+            own_part, segment_part = among.expand(len(latents), -1, -1), real[:, None].expand(-1, num_latents, -1)
+            visible = torch.cat([own_part, segment_part], 2)[:, None]  # b 1 k k+s
         mixed = scaled_dot_product_attention(q, k, v, attn_mask=visible)
         latents = latents + self.out(rearrange(mixed, "b h k c -> b k (h c)"))
         changed: Tensor = latents + self.mlp(self.norm_mlp(latents))
