@@ -145,7 +145,7 @@ def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     forgotten = evolve(both, **{name: torch.cat([getattr(both, name)[:, ~is_late], late[name]], 1) for name in names})
     told, _ = relive(Agent(policy), forgotten)
     newest = policy.context.pieces(length)[-1].start
-    assert torch.equal(told[0, newest:], told[1, newest:])
+    torch.testing.assert_close(told[0, newest:], told[1, newest:], atol=1e-6, rtol=0.0)  # rows of a batch round apart
     assert not torch.equal(told[0, :start], told[1, :start])
 
 
