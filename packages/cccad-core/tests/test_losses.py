@@ -98,6 +98,7 @@ def told_once(size, generator):
         truncations=never,
         next_observations=seen,
         mask=~never,
+        targets=~never,
     )
 
 

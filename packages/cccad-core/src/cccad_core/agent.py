@@ -195,6 +195,7 @@ class Agent:
             truncations=done.clone(),
             next_observations=seen.clone(),
             mask=~done,
+            targets=~done,
         )
 
     def _tensor(self, values: Any) -> Tensor:

@@ -15,7 +15,8 @@ class HistoryBatch:
     `observations` and `next_observations` are `b t o` (int64 for discrete kinds, float32 for boxes), `actions` `b t`
     (or `b t a` float32 for boxes), `rewards` `b t` float32, `terminations`, `truncations` and `mask` `b t` bool.
     `next_observations` holds the *true* last observation at an episode's end. `mask` is False where a history has
-    ended: such places are padding, always at the end.
+    ended: such places are padding, always at the end. `targets`, `b t` bool, is True at the decisions to imitate: all
+    that are not padding, unless a sampler says otherwise.
     """
 
     observations: Tensor
@@ -25,13 +26,17 @@ class HistoryBatch:
     truncations: Tensor
     next_observations: Tensor
     mask: Tensor
+    targets: Tensor
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu") -> "HistoryBatch":
-        """Build from the NumPy arrays that a sampler returns; integers become int64, floats float32."""
+        """Build from the NumPy arrays that a sampler returns; integers become int64, floats float32.
+
+        Without `targets`, every decision that is not padding is one.
+        """
 
         def tensor(name: str) -> Tensor:
-            value = torch.as_tensor(arrays[name])
+            value = torch.as_tensor(arrays["mask" if name == "targets" and name not in arrays else name])
             if value.dtype != torch.bool:
                 value = value.to(torch.float32 if value.is_floating_point() else torch.int64)
             return value.to(device, non_blocking=True)

@@ -1,7 +1,7 @@
 """What is minimised, as modules: wrapped for several processes they stay the same arithmetic.
 
-Both take a batch and `num_targets`, the number of real decisions of the *global* batch divided by the number of
-processes, so that averaging gradients over processes gives the gradient of the global mean.
+Both take a batch and `num_targets`, the number of targets of the *global* batch divided by the number of processes,
+so that averaging gradients over processes gives the gradient of the global mean.
 """
 
 import torch
@@ -13,7 +13,7 @@ from cccad_core.reconstruction import Rebuilt
 
 
 class Imitation(nn.Module):
-    """Mean negative log-likelihood of every real decision, in nats, plus a little reconstruction if weighted."""
+    """Mean negative log-likelihood of every target, in nats, plus a little reconstruction if weighted."""
 
     def __init__(
         self, policy: Policy, *, max_gradient_rounds: int | None = None, reconstruction_weight: float = 0.0
@@ -27,10 +27,10 @@ class Imitation(nn.Module):
         """Return `loss` (what is minimised) and its named parts, each a scalar."""
         reconstruct = self.reconstruction_weight > 0
         decisions = self.policy(batch, max_gradient_rounds=self.max_gradient_rounds, reconstruct=reconstruct)
-        actions, head = batch.actions, self.policy.head
-        nats = (head.nats(decisions.parameters, actions) * batch.mask).sum() / num_targets
+        actions, head, targets = batch.actions, self.policy.head, batch.targets & batch.mask
+        nats = (head.nats(decisions.parameters, actions) * targets).sum() / num_targets
         with torch.no_grad():
-            hits = (head.hits(decisions.parameters, actions) * batch.mask).sum() / num_targets
+            hits = (head.hits(decisions.parameters, actions) * targets).sum() / num_targets
         losses = {"imitation_nats": nats, "accuracy": hits, "writes": nats.new_tensor(decisions.num_writes)}
         total = nats
         for name, value in decisions.auxiliary.items():

@@ -84,6 +84,7 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
         truncations=(end == 13).expand(size, -1).clone(),
         next_observations=draw(spaces.observation),
         mask=torch.ones(size, length, dtype=torch.bool),
+        targets=torch.ones(size, length, dtype=torch.bool),
     )
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cccad_data.dataset import Histories as Histories
     from cccad_data.dataset import early_late_returns as early_late_returns
     from cccad_data.dataset import learning_curve as learning_curve
+    from cccad_data.detours import DetourSpec as DetourSpec
     from cccad_data.errors import CollectionError as CollectionError
     from cccad_data.errors import DataError as DataError
     from cccad_data.errors import HistoryFileError as HistoryFileError
@@ -35,6 +36,7 @@ _HOMES = {
     "Histories": "dataset",
     "early_late_returns": "dataset",
     "learning_curve": "dataset",
+    "DetourSpec": "detours",
     "CollectionError": "errors",
     "DataError": "errors",
     "HistoryFileError": "errors",

@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
-from attrs import field, frozen, validators
+from attrs import Factory, field, frozen, validators
 from numpy.typing import NDArray
 
 from cccad_data.dataset import Histories
+from cccad_data.detours import DetourSpec
 from cccad_data.errors import SamplingError
 from cccad_data.history import Array
 
@@ -22,15 +23,18 @@ class SamplerSpec:
     subsample_episodes: int = field(default=1, validator=validators.ge(1))
     "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
 
-    def build(self, histories: Histories, seed: int) -> "Sampler":
-        """Return a sampler over *histories*."""
-        return Sampler(self, histories, seed)
+    detours: DetourSpec = Factory(DetourSpec)
+    "Fruitless visits at the head of a stretch; see `DetourSpec`."
+
+    def build(self, histories: Histories, seed: int, family: Any = None) -> "Sampler":
+        """Return a sampler over *histories*; detours need their task *family*. Raises SamplingError."""
+        return Sampler(self, histories, seed, family)
 
 
 class Sampler:
     """Batches of stretches, ``b t``. Never across histories; padded at the end only where a history is too short."""
 
-    def __init__(self, spec: SamplerSpec, histories: Histories, seed: int) -> None:
+    def __init__(self, spec: SamplerSpec, histories: Histories, seed: int, family: Any = None) -> None:
         if len(histories) == 0:
             raise SamplingError("there are no histories to sample from")
         self.spec, self.seed = spec, seed
@@ -50,6 +54,12 @@ class Sampler:
         self._first_history = np.cumsum(self._num_histories) - self._num_histories
         lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
         self._lengths, self._births = lengths, np.cumsum(lengths) - lengths  # per history, in env steps
+        ends = np.concatenate([task.episode_ends for task in tasks])
+        num_episodes = [len(task.episode_ends) for task in tasks]
+        sizes = np.array([task.num_env_steps for task in tasks])
+        ends = ends + np.repeat(np.cumsum(sizes) - sizes, num_episodes)
+        self._episode_begins = np.concatenate(([0], ends[:-1]))  # in the columns
+        self._detours = spec.detours.build(tasks, family)
 
     @property
     def num_env_steps(self) -> int:
@@ -64,9 +74,10 @@ class Sampler:
     def batch(self, index: int, length: int, size: int, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
         """Return batch number *index*: *size* stretches of *length* env steps, or those of its *rows* alone.
 
-        ``observations next_observations`` are ``b t o``; ``actions rewards terminations truncations mask`` (and
+        ``observations next_observations`` are ``b t o``; ``actions rewards terminations truncations mask targets`` (and
         ``optimal_actions`` where every task has them) ``b t``; ``task_index start`` ``b``: the place in ``task_ids``,
-        the env step of the history. Where ``mask`` is False the history is over: its last env step is repeated.
+        the env step of the history. Where ``mask`` is False the history is over: its last env step is repeated. Where
+        ``targets`` is False there is nothing to imitate: padding, and detours, after which the history begins.
 
         Raises SamplingError unless index >= 0, length >= 1 and size >= 1.
         """
@@ -74,14 +85,35 @@ class Sampler:
             raise SamplingError(
                 f"a batch needs index >= 0, length >= 1 and size >= 1: index {index}, length {length}, size {size}"
             )
-        philox = np.random.Philox(key=[self.seed % 2**64, _DOMAIN], counter=[0, 0, index, 0])
-        uniform = np.random.Generator(philox).random((size, 3))[rows]
+        uniform = self._random(index, 0).random((size, 3))
         task = (uniform[:, 0] * len(self.task_ids)).astype(np.int64)
         history = self._first_history[task] + (uniform[:, 1] * self._num_histories[task]).astype(np.int64)
-        room = np.maximum(self._lengths[history] - length, 0)
-        start = (uniform[:, 2] * (room + 1)).astype(np.int64) if self.spec.starts == "uniform" else np.zeros_like(task)
-        age = start[:, None] + np.arange(length)  # b t
+        plan = self._detours.plan(self._random(index, 1), task, length) if self._detours else None
+        behind = np.zeros_like(task) if plan is None else plan.lengths  # env steps of detours before the history
+        start = np.zeros_like(task)
+        if self.spec.starts == "uniform":
+            room = np.maximum(self._lengths[history] - (length - behind), 0)
+            start = (uniform[:, 2] * (room + 1)).astype(np.int64)
+            start = np.where(behind > 0, self._episode_start(history, start), start)
+        task, history, behind, start = (part[rows] for part in (task, history, behind, start))
+        age = start[:, None] + np.arange(length) - behind[:, None]  # b t
         mask = age < self._lengths[history][:, None]
         places = self._births[history][:, None] + np.minimum(age, self._lengths[history][:, None] - 1)
+        targets = mask
+        if plan is not None:
+            is_detour = np.arange(length) < behind[:, None]
+            places, targets = np.where(is_detour, plan.places[rows], places), mask & ~is_detour
         batch = {name: column.take(places, axis=0) for name, column in self._columns.items()}
-        return {**batch, "mask": mask, "task_index": task, "start": start}
+        if self._detours:
+            self._detours.repay(batch, task, behind)
+        return {**batch, "mask": mask, "targets": targets, "task_index": task, "start": start}
+
+    def _episode_start(self, history: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where the episode begins that env step *start* of each *history* belongs to."""
+        born = self._births[history]
+        place = np.searchsorted(self._episode_begins, born + start, side="right") - 1
+        return np.asarray(self._episode_begins[place] - born)
+
+    def _random(self, index: int, purpose: int) -> np.random.Generator:
+        counter = [0, purpose, index, 0]
+        return np.random.Generator(np.random.Philox(key=[self.seed % 2**64, _DOMAIN], counter=counter))

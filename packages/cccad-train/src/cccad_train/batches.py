@@ -34,10 +34,10 @@ class Batches:
         return max(self.num_processes, round(self.spec.targets_per_update / length)), length
 
     def batch(self, update: int) -> tuple[HistoryBatch, float]:
-        """Return this process's rows, and the real decisions of the global batch divided by the processes."""
+        """Return this process's rows, and the targets of the global batch divided by the processes."""
         size, length = self.shape(update)
         arrays = self.sampler.batch(update, length, size)
-        num_targets = float(arrays["mask"].sum()) / self.num_processes
+        num_targets = float(arrays["targets"].sum()) / self.num_processes
         first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))
         rows = slice(first, last)
         mine = {name: value[rows] for name, value in arrays.items()}

@@ -139,7 +139,7 @@ def _fit(run: Run, stage: str, initial: str | None) -> None:
         policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
         if initial is not None:
             load_weights(policy, run, initial)
-        sampler = run.spec.data.sampler.build(run.histories, run.spec.seed)
+        sampler = run.spec.data.sampler.build(run.histories, run.spec.seed, run.family)
         Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler)
     elif run.is_main:
         _take(run, stage, twin)

@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
+from cccad_data.detours import DetourSpec
+from cccad_data.testing import Corridor, CorridorSpec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+FAMILY = CorridorSpec().build()  # 7 cells, episodes of 8 env steps
+FIELDS = ("observations", "actions", "terminations", "truncations", "next_observations")
+
+
+def make(family=FAMILY):
+    tasks = NoisyOracleSpec(num_envs=3, env_steps=96).build().collect(family, family.tasks, seed=0)
+    return Histories(header={}, tasks=tuple(tasks))
+
+
+HISTORIES = make()
+
+
+def build(seed=0, family=FAMILY, histories=HISTORIES, **detours):
+    return SamplerSpec(detours=DetourSpec(**detours)).build(histories, seed, family)
+
+
+def late_episodes(but):
+    """All episodes of the later halves of the histories of every task but one, as bytes."""
+    found = set()
+    for index, task in enumerate(HISTORIES):
+        for life in task if index != but else ():
+            columns = {name: getattr(life, name) for name in FIELDS[:-1]}
+            columns["next_observations"] = life.next_observations()
+            found |= {key(columns, slice(begin, begin + 8)) for begin in range(48, 96, 8)}
+    return found
+
+
+def key(columns, part):
+    return b"".join(np.asarray(columns[name][part]).astype(np.int64).tobytes() for name in FIELDS)
+
+
+@given(seed=st.integers(0, 2**63), index=st.integers(0, 2**40), length=st.integers(1, 90), most=st.integers(1, 6))
+@settings(max_examples=60, deadline=None)
+def test_a_detour_is_late_episodes_of_other_tasks_paid_by_this_one_and_never_imitated(seed, index, length, most):
+    batch = build(seed, frac=1.0, max_episodes=most).batch(index, length, 4)
+    for row in range(4):
+        columns = {name: batch[name][row] for name in FIELDS}
+        behind = int((batch["mask"][row] & ~batch["targets"][row]).sum())
+        assert behind % 8 == 0
+        assert behind <= min(8 * most, 0.75 * length)
+        assert not batch["targets"][row, :behind].any()
+        known = late_episodes(but=batch["task_index"][row])
+        assert all(key(columns, slice(begin, begin + 8)) in known for begin in range(0, behind, 8))
+        goal = FAMILY.tasks[batch["task_index"][row]].params["goal"]
+        assert (batch["rewards"][row] == (batch["next_observations"][row, :, 0] == goal)).all()
+
+
+def test_the_history_begins_with_an_episode_behind_a_detour_and_is_whole():
+    batch = build(frac=1.0, max_episodes=3).batch(0, 60, 200)
+    behind = (~batch["targets"]).sum(1)
+    assert set(behind.tolist()) == {8, 16, 24}
+    for row, first in enumerate(behind):
+        start, task = batch["start"][row], HISTORIES.tasks[batch["task_index"][row]]
+        assert start % 8 == 0
+        part = slice(start, start + 60 - first)
+        assert any((batch["actions"][row, first:] == life.actions[part]).all() for life in task)
+
+
+def test_as_many_stretches_begin_with_detours_as_was_asked():
+    targets = build(frac=0.3).batch(0, 60, 4000)["targets"]
+    assert 0.27 < 1 - targets.all(1).mean() < 0.33
+
+
+def test_without_detours_every_decision_is_a_target_and_no_family_is_needed():
+    plain = SamplerSpec().build(HISTORIES, 5).batch(3, 40, 6)
+    off = build(5, frac=0.0).batch(3, 40, 6)
+    assert plain["targets"].all()
+    assert all((plain[name] == off[name]).all() for name in plain)
+
+
+def test_a_batch_with_detours_is_a_pure_function_and_its_rows_can_be_taken_alone():
+    whole, again = (build(7, frac=0.7).batch(9, 50, 12) for _ in range(2))
+    part = build(7, frac=0.7).batch(9, 50, 12, slice(4, 9))
+    for name, value in whole.items():
+        assert (value == again[name]).all()
+        assert (value[4:9] == part[name]).all()
+
+
+class Mirrored(Corridor):
+    """Actions lead the other way where the goal is odd."""
+
+    def next_observations(self, task, observations, actions):
+        moved = np.where(task.params["goal"] % 2 and actions < 2, 1 - actions, actions)
+        return super().next_observations(task, observations, moved)
+
+
+@pytest.mark.parametrize(
+    ("family", "histories", "told"),
+    [
+        (None, HISTORIES, "detours need the task family"),
+        (FAMILY, Histories(header={}, tasks=HISTORIES.tasks[:1]), "at least two tasks"),
+        (Mirrored(CorridorSpec()), HISTORIES, "differ in their rewards alone: an episode of 'corridor-7/goal-0'"),
+        (CorridorSpec(ends_on_goal=True).build(), make(CorridorSpec(ends_on_goal=True).build()), "end alike"),
+    ],
+)
+def test_detours_that_make_no_sense_are_one_clear_error(family, histories, told):
+    with pytest.raises(SamplingError, match=told):
+        build(family=family, histories=histories, frac=0.5).batch(0, 60, 50)
