@@ -1,13 +1,32 @@
 """Let an agent live in a batch of environments, and keep what evaluation needs of it."""
 
 import time
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from attrs import frozen
 from torch import Tensor
 
-from cccad_core.agent import Agent
+
+class Life(Protocol):
+    """What a player carries from decision to decision."""
+
+    num_writes: Tensor
+
+
+class Player(Protocol):
+    """What `play` asks of whoever plays: an `Agent`, or a rule without memory. Signatures are those of `Agent`."""
+
+    def begin(self, num_envs: int) -> Any:
+        """Return a `Life` for every environment."""
+
+    def act(
+        self, state: Any, observations: Any, *, generator: torch.Generator | None = None, greedy: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Return one action per row, and the state."""
+
+    def observe(self, state: Any, rewards: Any, terminations: Any, truncations: Any, next_observations: Any) -> Any:
+        """Take in what the actions led to."""
 
 
 @frozen(kw_only=True)
@@ -26,7 +45,7 @@ class Played:
 
 
 def play(
-    agent: Agent,
+    agent: Player,
     worlds: Any,
     *,
     num_episodes: int,
@@ -68,6 +87,4 @@ def play(
             finished += ended
             if progress is not None:
                 progress(min(int(finished.min()), num_episodes))
-    return Played(
-        returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began
-    )
+    return Played(returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began)

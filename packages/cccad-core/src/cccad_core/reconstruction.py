@@ -33,23 +33,29 @@ class Rebuilt:
 class Field(nn.Module):
     """Predict values of one space: `b s d -> b s o`-shaped parameters, a loss and hits."""
 
-    def __init__(self, space: Space, width: int) -> None:
+    def __init__(self, space: Space, width: int, tolerance: float | None = None) -> None:
         super().__init__()
+        self.tolerance = tolerance
         self.real = isinstance(space, Box)
         self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
         self.predict = nn.Linear(width, sum(self.sizes))
 
     def forward(self, hidden: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return loss `b s` and, for discrete values, whether every coordinate is right, `b s`; *values* `b s o`."""
+        """Return loss `b s` and whether every coordinate is right, `b s`; *values* are `b s o`.
+
+        Real values are right within the *tolerance*; without one nothing is said of them.
+        """
         guess = self.predict(hidden).float()
         if self.real:
-            return (guess - values).square().mean(-1), None
+            off = guess - values
+            right = None if self.tolerance is None else (off.abs() < self.tolerance).all(-1).float()
+            return off.square().mean(-1), right
         parts = guess.split(self.sizes, -1)
         losses = [
             cross_entropy(rearrange(p, "b s n -> b n s"), values[..., i], reduction="none") for i, p in enumerate(parts)
         ]
-        right = torch.stack([p.argmax(-1) == values[..., i] for i, p in enumerate(parts)])
-        return torch.stack(losses).sum(0), right.all(0).float()
+        match = torch.stack([p.argmax(-1) == values[..., i] for i, p in enumerate(parts)])
+        return torch.stack(losses).sum(0), match.all(0).float()
 
 
 class Reconstruction(nn.Module):
@@ -62,7 +68,7 @@ class Reconstruction(nn.Module):
         self.look = Look(width, num_heads, 2)
         self.norm = nn.LayerNorm(width)
         self.action = Field(spaces.action, width)
-        self.reward = Field(Box(shape=(1,), low=float("-inf"), high=float("inf")), width)
+        self.reward = Field(Box(shape=(1,), low=float("-inf"), high=float("inf")), width, tolerance=0.5)
         self.next_observation = Field(spaces.observation, width)
 
     def forward(self, latents: Tensor, segment: HistoryBatch) -> Rebuilt:
@@ -76,6 +82,4 @@ class Reconstruction(nn.Module):
             "next_observation": self.next_observation(hidden, segment.next_observations),
         }
         hits = {name: right for name, (_, right) in told.items() if right is not None}
-        guess = self.reward.predict(hidden)[..., 0]
-        hits["reward"] = ((guess - segment.rewards).abs() < 0.5).float()
         return Rebuilt(losses={name: loss for name, (loss, _) in told.items()}, hits=hits, mask=segment.mask)

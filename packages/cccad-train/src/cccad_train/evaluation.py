@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from attrs import define, field
 from cccad_core.agent import Agent
 from cccad_core.controls import SwappedLatents, ZeroedLatents
-from cccad_core.play import Played, play
+from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve
 from torch import Tensor
@@ -95,7 +95,7 @@ class Evaluation:
         """Play the policy on every held-out task."""
         return self._play(Agent(policy), self.worlds(), next(policy.parameters()).device)
 
-    def _play(self, agent: Agent, worlds: Any, device: torch.device | str) -> Played:
+    def _play(self, agent: Player, worlds: Any, device: torch.device | str) -> Played:
         before = self.num_lived * self.spec.num_episodes
         self.num_lived += 1
         return play(
@@ -127,7 +127,7 @@ class Evaluation:
             worlds = self.worlds()
             optimal, random = partial(_best, worlds), partial(rng.integers, num_actions)
             rule = Reference(optimal if name == "optimal" else random)
-            self.add(name, name, "control", told, self._play(cast("Agent", rule), worlds, "cpu"))
+            self.add(name, name, "control", told, self._play(rule, worlds, "cpu"))
             self.agents[name]["actions_per_s"] = None
 
     def source(self, histories: Histories) -> None:
