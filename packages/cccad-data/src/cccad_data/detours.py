@@ -3,8 +3,8 @@
 A learner with many environments knows more than one of its histories shows: what it does gives the goal away before
 any reward was seen there. An imitator takes that for evidence, and, acting alone, takes its *own* actions for evidence:
 it goes somewhere, finds nothing, and keeps going there (self-delusion, arXiv 2110.10819). Behind a detour, which the
-imitator is never asked to imitate, the right continuation goes elsewhere: the only thing that a fruitless visit says
-is where the goal is not.
+imitator is never asked to imitate, the later half of this task's history follows: a learner that knows goes elsewhere.
+So the only thing that a fruitless visit says is where the goal is not, and whoever found nothing yet goes and looks.
 """
 
 from typing import Any
@@ -51,22 +51,14 @@ class Plan:
 
 
 class Detours:
-    """The episodes of the later half of every history, when its learner knew where to go."""
+    """Every episode of every history, by task."""
 
     def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], family: Any) -> None:
         self.spec, self._family = spec, family
         self._tasks = [family.task(task.task_id) for task in tasks]
-        begins, counts, offset = [], [], 0
-        for task in tasks:
-            first = np.concatenate(([0], task.episode_ends[:-1]))
-            begin = np.concatenate(([0], task.history_ends[:-1]))
-            history = np.searchsorted(task.history_ends, first, side="right")
-            is_late = first - begin[history] >= (task.history_ends - begin)[history] / 2
-            begins.append((first + offset)[is_late])
-            counts.append((task.episode_ends - first)[is_late])
-            offset += task.num_env_steps
-        self._begins, self._counts = np.concatenate(begins), np.concatenate(counts)
-        self._num_of_task = np.array([len(part) for part in begins])
+        self._counts = np.concatenate([np.diff(task.episode_ends, prepend=0) for task in tasks])
+        self._begins = np.cumsum(self._counts) - self._counts  # in the sampler's columns
+        self._num_of_task = np.array([task.num_episodes for task in tasks])
         self._first_of_task = np.cumsum(self._num_of_task) - self._num_of_task
         self._check(tasks)
 

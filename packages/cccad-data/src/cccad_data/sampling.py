@@ -19,7 +19,7 @@ class SamplerSpec:
     """How stretches are cut from histories. Tasks are equally likely, then the histories of a task."""
 
     starts: str = field(default="uniform", validator=validators.in_(("uniform", "birth")))
-    "Where a stretch begins: anywhere in its history, or at its birth."
+    "Where a stretch without detours begins: anywhere in its history, or at its birth."
     subsample_episodes: int = field(default=1, validator=validators.ge(1))
     "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
 
@@ -90,11 +90,12 @@ class Sampler:
         history = self._first_history[task] + (uniform[:, 1] * self._num_histories[task]).astype(np.int64)
         plan = self._detours.plan(self._random(index, 1), task, length) if self._detours else None
         behind = np.zeros_like(task) if plan is None else plan.lengths  # env steps of detours before the history
-        start = np.zeros_like(task)
-        if self.spec.starts == "uniform":
-            room = np.maximum(self._lengths[history] - (length - behind), 0)
-            start = (uniform[:, 2] * (room + 1)).astype(np.int64)
-            start = np.where(behind > 0, self._episode_start(history, start), start)
+        room = np.maximum(self._lengths[history] - (length - behind), 0)
+        earliest = np.where(behind > 0, np.minimum(room, self._lengths[history] // 2), 0)
+        start = earliest + (uniform[:, 2] * (room - earliest + 1)).astype(np.int64)
+        if self.spec.starts == "birth":
+            start[behind == 0] = 0
+        start = np.where(behind > 0, self._episode_start(history, start), start)
         task, history, behind, start = (part[rows] for part in (task, history, behind, start))
         age = start[:, None] + np.arange(length) - behind[:, None]  # b t
         mask = age < self._lengths[history][:, None]
