@@ -93,9 +93,16 @@ class Mirrored(Corridor):
         return super().next_observations(task, observations, moved)
 
 
+class Lottery(Corridor):
+    """Pays by chance."""
+
+    has_random_rewards = True
+
+
 @pytest.mark.parametrize(
     ("family", "histories", "told"),
     [
+        (Lottery(CorridorSpec()), HISTORIES, "'corridor' pays by chance"),
         (None, HISTORIES, "detours need the task family"),
         (FAMILY, Histories(header={}, tasks=HISTORIES.tasks[:1]), "at least two tasks"),
         (Mirrored(CorridorSpec()), HISTORIES, "differ in their rewards alone: an episode of 'corridor-7/goal-0'"),

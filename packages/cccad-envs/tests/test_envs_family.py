@@ -59,7 +59,7 @@ def test_an_unknown_task_id_is_answered_with_near_ones():
 
 @pytest.mark.parametrize("place", [(9, 0), (0, -1), (1.0, 2.0), (1,), "12", 3, (True, False)])
 def test_a_goal_outside_the_room_is_refused(place):
-    with pytest.raises(SettingError, match="'goal' must be two whole numbers from 0 to 8"):
+    with pytest.raises(SettingError, match=r"'goal' must be two whole numbers, a cell \(x, y\) of the 9x9 room"):
         DARKROOM.place(goal=place)
 
 

@@ -2,9 +2,28 @@
 
 import numpy as np
 import pytest
-from cccad_envs import DarkKeyToDoorSpec, DarkroomSpec, TransitionError, UnknownTaskError
+from cccad_envs import (
+    BanditSpec,
+    DarkKeyToDoorSpec,
+    DarkroomPermutedSpec,
+    DarkroomSpec,
+    LargeDarkroomSpec,
+    RecallSpec,
+    SwitchingDarkroomSpec,
+    TransitionError,
+    UnknownTaskError,
+)
 
 FAMILIES = [DarkroomSpec(size=4, horizon=6).build(), DarkKeyToDoorSpec(size=3, horizon=12).build()]
+NEWER = [
+    DarkroomPermutedSpec(size=3, horizon=6, num_permutations=3).build(),
+    LargeDarkroomSpec(width=5, height=3, horizon=9).build(),
+    SwitchingDarkroomSpec(size=3, horizon=4, num_episodes_each=2).build(),
+    BanditSpec(num_arms=3, horizon=7, num_tasks=20).build(),
+    BanditSpec(num_arms=3, horizon=7, num_tasks=20, reward="gaussian").build(),
+    RecallSpec(num_bits=3, num_filler=2, num_tasks=20).build(),
+    RecallSpec(num_bits=3, num_symbols=3, num_filler=0, resample=False).build(),
+]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
@@ -15,7 +34,8 @@ def history(family, task, num_env_steps, noise=0.5):
     draw = np.random.default_rng(0)
     columns = {name: [] for name in ("observations", "actions", "rewards", "truncations", "next_observations")}
     for _ in range(num_env_steps):
-        actions = rows.optimal_actions() if draw.random() > noise else draw.integers(0, 5, 1)
+        stray = draw.integers(0, family.spaces["action"]["n"], 1)
+        actions = rows.optimal_actions() if draw.random() > noise else stray
         following, rewards, _, truncations, infos = rows.step(actions)
         new = (observations, actions, rewards, truncations, infos["final_obs"])
         for column, value in zip(columns.values(), new, strict=True):
@@ -27,7 +47,8 @@ def history(family, task, num_env_steps, noise=0.5):
 
 def replayed(family, task, life):
     names = ("observations", "actions", "next_observations", "episode_ends")
-    return family.replay(task, *(life[name] for name in names))
+    rewards = life["rewards"] if family.has_random_rewards else None
+    return family.replay(task, *(life[name] for name in names), rewards=rewards)
 
 
 @every_family
@@ -43,6 +64,57 @@ def test_a_true_history_replays_to_itself(family, num_env_steps):
         assert (
             family.next_observations(task, life["observations"], life["actions"]) == life["next_observations"]
         ).all()
+
+
+@pytest.mark.parametrize("family", NEWER, ids=lambda family: family.tasks[0].task_id)
+@pytest.mark.parametrize("num_episodes", [1, 9])
+def test_a_true_history_of_whole_episodes_replays_to_itself(family, num_episodes):
+    for task in family.tasks[::5]:
+        life = history(family, task, num_episodes * family.horizon)
+        rewards, terminations, truncations = replayed(family, task, life)
+        assert (rewards == life["rewards"]).all()
+        assert not terminations.any()
+        assert (truncations == life["truncations"]).all()
+        led_to = family.next_observations(task, life["observations"], life["actions"])
+        assert led_to.dtype == life["observations"].dtype
+        assert (led_to == life["next_observations"]).all()
+
+
+def test_a_bernoulli_reward_that_cannot_be_is_told_by_its_place():
+    family = BanditSpec(num_arms=3, horizon=7).build()
+    life = history(family, family.tasks[0], 21)
+    life["rewards"][[2, 11, 17]] = 0.5, np.nan, 2
+    assert np.flatnonzero(replayed(family, family.tasks[0], life)[0] != life["rewards"]).tolist() == [2, 11, 17]
+
+
+def test_a_gaussian_reward_eight_deviations_from_its_mean_is_told():
+    family = BanditSpec(reward="gaussian", reward_std=0.1).build()
+    life = history(family, family.tasks[0], 200)
+    means = np.array(list(family.tasks[0].params.values()))[life["actions"]] / 1000
+    life["rewards"][:] = means + 0.79
+    life["rewards"][[5, 6]] = means[[5, 6]] + (0.81, -0.81)
+    assert np.flatnonzero(replayed(family, family.tasks[0], life)[0] != life["rewards"]).tolist() == [5, 6]
+
+
+def test_rewards_of_chance_are_not_replayed_without_those_recorded():
+    family = BanditSpec().build()
+    life = history(family, family.tasks[0], 100)
+    names = ("observations", "actions", "next_observations", "episode_ends")
+    with pytest.raises(TransitionError, match="rewards of bandit are drawn by chance"):
+        family.replay(family.tasks[0], *(life[name] for name in names))
+
+
+@pytest.mark.parametrize("resample", [True, False])
+def test_a_recalled_answer_a_cue_and_evidence_that_were_tampered_with_are_told(resample):
+    family = RecallSpec(num_bits=3, num_filler=2, resample=resample).build()
+    life = history(family, family.tasks[5], 24, noise=0.0)
+    life["actions"][6] = 1 - life["actions"][6]  # the answer to the second question
+    wrong = replayed(family, family.tasks[5], life)[0] != life["rewards"]
+    assert np.flatnonzero(wrong).tolist() == [6]
+    life["observations"][12, 0] = 1  # filler turned into evidence
+    life["next_observations"][11, 0] = 1
+    led_to = family.next_observations(family.tasks[5], life["observations"], life["actions"])
+    assert np.flatnonzero((led_to != life["next_observations"]).any(axis=1)).tolist() == [11]
 
 
 @every_family
@@ -104,7 +176,10 @@ def test_key_and_door_are_paid_once_in_every_episode_of_a_handmade_history():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"next_observations": [[0, 0], [9, 0]]}, r"next_observations leave the 9x9 room at env step 1: \(9, 0\)"),
+        (
+            {"next_observations": [[0, 0], [9, 0]]},
+            r"must be at least 0 and at most \(8, 8\), got \(9, 0\) at env step 1",
+        ),
         ({"next_observations": [[0.0, 0.0], [1.0, 1.0]]}, r"must be whole numbers of shape \(t, 2\), got float64"),
         ({"next_observations": [0, 1]}, r"must be whole numbers of shape \(t, 2\)"),
         ({"actions": [0]}, "actions must have 2 entries"),

@@ -2,10 +2,22 @@
 
 import copy
 import pickle
+from importlib.metadata import entry_points
 
 import numpy as np
 import pytest
-from cccad_envs import ActionError, DarkKeyToDoorSpec, DarkroomSpec, NotResetError, SettingError
+from cccad_envs import (
+    ActionError,
+    BanditSpec,
+    DarkKeyToDoorSpec,
+    DarkroomPermutedSpec,
+    DarkroomSpec,
+    LargeDarkroomSpec,
+    NotResetError,
+    RecallSpec,
+    SettingError,
+    SwitchingDarkroomSpec,
+)
 from gymnasium.vector import AutoresetMode, VectorEnv
 
 FAMILIES = [
@@ -14,14 +26,38 @@ FAMILIES = [
     DarkroomSpec(size=4, horizon=3).build(),
     DarkKeyToDoorSpec().build(),
     DarkKeyToDoorSpec(size=3, horizon=12).build(),
+    DarkroomPermutedSpec(size=4, horizon=5, num_permutations=7).build(),
+    LargeDarkroomSpec(width=5, height=3, horizon=9).build(),
+    SwitchingDarkroomSpec(size=3, horizon=4, num_episodes_each=2).build(),
+    BanditSpec(num_arms=3, horizon=11, num_tasks=50).build(),
+    BanditSpec(num_arms=4, horizon=1, reward="gaussian", num_tasks=50).build(),
+    RecallSpec(num_bits=3, num_filler=2).build(),
+    RecallSpec(num_bits=2, num_symbols=3, num_filler=0, resample=False).build(),
 ]
-every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f"{f.name}-{f.grid.size}-{f.horizon}")
+every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f"{f.tasks[-1].task_id}-{f.horizon}")
 
 
 def sample(family, num_tasks, seed=0):
     """Return tasks drawn with replacement, so that some are repeated."""
     drawn = np.random.default_rng(seed).integers(0, len(family.tasks), num_tasks)
     return [family.tasks[i] for i in drawn]
+
+
+def random_actions(family, *shape, seed=0):
+    return np.random.default_rng(seed).integers(0, family.spaces["action"]["n"], shape)
+
+
+def mean_returns(rows, family, choose):
+    """Return what *choose* earns in an episode, ``e``, on average over a cycle."""
+    returns = np.zeros(rows.num_envs)
+    for _ in range(family.horizon * family.episodes_per_cycle):
+        returns += rows.step(choose())[1]
+    return returns / family.episodes_per_cycle
+
+
+def test_the_laws_are_held_against_every_registered_family():
+    registered = {entry.name for entry in entry_points(group="cccad.env") if entry.value.startswith("cccad_envs.")}
+    assert registered == {family.name for family in FAMILIES}
 
 
 @every_family
@@ -46,10 +82,9 @@ def test_every_row_does_what_a_single_environment_does(family):
     tasks = sample(family, 6)
     rows = family.make_vec(tasks)
     singles = [family.make(task) for task in tasks]
-    observations, _ = rows.reset()
-    alone = [single.reset()[0] for single in singles]
-    actions = np.random.default_rng(1).integers(0, 5, (2 * family.horizon + 3, len(tasks)))
-    for now in actions:
+    observations, _ = rows.reset(seed=40)
+    alone = [single.reset(seed=40 + i)[0] for i, single in enumerate(singles)]
+    for now in random_actions(family, 3 * family.horizon + 3, len(tasks), seed=1):
         assert observations.tolist() == [observation.tolist() for observation in alone]
         assert rows.optimal_actions().tolist() == [single.optimal_action() for single in singles]
         observations, rewards, terminations, truncations, infos = rows.step(now)
@@ -65,13 +100,13 @@ def test_every_row_does_what_a_single_environment_does(family):
 @every_family
 def test_the_oracle_attains_the_optimum_exactly_on_every_task(family):
     tasks = family.tasks[:: max(1, len(family.tasks) // 700)]
-    rows = family.make_vec(tasks)
-    rows.reset()
-    returns = np.zeros(len(tasks))
-    for _ in range(family.horizon):
-        returns += rows.step(rows.optimal_actions())[1]
-    assert returns.tolist() == family.optimal_returns(tasks).tolist()
-    assert returns.tolist() == [family.optimal_return(task) for task in tasks]
+    assert family.optimal_returns(tasks).tolist() == [family.optimal_return(task) for task in tasks]
+    num_replicas = 2000 if family.has_random_rewards else 1
+    rows = family.make_vec(tasks * num_replicas)
+    rows.reset(seed=0)
+    returns = mean_returns(rows, family, rows.optimal_actions).reshape(num_replicas, -1)
+    error = 4.5 * returns.std(axis=0) / num_replicas**0.5 if family.has_random_rewards else 0
+    assert (abs(returns.mean(axis=0) - family.optimal_returns(tasks)) <= error + 1e-6).all()
 
 
 @every_family
@@ -79,11 +114,9 @@ def test_the_random_policy_earns_its_computed_return(family):
     num_rows = 20_000
     task = family.tasks[len(family.tasks) // 3]
     rows = family.make_vec([task] * num_rows)
-    rows.reset()
-    draw = np.random.default_rng(5)
-    returns = np.zeros(num_rows)
-    for _ in range(family.horizon):
-        returns += rows.step(draw.integers(0, 5, num_rows))[1]
+    rows.reset(seed=0)
+    draw, num_actions = np.random.default_rng(5), family.spaces["action"]["n"]
+    returns = mean_returns(rows, family, lambda: draw.integers(0, num_actions, num_rows))
     assert returns.mean() == pytest.approx(family.random_return(task), abs=4.5 * returns.std() / num_rows**0.5 + 1e-9)
 
 
@@ -96,7 +129,7 @@ def test_no_policy_beats_the_optimum_and_chance_does_not_reach_it(family):
 @every_family
 def test_an_episode_is_cut_off_at_the_horizon_and_never_terminates(family):
     rows = family.make_vec(sample(family, 3))
-    first, _ = rows.reset()
+    rows.reset()
     for env_step in range(1, 3 * family.horizon + 1):
         observations, _, terminations, truncations, infos = rows.step(np.zeros(3, dtype=int))
         assert not terminations.any()
@@ -105,7 +138,39 @@ def test_an_episode_is_cut_off_at_the_horizon_and_never_terminates(family):
         true_next = infos["final_obs"]
         assert true_next.shape == observations.shape
         assert true_next.dtype == observations.dtype
-        assert (observations == (first if truncations.any() else true_next)).all()
+        assert truncations.any() or (observations == true_next).all()
+
+
+@every_family
+def test_a_row_restarts_by_itself_as_it_does_when_reset(family):
+    tasks = sample(family, 3)
+    by_itself, by_hand = family.make_vec(tasks), family.make_vec(tasks, autoreset_mode=AutoresetMode.DISABLED)
+    observations = by_itself.reset(seed=9)[0]
+    assert (by_hand.reset(seed=9)[0] == observations).all()
+    for now in random_actions(family, 5 * family.horizon, 3):
+        observations, rewards, _, truncations, infos = by_itself.step(now)
+        waiting, same_rewards, *_ = by_hand.step(now)
+        assert (rewards == same_rewards).all()
+        assert (infos["final_obs"] == waiting).all()
+        if truncations.any():
+            waiting, _ = by_hand.reset(options={"reset_mask": truncations})
+        assert (observations == waiting).all()
+
+
+@every_family
+def test_the_same_seed_gives_the_same_life(family):
+    rows = family.make_vec(sample(family, 3))
+
+    def life():
+        observations = [rows.reset(seed=5)[0]]
+        rewards = []
+        for now in random_actions(family, 3 * family.horizon + 1, 3):
+            outcome = rows.step(now)
+            observations.append(outcome[0])
+            rewards.append(outcome[1])
+        return np.stack(observations).tolist(), np.stack(rewards).tolist()
+
+    assert life() == life()
 
 
 def test_only_the_masked_rows_are_reset_and_their_clocks_run_on_their_own():
@@ -208,26 +273,24 @@ def test_wrong_modes_and_no_tasks_are_refused():
 @every_family
 def test_twenty_thousand_rows_play_as_few_do(family):
     tasks = sample(family, 20_000)
-    many, few = family.make_vec(tasks), family.make_vec(tasks[-5:])
-    many.reset()
-    few.reset()
-    actions = np.random.default_rng(2).integers(0, 5, (family.horizon + 2, len(tasks)))
-    for now in actions:
-        of_many, of_few = many.step(now), few.step(now[-5:])
-        assert all((a[-5:] == b).all() for a, b in zip(of_many[:4], of_few[:4], strict=True))
+    many, few = family.make_vec(tasks), family.make_vec(tasks[:5])
+    assert (many.reset(seed=1)[0][:5] == few.reset(seed=1)[0]).all()
+    for now in random_actions(family, 2 * family.horizon + 2, len(tasks), seed=2):
+        of_many, of_few = many.step(now), few.step(now[:5])
+        assert all((a[:5] == b).all() for a, b in zip(of_many[:4], of_few[:4], strict=True))
 
 
 @every_family
 def test_arrays_that_were_handed_out_do_not_change_later(family):
     rows = family.make_vec(sample(family, 4))
     handed_out = [rows.reset()[0]]
-    for _ in range(family.horizon + 1):
-        *arrays, infos = rows.step(np.array([0, 1, 2, 3]))
+    for now in random_actions(family, family.horizon + 1, 4):
+        *arrays, infos = rows.step(now)
         handed_out += [*arrays, *infos.values()]
     before = [array.copy() for array in handed_out]
     for array in handed_out:
         assert not any(np.shares_memory(array, other) for other in handed_out if other is not array)
-    rows.step(np.array([2, 2, 2, 2]))
+    rows.step(np.array([1, 1, 1, 1]))
     assert all((array == copied).all() for array, copied in zip(handed_out, before, strict=True))
 
 
@@ -235,10 +298,11 @@ def test_arrays_that_were_handed_out_do_not_change_later(family):
 def test_a_copied_or_pickled_batch_goes_on_in_the_same_way(family):
     rows = family.make_vec(sample(family, 4))
     rows.reset()
-    rows.step(np.array([0, 1, 2, 3]))
+    rows.step(random_actions(family, 4))
     twins = [copy.deepcopy(rows), pickle.loads(pickle.dumps(rows))]
-    expected = rows.step(np.array([1, 1, 1, 1]))
-    for twin in twins:
-        assert all((a == b).all() for a, b in zip(expected[:4], twin.step(np.array([1, 1, 1, 1]))[:4], strict=True))
+    for now in random_actions(family, 2 * family.horizon, 4):
+        expected = rows.step(now)
+        for twin in twins:
+            assert all((a == b).all() for a, b in zip(expected[:4], twin.step(now)[:4], strict=True))
     again = pickle.loads(pickle.dumps(family))
     assert again.tasks == family.tasks

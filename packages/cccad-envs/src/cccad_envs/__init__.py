@@ -1,27 +1,37 @@
 """Worlds for in-context reinforcement learning: families of tasks, with a split, an optimum and batched environments.
 
-Importing this package makes ``cccad/Darkroom-v0`` and ``cccad/DarkKeyToDoor-v0`` known to gymnasium.
+Importing this package makes every world known to gymnasium, from ``cccad/Bandit-v0`` to ``cccad/SwitchingDarkroom-v0``.
 
 Letters in shapes: ``t`` time, ``a`` actions, ``o`` observation features, ``e`` environments stepped together.
 """
 
+from cccad_envs.bandit import BanditSpec
 from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
+from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
 from cccad_envs.errors import ActionError, NotResetError, SettingError, TransitionError, UnknownTaskError
 from cccad_envs.family import Split, Task, TaskFamily
+from cccad_envs.large_darkroom import LargeDarkroomSpec
+from cccad_envs.recall import RecallSpec
 from cccad_envs.registration import register_worlds
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
+from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 
 __all__ = [
     "ActionError",
+    "BanditSpec",
     "DarkKeyToDoorSpec",
+    "DarkroomPermutedSpec",
     "DarkroomSpec",
+    "LargeDarkroomSpec",
     "NotResetError",
+    "RecallSpec",
     "RowsEnv",
     "SettingError",
     "SingleEnv",
     "Split",
+    "SwitchingDarkroomSpec",
     "Task",
     "TaskFamily",
     "TransitionError",

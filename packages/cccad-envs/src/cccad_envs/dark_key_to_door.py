@@ -1,8 +1,9 @@
 """Dark key-to-door: first a hidden key, then a hidden door, and each pays once."""
 
-from attrs import field, frozen, validators
+from attrs import frozen
 
-from cccad_envs.family import whole_number
+from cccad_envs.family import whole
+from cccad_envs.grid import Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 RULES = Rules(name="dark-key-to-door", landmarks=("key", "door"), is_used_up=True)
@@ -17,13 +18,9 @@ class DarkKeyToDoorSpec:
     One task per ordered pair of different cells. Source: arXiv 2210.14215.
     """
 
-    size: int = field(
-        default=9, validator=[whole_number, validators.ge(2)], metadata={"help": "cells along each side of the room"}
-    )
-    horizon: int = field(
-        default=50, validator=[whole_number, validators.ge(1)], metadata={"help": "env steps in an episode"}
-    )
+    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    horizon: int = whole(50, at_least=1, tells="env steps in an episode")
 
     def build(self) -> LandmarkFamily:
         """Return the family of all places for key and door in this room."""
-        return LandmarkFamily(self, RULES)
+        return LandmarkFamily(self, RULES, Grid(self.size, self.size))

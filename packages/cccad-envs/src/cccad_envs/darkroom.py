@@ -1,8 +1,9 @@
 """Darkroom: one hidden goal, and every env step that ends on it pays."""
 
-from attrs import field, frozen, validators
+from attrs import frozen
 
-from cccad_envs.family import whole_number
+from cccad_envs.family import whole
+from cccad_envs.grid import Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 RULES = Rules(name="darkroom", landmarks=("goal",), is_used_up=False)
@@ -16,13 +17,9 @@ class DarkroomSpec:
     episode is cut off at the horizon and never terminates. One task per cell. Source: arXiv 2210.14215.
     """
 
-    size: int = field(
-        default=9, validator=[whole_number, validators.ge(2)], metadata={"help": "cells along each side of the room"}
-    )
-    horizon: int = field(
-        default=20, validator=[whole_number, validators.ge(1)], metadata={"help": "env steps in an episode"}
-    )
+    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    horizon: int = whole(20, at_least=1, tells="env steps in an episode")
 
     def build(self) -> LandmarkFamily:
         """Return the family of all goals in this room."""
-        return LandmarkFamily(self, RULES)
+        return LandmarkFamily(self, RULES, Grid(self.size, self.size))

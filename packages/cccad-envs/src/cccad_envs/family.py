@@ -14,12 +14,13 @@ from typing import Any, final
 
 import attrs
 import numpy as np
-from attrs import field, frozen
+from attrs import field, frozen, validators
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
-from cccad_envs.errors import SettingError, UnknownTaskError
-from cccad_envs.rows import RowsEnv
+from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
+from cccad_envs.recorded import Recording, checked_actions, checked_features
+from cccad_envs.rows import RowsEnv, feature_type
 from cccad_envs.single import SingleEnv
 
 
@@ -27,6 +28,29 @@ def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: ob
     """Refuse what is not an int; a validator for spec fields, to stand before a range check."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise SettingError(f"'{attribute.name}' must be a whole number: {value!r}")
+
+
+def whole(default: int, *, at_least: int, at_most: int | None = None, tells: str) -> Any:
+    """Return a spec's field that is a whole number within these bounds; *tells* is its help."""
+    checks: list[Any] = [whole_number, validators.ge(at_least)]
+    checks += [] if at_most is None else [validators.le(at_most)]
+    return field(default=default, validator=checks, metadata={"help": tells})
+
+
+def drawn_words(seed: int, count: int) -> NDArray[np.uint64]:
+    """Return *count* raw words of a Philox generator whose key is *seed*, the same on every platform.
+
+    NumPy promises only its raw bit streams to stay as they are, hence no ``Generator`` methods.
+    """
+    return np.random.Philox(key=int(seed)).random_raw(count)
+
+
+def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, dict[str, Any]]:
+    """Return the spaces of a family whose observations have features of these *sizes*."""
+    return {
+        "observation": {"kind": "multi-discrete", "sizes": list(sizes)},
+        "action": {"kind": "discrete", "n": num_actions},
+    }
 
 
 @frozen(kw_only=True)
@@ -55,13 +79,19 @@ class TaskFamily(ABC):
 
     A family sets ``name`` (as registered), ``spec`` (what built it), ``horizon`` (most env steps in an episode) and
     ``spaces`` (plain dicts, for example ``{"observation": {"kind": "multi-discrete", "sizes": [9, 9]}, "action":
-    {"kind": "discrete", "n": 5}}``).
+    {"kind": "discrete", "n": 5}}``); ``rows_class`` is what plays its tasks.
+
+    ``episodes_per_cycle`` is above 1 where a task changes from episode to episode: the returns of an episode are then
+    means over so many. ``has_random_rewards`` says that chance decides rewards, so that no replay can compute them.
     """
 
     name: str
     spec: Any
     horizon: int
     spaces: dict[str, dict[str, Any]]
+    rows_class: type[RowsEnv]
+    episodes_per_cycle: int = 1
+    has_random_rewards: bool = False
 
     @cached_property
     @abstractmethod
@@ -69,6 +99,22 @@ class TaskFamily(ABC):
         """Every task, in canonical order."""
 
     @abstractmethod
+    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the highest expected return of one episode of each task, ``e``, in closed form."""
+
+    @abstractmethod
+    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the expected return of the uniformly random policy in one episode of each task, ``e``, exactly."""
+
+    @abstractmethod
+    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return what follows the observations *seen*, ``t o``, when *actions* are taken, ``t``; ``t o``."""
+
+    @abstractmethod
+    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the rewards and terminations that a history should have recorded, ``t``."""
+
+    @final
     def make_vec(
         self,
         tasks: Sequence[Task],
@@ -82,24 +128,24 @@ class TaskFamily(ABC):
             UnknownTaskError: a task is not one of this family.
             SettingError: no task is given, or the mode is not known.
         """
+        return self.rows_class(self, tasks, autoreset_mode=autoreset_mode, render_mode=render_mode)
 
-    @abstractmethod
-    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
-        """Return the highest return of one episode of each task, ``e``, in closed form."""
-
-    @abstractmethod
-    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
-        """Return the expected return of the uniformly random policy in one episode of each task, ``e``, exactly."""
-
-    @abstractmethod
+    @final
     def next_observations(self, task: Task, observations: ArrayLike, actions: ArrayLike) -> NDArray[np.integer[Any]]:
         """Return what the dynamics make of *observations* ``t o`` and *actions* ``t``: the true next ones, ``t o``.
+
+        Where these two do not tell the next observation alone, they must be a history from its birth on; where chance
+        decides it, the one that was recorded is right.
 
         Raises:
             TransitionError: an observation or an action lies outside its space, or the lengths differ.
         """
+        sizes = self.spaces["observation"]["sizes"]
+        seen = checked_features("observations", observations, sizes)
+        taken = checked_actions(actions, len(seen), self.spaces["action"]["n"])
+        return self._led_to(task, seen, taken).astype(feature_type(sizes))
 
-    @abstractmethod
+    @final
     def replay(
         self,
         task: Task,
@@ -107,15 +153,24 @@ class TaskFamily(ABC):
         actions: ArrayLike,
         next_observations: ArrayLike,
         episode_ends: ArrayLike,
+        *,
+        rewards: ArrayLike | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return (rewards, terminations, truncations), each ``t``, recomputed from a history's transitions alone.
+        """Return (rewards, terminations, truncations), each ``t``, recomputed from one history's transitions alone.
 
         *observations* and *next_observations* are ``t o``, *actions* ``t``; *episode_ends* holds the exclusive end
-        of each finished episode. Env steps after the last end belong to an unfinished episode.
+        of each finished episode. Env steps after the last end belong to an unfinished episode. A family that
+        ``has_random_rewards`` needs the recorded *rewards*, ``t``; it returns those that the task can give, and the
+        nearest possible ones in place of others. Other families ignore them.
 
         Raises:
-            TransitionError: the arrays do not fit together, or an observation or action lies outside its space.
+            TransitionError: the arrays do not fit together, or an observation or action lies outside its space, or
+                recorded rewards are needed and not given.
         """
+        if rewards is None and self.has_random_rewards:
+            raise TransitionError(f"rewards of {self.name} are drawn by chance: give the recorded ones as 'rewards'")
+        told = Recording.of(self.spaces, observations, actions, next_observations, episode_ends, rewards)
+        return *self._replayed(task, told), told.clock == self.horizon - 1
 
     @final
     @cached_property
@@ -147,8 +202,7 @@ class TaskFamily(ABC):
         """Draw held-out tasks, the same on every platform and in every NumPy.
 
         Task i gets the i-th raw 64-bit word of a Philox generator whose key is *seed*; tasks are sorted by their word
-        (ties by canonical order), and the first ``round(held_out_frac * number of tasks)`` are held out. NumPy promises
-        only its raw bit streams to stay as they are, hence no ``Generator.permutation``.
+        (ties by canonical order), and the first ``round(held_out_frac * number of tasks)`` are held out.
 
         Raises:
             SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int.
@@ -162,7 +216,7 @@ class TaskFamily(ABC):
         if not 0 < num_held_out < num_tasks:
             side = "held-out" if num_held_out == 0 else "training"
             raise SettingError(f"'held_out_frac' of {held_out_frac} leaves no {side} task among the {num_tasks:,}")
-        words = np.random.Philox(key=int(seed)).random_raw(num_tasks)
+        words = drawn_words(seed, num_tasks)
         drawn = [self.tasks[position] for position in np.argsort(words, kind="stable")]
         return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
 
@@ -173,7 +227,7 @@ class TaskFamily(ABC):
 
     @final
     def optimal_return(self, task: Task) -> float:
-        """Return the highest return of one episode of *task*."""
+        """Return the highest expected return of one episode of *task*."""
         return float(self.optimal_returns([task])[0])
 
     @final

@@ -1,15 +1,18 @@
-"""The geometry of a square room: where the five moves lead, how far cells are apart, how a random walk spreads.
+"""The geometry of a room: where the five moves lead, how far cells are apart, how a random walk spreads.
 
-A cell is the number ``x * size + y``; walls clip. Actions: 0 is +x, 1 is -x, 2 is +y, 3 is -y, 4 stays.
+A cell is the number ``x * height + y``; walls clip. Actions: 0 is +x, 1 is -x, 2 is +y, 3 is -y, 4 stays.
 """
 
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
+from cccad_envs.rows import feature_type
+
+Number = TypeVar("Number", int, NDArray[np.int64])
 MOVES = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])
 STAY = 4
 # The move that brings an agent nearer, by the signs of what is missing in x and in y (plus one): x first, then y.
@@ -18,40 +21,40 @@ NEARER = np.array([[1, 1, 1], [3, STAY, 2], [0, 0, 0]])
 
 @frozen(slots=False)
 class Grid:
-    """A room of *size* times *size* cells."""
+    """A room of *width* times *height* cells."""
 
-    size: int = field(validator=validators.ge(2))
+    width: int = field(validator=validators.ge(2))
+    height: int = field(validator=validators.ge(2))
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.height}"
 
     @property
     def num_cells(self) -> int:
         """The number of cells."""
-        return self.size * self.size
+        return self.width * self.height
 
     @property
     def centre(self) -> int:
         """The middle cell; in an even room the one of the four nearest the far corner."""
-        return self.cell(self.size // 2, self.size // 2)
+        return self.cell(self.width // 2, self.height // 2)
 
-    def cell(self, x: int, y: int) -> int:
-        """Return the number of the cell at (x, y)."""
-        return x * self.size + y
+    def cell(self, x: Number, y: Number) -> Number:
+        """Return the number of the cell at (x, y), or of many."""
+        return x * self.height + y
 
     @cached_property
     def coordinates(self) -> NDArray[Any]:
-        """(x, y) of every cell, ``cells 2``, in the type of observations.
-
-        The type is uint8 where both sizes together fit, since libraries add them up within the type of the space; else
-        int64, since PyTorch hardly knows the unsigned types between.
-        """
-        both = np.indices((self.size, self.size)).reshape(2, -1).T
-        return np.ascontiguousarray(both, dtype=np.uint8 if 2 * self.size <= np.iinfo(np.uint8).max else np.int64)
+        """(x, y) of every cell, ``cells 2``, in the type of observations."""
+        both = np.indices((self.width, self.height)).reshape(2, -1).T
+        return np.ascontiguousarray(both, dtype=feature_type([self.width, self.height]))
 
     @cached_property
     def neighbours(self) -> NDArray[np.int64]:
         """The cell that each move leads to, flat: entry ``cell * 5 + action``."""
         moved = self.coordinates.astype(np.int64)[:, None, :] + MOVES  # cells a 2
-        x, y = np.moveaxis(moved.clip(0, self.size - 1), -1, 0)
-        cells: NDArray[np.int64] = x * self.size + y
+        x, y = np.moveaxis(moved.clip(0, [self.width - 1, self.height - 1]), -1, 0)
+        cells: NDArray[np.int64] = x * self.height + y
         return cells.ravel()
 
     def moved(self, cells: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -60,21 +63,21 @@ class Grid:
 
     def nearer(self, cells: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the actions that bring *cells* nearer to *targets*: x first, then y, and stay once there."""
-        x, y = np.divmod(cells, self.size)
-        target_x, target_y = np.divmod(targets, self.size)
+        x, y = np.divmod(cells, self.height)
+        target_x, target_y = np.divmod(targets, self.height)
         actions: NDArray[np.int64] = NEARER[np.sign(target_x - x) + 1, np.sign(target_y - y) + 1]
         return actions
 
     def distances(self, cells: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the number of moves from *cells* to *targets*."""
-        x, y = np.divmod(cells, self.size)
-        target_x, target_y = np.divmod(targets, self.size)
+        x, y = np.divmod(cells, self.height)
+        target_x, target_y = np.divmod(targets, self.height)
         moves: NDArray[np.int64] = np.abs(target_x - x) + np.abs(target_y - y)
         return moves
 
     def spread(self, mass: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return where probability *mass*, ``... cells``, lies after one uniformly random move."""
-        before = mass.reshape(*mass.shape[:-1], self.size, self.size)
+        before = mass.reshape(*mass.shape[:-1], self.width, self.height)
         after = before.copy()  # stay
         for axis in (-2, -1):
             old, new = np.moveaxis(before, axis, 0), np.moveaxis(after, axis, 0)

@@ -5,26 +5,34 @@ from typing import Any
 import attrs
 import gymnasium
 
+from cccad_envs.bandit import BanditSpec
 from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
+from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
 from cccad_envs.family import Task
 from cccad_envs.landmarks import LandmarkFamily
+from cccad_envs.large_darkroom import LargeDarkroomSpec
+from cccad_envs.numbered import NumberedFamily
+from cccad_envs.recall import RecallSpec
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
+from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 
-WORLDS: dict[str, type[DarkroomSpec] | type[DarkKeyToDoorSpec]] = {
-    "cccad/Darkroom-v0": DarkroomSpec,
-    "cccad/DarkKeyToDoor-v0": DarkKeyToDoorSpec,
-}
-FIRST_TASKS: dict[str, dict[str, tuple[int, int]]] = {
-    "cccad/Darkroom-v0": {"goal": (0, 0)},
-    "cccad/DarkKeyToDoor-v0": {"key": (0, 0), "door": (1, 1)},
+# Every world's spec, and the task that it plays unless told otherwise.
+WORLDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+    "cccad/Darkroom-v0": (DarkroomSpec, {"goal": (0, 0)}),
+    "cccad/DarkKeyToDoor-v0": (DarkKeyToDoorSpec, {"key": (0, 0), "door": (1, 1)}),
+    "cccad/DarkroomPermuted-v0": (DarkroomPermutedSpec, {"goal": (0, 0), "permutation": 0}),
+    "cccad/LargeDarkroom-v0": (LargeDarkroomSpec, {"goal": (0, 0)}),
+    "cccad/SwitchingDarkroom-v0": (SwitchingDarkroomSpec, {"first": (0, 0), "second": (1, 1)}),
+    "cccad/Bandit-v0": (BanditSpec, {"number": 0}),
+    "cccad/Recall-v0": (RecallSpec, {"number": 0}),
 }
 
 
 def register_worlds() -> None:
     """Make every world known to gymnasium; doing it twice is harmless."""
-    for name, first_task in FIRST_TASKS.items():
+    for name, (_, first_task) in WORLDS.items():
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,
@@ -35,7 +43,7 @@ def register_worlds() -> None:
 
 
 def make_single(world: str, render_mode: str | None = None, **settings: Any) -> SingleEnv:
-    """Return one environment of *world*; *settings* are the fields of its spec and the places of its landmarks."""
+    """Return one environment of *world*; *settings* are the fields of its spec and what places its task."""
     family, task = _family_and_task(world, settings)
     return family.make(task, render_mode=render_mode)
 
@@ -46,8 +54,8 @@ def make_rows(world: str, num_envs: int = 1, render_mode: str | None = None, **s
     return family.make_vec([task] * num_envs, render_mode=render_mode)
 
 
-def _family_and_task(world: str, settings: dict[str, Any]) -> tuple[LandmarkFamily, Task]:
-    spec_class = WORLDS[world]
+def _family_and_task(world: str, settings: dict[str, Any]) -> tuple[LandmarkFamily | NumberedFamily, Task]:
+    spec_class, _ = WORLDS[world]
     fields = {name: settings[name] for name in attrs.fields_dict(spec_class) if name in settings}
-    family = spec_class(**fields).build()
+    family: LandmarkFamily | NumberedFamily = spec_class(**fields).build()
     return family, family.place(**{name: place for name, place in settings.items() if name not in fields})

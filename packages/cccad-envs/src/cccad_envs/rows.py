@@ -5,21 +5,39 @@ checks. A world adds its state and a handful of methods.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, TypeAlias, final
+from collections.abc import Sequence
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
-from gymnasium.spaces import Discrete, Space
+from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from cccad_envs.errors import ActionError, NotResetError, SettingError
+from cccad_envs.streams import RowStreams
 
 Frame: TypeAlias = NDArray[np.uint8] | str
 Outcome: TypeAlias = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
 
 RENDER_MODES = ("ansi", "rgb_array")
 AUTORESET_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+
+
+class World(Protocol):
+    """What rows need to know of the family whose tasks they play: its horizon and its spaces as plain dicts."""
+
+    horizon: int
+    spaces: dict[str, dict[str, Any]]
+
+
+def feature_type(sizes: Sequence[int]) -> type[np.uint8] | type[np.int64]:
+    """Return the type of observations whose features have *sizes* values.
+
+    It is uint8 where all sizes together fit, since libraries add them up within the type of the space; else int64,
+    since PyTorch hardly knows the unsigned types between.
+    """
+    return np.uint8 if sum(sizes) <= np.iinfo(np.uint8).max else np.int64
 
 
 class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
@@ -29,37 +47,38 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     first. With ``AutoresetMode.DISABLED`` it must be reset by ``reset(options={"reset_mask": ...})``. In either mode
     ``infos["final_obs"]`` holds the true next observation of *every* row, ``e o``, and ``infos["_final_obs"]``, ``e``,
     tells the rows where it is the last one of an episode.
+
+    A row lives one life after another, and a life is a row of episodes. A reset begins a new life, except in a row that
+    waits for it with its episode over, when no seed is given: there the next episode of the same life begins. Row i
+    draws its random numbers as if it were alone and had been reset with *seed* + i.
     """
 
     def __init__(
-        self,
-        num_envs: int,
-        observation_space: Space[NDArray[Any]],
-        num_actions: int,
-        *,
-        horizon: int,
-        autoreset_mode: AutoresetMode,
-        render_mode: str | None,
+        self, family: World, tasks: Sequence[Any], *, autoreset_mode: AutoresetMode, render_mode: str | None
     ) -> None:
-        """Set up spaces and the clock; every row still needs its first reset."""
-        if num_envs < 1:
+        """Let row i play ``tasks[i]``: set up spaces and the clock; every row still needs its first reset."""
+        if not tasks:
             raise SettingError("a vector environment needs at least one task to play")
         if autoreset_mode not in AUTORESET_MODES:
             raise SettingError(f"'autoreset_mode' must be SAME_STEP or DISABLED: {autoreset_mode!r}")
         if render_mode is not None and render_mode not in RENDER_MODES:
             raise SettingError(f"'render_mode' must be {' or '.join(map(repr, RENDER_MODES))} or None: {render_mode!r}")
-        self.num_envs = num_envs
-        self.single_observation_space = observation_space
+        self.tasks = tuple(tasks)
+        self.num_envs = num_envs = len(tasks)
+        sizes, num_actions = family.spaces["observation"]["sizes"], family.spaces["action"]["n"]
+        self.single_observation_space = MultiDiscrete(sizes, dtype=feature_type(sizes))
         self.single_action_space = Discrete(num_actions)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8, "autoreset_mode": autoreset_mode}
         self.render_mode = render_mode
-        self.horizon = horizon
+        self.horizon = family.horizon
         self._num_actions = num_actions
         self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
         self._elapsed_env_steps = np.zeros(num_envs, dtype=np.int64)
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
+        self._episode = np.zeros(num_envs, dtype=np.int64)  # within the row's life
+        self._streams = RowStreams(num_envs)
 
     @abstractmethod
     def _observe(self) -> NDArray[Any]:
@@ -96,6 +115,12 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
             rows = options["reset_mask"]
             if not isinstance(rows, np.ndarray) or rows.dtype != np.bool_ or rows.shape != (self.num_envs,):
                 raise SettingError(f"'reset_mask' must be a boolean array of shape ({self.num_envs},): {rows!r}")
+        goes_on = self._needs_reset & (self._elapsed_env_steps > 0) & (seed is None)
+        self._episode[rows & ~goes_on] = 0
+        if seed is not None:
+            self._streams.seed(seed, rows)
+        elif (strange := rows & ~self._streams.is_seeded).any():
+            self._streams.seed(int(self.np_random.integers(2**63)), strange)
         self._begin(rows)
         return self._observe(), {}
 
@@ -112,6 +137,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
         self._elapsed_env_steps += 1
         truncations = self._elapsed_env_steps >= self.horizon
         ended = terminations | truncations
+        self._episode += ended
         true_next = self._observe()
         observations = true_next.copy()
         if ended.any():

@@ -1,0 +1,144 @@
+"""A bandit: nothing to see and nowhere to go, only arms to pull and chance in what they pay."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+from attrs import field, frozen, validators
+from numpy.typing import NDArray
+
+from cccad_envs.drawing import NOWHERE, frame_of
+from cccad_envs.family import Task, drawn_words, multi_discrete, whole
+from cccad_envs.grid import Grid
+from cccad_envs.numbered import NumberedFamily
+from cccad_envs.recorded import Recording
+from cccad_envs.rows import Frame, RowsEnv
+
+MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
+TENTHS = 10  # the picture shows means in tenths
+
+
+@frozen(kw_only=True)
+class BanditSpec:
+    """Several arms with hidden means; every env step pulls one of them and gains what it happens to pay.
+
+    A Bernoulli arm pays 1 with the probability of its mean, else 0; a Gaussian arm pays its mean plus noise. An episode
+    is *horizon* pulls in a row, and never terminates. One task per drawn set of means, which are uniform on 0, 0.001,
+    ..., 1 (the Gaussian form is that of arXiv 2306.14892).
+    """
+
+    num_arms: int = whole(5, at_least=2, tells="arms to choose from")
+    horizon: int = whole(100, at_least=1, tells="pulls in an episode")
+    reward: str = field(
+        default="bernoulli",
+        validator=validators.in_(("bernoulli", "gaussian")),
+        metadata={"help": "how an arm pays: bernoulli (0 or 1) or gaussian"},
+    )
+    reward_std: float = field(
+        default=0.3, validator=validators.gt(0.0), metadata={"help": "noise of gaussian arms; bernoulli arms ignore it"}
+    )
+    num_tasks: int = whole(1000, at_least=2, tells="sets of means")
+    task_seed: int = whole(0, at_least=0, tells="which sets of means are drawn")
+
+    def build(self) -> "BanditFamily":
+        """Return the family of all drawn sets of means."""
+        return BanditFamily(self)
+
+
+@final
+class BanditRows(RowsEnv):
+    """Bandits side by side: nothing changes but what the last pull was, and that is only for the picture."""
+
+    def __init__(self, family: "BanditFamily", tasks: Sequence[Task], **modes: Any) -> None:
+        """Give every row the arms of its task."""
+        super().__init__(family, tasks, **modes)
+        self.family = family
+        self._means = family.means(tasks)
+        self._everyone = np.ones(len(tasks), dtype=np.bool_)
+        self._pulled = np.full(len(tasks), NOWHERE)
+        self._paid = np.zeros(len(tasks))
+
+    def _observe(self) -> NDArray[Any]:
+        return np.zeros((self.num_envs, 1), dtype=np.uint8)
+
+    def _restart(self, rows: NDArray[np.bool_]) -> None:
+        self._pulled[rows] = NOWHERE
+
+    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        means = self._means[np.arange(self.num_envs), actions]
+        if self.family.spec.reward == "bernoulli":
+            rewards = (self._streams.uniform(self._everyone, 1)[:, 0] < means).astype(np.float32)
+        else:
+            rewards = (means + self.family.reward_std * self._streams.normal(self._everyone)).astype(np.float32)
+        self._pulled, self._paid = actions.copy(), rewards.astype(np.float64)
+        return rewards, np.zeros(self.num_envs, dtype=np.bool_)
+
+    def _best_actions(self) -> NDArray[np.int64]:
+        return np.asarray(self._means.argmax(axis=1))
+
+    def _draw(self, row: int, mode: str) -> Frame:
+        """Show the arms from left to right, each mean as high as it is, and the last pull as high as it paid."""
+        grid = Grid(self.family.spec.num_arms, TENTHS + 1)
+        heights = np.rint(self._means[row] * TENTHS).astype(int).tolist()
+        marks = {grid.cell(arm, height): "mean" for arm, height in enumerate(heights)}
+        paid = int(np.rint(np.clip(self._paid[row], 0, 1) * TENTHS))
+        pulled = int(self._pulled[row])
+        return frame_of(mode, grid, NOWHERE if pulled == NOWHERE else grid.cell(pulled, paid), marks)
+
+
+@final
+class BanditFamily(NumberedFamily):
+    """Sets of means, in drawn order; task i is the same however many are drawn. Its params are means in 1/1000.
+
+    A recorded Bernoulli reward must be 0 or 1 (only one of them where the mean is), a Gaussian one within 8 standard
+    deviations of its mean.
+    """
+
+    name = "bandit"
+    rows_class = BanditRows
+    has_random_rewards = True
+
+    def __init__(self, spec: BanditSpec) -> None:
+        """Offer the arms that *spec* describes."""
+        self.spec = spec
+        self.horizon = spec.horizon
+        self.spaces = multi_discrete([1], spec.num_arms)
+        self.reward_std = 0.5 if spec.reward == "bernoulli" else spec.reward_std  # the most that an arm can have
+
+    @cached_property
+    def tasks(self) -> tuple[Task, ...]:
+        """Every task, in canonical order."""
+        spec = self.spec
+        group = f"bandit-{spec.num_arms}-{spec.reward}-seed-{spec.task_seed}"
+        means = (drawn_words(spec.task_seed, spec.num_tasks * spec.num_arms) % 1001).reshape(spec.num_tasks, -1)
+        return tuple(
+            Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(row)})
+            for number, row in enumerate(means.tolist())
+        )
+
+    def means(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the expected reward of every arm, ``e a``."""
+        return self.parameters(tasks) / 1000
+
+    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the expected return of pulling the best arm throughout, ``e``."""
+        return np.asarray(self.horizon * self.means(tasks).max(axis=1))
+
+    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+        """Return the expected return of pulling arms uniformly at random, ``e``."""
+        return np.asarray(self.horizon * self.means(tasks).mean(axis=1))
+
+    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+        return np.zeros_like(seen)
+
+    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        means = self.means([task])[0][told.actions]
+        found = np.asarray(told.rewards, dtype=np.float64)
+        found = np.where(np.isfinite(found), found, means)
+        if self.spec.reward == "bernoulli":
+            possible = ((found >= 0.5) & (means > 0)) | (means == 1)
+        else:
+            furthest = MOST_STDS * self.reward_std
+            possible = np.clip(found, means - furthest, means + furthest)
+        return possible.astype(np.float32), told.never

@@ -1,0 +1,39 @@
+"""A family whose tasks are a list: a task is found by its place in it, and its params are all that an episode needs."""
+
+from abc import ABC
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cccad_envs.errors import SettingError, UnknownTaskError
+from cccad_envs.family import Task, TaskFamily
+
+
+class NumberedFamily(TaskFamily, ABC):
+    """Tasks that are counted from 0. Shapes: ``e`` rows, ``p`` params."""
+
+    @final
+    def place(self, *, number: int) -> Task:
+        """Return the task of this number.
+
+        Raises:
+            SettingError: there is no such task.
+        """
+        if number not in range(len(self.tasks)):
+            raise SettingError(f"'number' of a task of {self.name} must be 0 to {len(self.tasks) - 1}: {number!r}")
+        return self.tasks[number]
+
+    @final
+    def parameters(self, tasks: Sequence[Task]) -> NDArray[np.int64]:
+        """Return the params of every task, ``e p``.
+
+        Raises:
+            UnknownTaskError: a task is not one of this family.
+        """
+        for task in dict.fromkeys(tasks):
+            if self.task(task.task_id) != task:
+                raise UnknownTaskError(f"task {task.task_id!r} has other params in this {self.name}: {task.params}")
+        known = [self.task(task.task_id).params for task in tasks]  # in the family's order of params
+        return np.array([list(params.values()) for params in known], dtype=np.int64).reshape(len(tasks), -1)

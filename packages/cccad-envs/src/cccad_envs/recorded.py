@@ -1,0 +1,101 @@
+"""Recorded transitions are checked before they are played again: their types, lengths, ranges and ends of episodes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import ArrayLike, NDArray
+
+from cccad_envs.errors import TransitionError
+
+
+def checked_features(name: str, values: ArrayLike, sizes: Sequence[int]) -> NDArray[np.int64]:
+    """Return recorded observations, ``t o``, whose feature i is below ``sizes[i]``.
+
+    Raises:
+        TransitionError: they are no whole numbers of that shape, or lie outside.
+    """
+    found = np.asarray(values)
+    if found.ndim != 2 or found.shape[1] != len(sizes) or found.dtype.kind not in "iu":
+        shape = f"(t, {len(sizes)})"
+        raise TransitionError(f"{name} must be whole numbers of shape {shape}, got {found.dtype} {found.shape}")
+    outside = ((found < 0) | (found >= np.asarray(sizes))).any(axis=1)
+    if outside.any():
+        where, most = int(outside.argmax()), tuple(size - 1 for size in sizes)
+        got = tuple(found[where].tolist())
+        raise TransitionError(f"{name} must be at least 0 and at most {most}, got {got} at env step {where:,}")
+    return found.astype(np.int64)
+
+
+def checked_actions(actions: ArrayLike, length: int, num_actions: int) -> NDArray[np.int64]:
+    """Return recorded actions, ``t``.
+
+    Raises:
+        TransitionError: they are not *length* whole numbers from 0 to *num_actions* - 1.
+    """
+    found = np.asarray(actions)
+    if found.shape != (length,) or found.dtype.kind not in "iu":
+        raise TransitionError(f"actions must be {length:,} whole numbers, got {found.dtype} {found.shape}")
+    wrong = (found < 0) | (found >= num_actions)
+    if wrong.any():
+        where = int(wrong.argmax())
+        raise TransitionError(f"actions must be 0 to {num_actions - 1}, got {found[where]} at env step {where:,}")
+    return found.astype(np.int64)
+
+
+@frozen(kw_only=True)
+class Recording:
+    """One history: observations ``t o``, actions ``t``, next observations ``t o``, and where its episodes start.
+
+    ``starts``, ``n``, is the first env step of every episode, the unfinished one at the end included; ``clock``, ``t``,
+    counts env steps since then. ``rewards``, ``t``, are those that were recorded, where they were given; ``never`` is
+    False throughout, ``t``.
+    """
+
+    observations: NDArray[np.int64]
+    actions: NDArray[np.int64]
+    next_observations: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+    clock: NDArray[np.int64]
+    rewards: NDArray[Any] | None
+    never: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        spaces: Mapping[str, Any],
+        observations: ArrayLike,
+        actions: ArrayLike,
+        next_observations: ArrayLike,
+        episode_ends: ArrayLike,
+        rewards: ArrayLike | None,
+    ) -> "Recording":
+        """Return the history with these arrays.
+
+        Raises:
+            TransitionError: they do not fit together, or lie outside *spaces*.
+        """
+        sizes = spaces["observation"]["sizes"]
+        reached = checked_features("next_observations", next_observations, sizes)
+        length = len(reached)
+        for name, array in {"observations": observations, "actions": actions, "rewards": rewards}.items():
+            if array is not None and len(np.asarray(array)) != length:
+                raise TransitionError(f"{name} must have {length:,} entries like next_observations")
+        ends = np.asarray(episode_ends, dtype=np.int64)
+        starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+        if ends.ndim != 1 or (np.diff(starts) <= 0).any() or starts[-1] > length:
+            raise TransitionError(f"episode_ends must rise from above 0 to at most {length:,}")
+        starts = starts[starts < length]
+        lengths = np.diff(starts, append=length)
+        return cls(
+            observations=checked_features("observations", observations, sizes),
+            actions=checked_actions(actions, length, spaces["action"]["n"]),
+            next_observations=reached,
+            starts=starts,
+            lengths=lengths,
+            clock=np.arange(length) - np.repeat(starts, lengths),
+            rewards=None if rewards is None else np.asarray(rewards),
+            never=np.zeros(length, dtype=np.bool_),
+        )
