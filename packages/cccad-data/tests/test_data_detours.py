@@ -102,7 +102,7 @@ class Lottery(Corridor):
 @pytest.mark.parametrize(
     ("family", "histories", "told"),
     [
-        (Lottery(CorridorSpec()), HISTORIES, "'corridor' pays by chance"),
+        (Lottery(CorridorSpec()), HISTORIES, "rewards that follow from the episode alone; 'corridor'"),
         (None, HISTORIES, "detours need the task family"),
         (FAMILY, Histories(header={}, tasks=HISTORIES.tasks[:1]), "at least two tasks"),
         (Mirrored(CorridorSpec()), HISTORIES, "differ in their rewards alone: an episode of 'corridor-7/goal-0'"),
