@@ -38,7 +38,7 @@ class DetourSpec:
         if family is None:
             raise SamplingError("detours need the task family, which says what a task pays for the episodes of another")
         if getattr(family, "has_random_rewards", False) or getattr(family, "episodes_per_cycle", 1) > 1:
-            raise SamplingError(f"detours need rewards that follow from the episode alone; {family.name!r} is otherwise")
+            raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
         if len(tasks) < 2:
             raise SamplingError("detours need histories of at least two tasks")
         return Detours(self, tasks, family)
