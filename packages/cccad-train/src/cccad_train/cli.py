@@ -149,6 +149,25 @@ def report(run_folders: tuple[Path, ...]) -> None:
     guarded(show)
 
 
+@main.command("memory-report")
+@click.argument("run_folder", type=click.Path(path_type=Path))
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="The page; RUN_FOLDER/memory.html without."
+)
+@click.option("--lives", type=click.IntRange(min=1), default=128, show_default=True, help="On held-out tasks.")
+@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+def memory_report(run_folder: Path, out: Path | None, lives: int, device: str) -> None:
+    """Look into the latents of RUN_FOLDER's agent: probes, swaps, attention, retention; play it to find out."""
+    from cccad_train.experiment_run import reopened
+    from cccad_train.memory_report import write_memory_report
+
+    def show() -> None:
+        page, table = write_memory_report(reopened(run_folder, (), device), lives, out)
+        click.echo(f"{table}\nmemory: {page}")
+
+    guarded(show)
+
+
 main.add_command(run)
 
 if __name__ == "__main__":

@@ -68,12 +68,17 @@ def evaluate_again(path: Path, overrides: Sequence[str], device: str) -> None:
     if refused:
         fields = "evaluate.* and split.max_held_out_tasks"
         raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
+    run = reopened(path, overrides, device)
+    evaluate(run)
+    do_report(run)
+
+
+def reopened(path: Path, overrides: Sequence[str], device: str) -> Run:
+    """Return the run in the folder *path*, with other settings if *overrides* say so."""
     folder = RunFolder(path=path.resolve())
     spec = load(folder.path / "spec.toml", ExperimentSpec, overrides)
     plugins = tuple((folder.path / name).resolve() for name in spec.imports)
-    run = Run(spec=spec, folder=folder, accelerator=build_accelerator(device), plugins=plugins)
-    evaluate(run)
-    do_report(run)
+    return Run(spec=spec, folder=folder, accelerator=build_accelerator(device), plugins=plugins)
 
 
 def _as_arguments(order: Order) -> list[str]:

@@ -34,7 +34,8 @@ NUM_COLOURS = 8  # classes c0 to c7 of the style sheet
 MAX_RUG = 400  # ticks; more would be a solid bar
 
 
-def _score(value: float | None) -> str:
+def two_digits(value: float | None) -> str:
+    """Return *value* as text, a dash where there is none."""
     return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
 
 
@@ -44,10 +45,10 @@ def _cells(agent: Agent) -> dict[str, str]:
     interval = row.get("ci95")
     solved, writes, speed = row.get("episodes_to_90pct"), agent.compressions_per_history, agent.actions_per_s
     return {
-        "last 10": _score(row.get("normalized_last10_mean")),
-        "IQM": _score(row.get("iqm")),
-        "95 %": " – ".join(map(_score, interval)) if interval else "–",
-        "worst task": _score(row.get("worst_task_normalized")),
+        "last 10": two_digits(row.get("normalized_last10_mean")),
+        "IQM": two_digits(row.get("iqm")),
+        "95 %": " – ".join(map(two_digits, interval)) if interval else "–",
+        "worst task": two_digits(row.get("worst_task_normalized")),
         "episodes to 0.9": "–" if solved is None else f"{solved:,}",
         "compressions": "–" if writes is None else f"{writes:,.0f}",
         "actions/s": "–" if not speed else f"{speed:,.0f}",
@@ -61,7 +62,11 @@ def summary_table(results: Json) -> str:
         ReportError: see `check_results`.
     """
     agents = read_agents(check_results(results))
-    rows = [("", *_cells(agents[0]))] + [(agent.label, *_cells(agent).values()) for agent in agents]
+    return aligned([("", *_cells(agents[0]))] + [(agent.label, *_cells(agent).values()) for agent in agents])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Return *rows* as lines of columns, the first to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for label, *cells in rows:
@@ -77,10 +82,10 @@ def _headline(agent: Agent, results: Json) -> str:
     kind = "held-out tasks that it never saw" if is_held_out else "tasks"
     cells = _cells(agent)
     spread = f" (interquartile mean {cells['IQM']}, 95 % interval {cells['95 %']})" if row.get("ci95") else ""
-    score = _score(row.get("normalized_last10_mean"))
+    score = two_digits(row.get("normalized_last10_mean"))
     return (
         f"{agent.label} ends at {score} of the optimum{spread} on {len(tasks)} {kind}, with frozen weights, after "
-        f"{len(agent.curve):,} episodes; {_score(row.get('worst_task_normalized'))} on its worst task."
+        f"{len(agent.curve):,} episodes; {two_digits(row.get('worst_task_normalized'))} on its worst task."
     )
 
 
@@ -202,7 +207,7 @@ def _titled(experiments: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
 
 def _standing(agent: Agent) -> str:
     spread = f" ({_cells(agent)['95 %']})" if agent.row.get("ci95") else ""
-    return f"{agent.label} {_score(agent.row.get('iqm'))}{spread}"
+    return f"{agent.label} {two_digits(agent.row.get('iqm'))}{spread}"
 
 
 def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Json, y_label: str) -> Chart:
@@ -241,10 +246,9 @@ def _render(
     """Fill the template, write it to *path* and return that."""
     curves = [agent for agent in drawn if agent.name.split("/")[-1] not in REFERENCES] or list(drawn)
     css = {agent.name: f"c{index % NUM_COLOURS}" for index, agent in enumerate(curves)}
-    folder = Path(__file__).parent / "templates"
-    rooms = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     y_label = "normalised return" if page["is_comparison"] else "return"
-    text = rooms.get_template(template).render(
+    text = fill(
+        template,
         **page,
         css=css,
         curves=curves,
@@ -253,5 +257,12 @@ def _render(
         rows=[(agent, _cells(agent)) for agent in agents],
         rug_task=results["tasks"][0]["task_id"],
     )
-    path.write_text(text.lstrip(), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def fill(template: str, **content: Any) -> str:
+    """Return one of the package's templates, filled with *content*."""
+    folder = Path(__file__).parent / "templates"
+    rooms = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return rooms.get_template(template).render(**content).lstrip()

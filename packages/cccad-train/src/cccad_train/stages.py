@@ -10,9 +10,9 @@ from typing import Any
 from accelerate import Accelerator
 from attrs import frozen
 from cccad_core.artefact import save_policy
-from cccad_core.policy import Policy
+from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
-from cccad_core.specs import unstructure
+from cccad_core.specs import structure, unstructure
 from cccad_core.tomltext import read
 from cccad_data import Histories, collect
 from safetensors.torch import load_file
@@ -206,7 +206,7 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
         raise UnfinishedRunError(f"there is no released policy in {place}; finish the run first")
     told = read(place / "spec.toml")
     refuse_leaks(run.held_out, told["train_task_ids"], f"the training of the policy in {place}")
-    if told["policy"] != unstructure(agent.policy):
+    if structure(told["policy"], PolicySpec, str(place)) != agent.policy:  # fields added since have their defaults
         raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
     policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
     policy.load_state_dict(load_file(place / "model.safetensors"))

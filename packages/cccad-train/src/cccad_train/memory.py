@@ -1,0 +1,183 @@
+"""What a memory does in a life: lives that are watched as they write, lives that are lent another's memory."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from cccad_core.agent import Agent, AgentState
+from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.policy import Policy
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+AGE = "writes of this life"  # beside the inner compressor's own state
+MOST_WRITES = 100  # that are watched
+
+
+class Lent(Compressor):
+    """Writes as *inner*, but each life may begin with a memory that was lent to it, and stop changing it.
+
+    Args:
+        inner: the compressor of the policy.
+        start: what row i of `begin(size)` starts with, where there are so many; its own memory without it.
+        last_write: no write after the *last_write*-th changes a memory.
+
+    `openness` holds, by write, the mean of the gate in every life, where *inner* has a linear layer named `gate` whose
+    sigmoid says how much of what was found is taken.
+    """
+
+    def __init__(self, inner: Compressor, *, start: State | None = None, last_write: float = math.inf) -> None:
+        super().__init__()
+        self.inner, self.start, self.last_write = inner, start, last_write
+        self.num_latents = inner.num_latents
+        self.openness: dict[int, list[float]] = defaultdict(list)
+
+    def begin(self, size: int) -> State:
+        own = self.inner.begin(size)
+        if self.start is not None and len(self.start[AGE]) == size:
+            own = _own(self.start)
+        return {**own, AGE: torch.zeros(size, dtype=torch.int64, device=next(iter(own.values())).device)}
+
+    def read(self, state: State) -> Tensor:
+        return self.inner.read(_own(state))
+
+    def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
+        own, age, gate = _own(state), state[AGE], getattr(self.inner, "gate", None)
+        with heard(gate if isinstance(gate, nn.Linear) else nn.Identity()) as told:
+            written, extra = self.inner.write(own, segment)
+        for opened in told:
+            for number, share in zip(age.tolist(), opened.sigmoid().flatten(1).mean(1).tolist(), strict=True):
+                self.openness[number + 1].append(share)
+        rows = torch.nonzero(age >= self.last_write)[:, 0]
+        written = {name: value.index_copy(0, rows, own[name][rows]) for name, value in written.items()}
+        return {**written, AGE: age + 1}, extra
+
+    def flops_per_write(self, num_tokens: int) -> int:
+        return int(self.inner.flops_per_write(num_tokens))
+
+
+def _own(state: State) -> State:
+    return {name: value for name, value in state.items() if name != AGE}
+
+
+@contextmanager
+def heard(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect what *module* returns meanwhile."""
+    told: list[Tensor] = []
+    handle = module.register_forward_hook(lambda *call: told.append(call[2]))
+    try:
+        yield told
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def remembering(policy: Policy, compressor: Compressor) -> Iterator[Agent]:
+    """Let an agent live with another *compressor*; the policy has its own back afterwards."""
+    inner = policy.compressor
+    policy.compressor = compressor
+    try:
+        yield Agent(policy)
+    finally:
+        policy.compressor = inner
+
+
+class Witness:
+    """Lives as *agent* does where `play` expects one, and keeps what its memory holds and how decisions look at it.
+
+    `memories[n]` is the memory after the *n*-th write in the rows where `reached[n]`, `b`, is True. `mass`, `layer w`,
+    adds up the share of attention that decisions at each slot of the window, `looks` `w` of them, pay to the latents.
+    """
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.observe = agent, agent.observe
+        self.memories: list[State] = []
+        self.reached: list[Tensor] = []
+        self.mass = self.looks = torch.zeros(0)
+
+    def begin(self, num_envs: int) -> AgentState:
+        """Begin, and keep what a memory holds before its first write."""
+        state = self.agent.begin(num_envs)
+        self.mass = torch.zeros(len(state.caches), state.caches[0].keys.shape[2], device=self.agent.device)
+        self.looks = torch.zeros_like(self.mass[0])
+        self._keep(state, state.num_writes == 0)
+        return state
+
+    def act(self, state: AgentState, observations: Any, **how: Any) -> tuple[Tensor, AgentState]:
+        """Decide, and keep what was written and attended to."""
+        before = state.num_writes.clone()
+        with heard(self.agent.policy.backbone.rotary) as turned:
+            actions, state = self.agent.act(state, observations, **how)
+        self._keep(state, state.num_writes > before)
+        self._look(state, turned[-2 * len(self.mass) :])
+        return actions, state
+
+    def _keep(self, state: AgentState, has_written: Tensor) -> None:
+        for number in state.num_writes[has_written].unique().tolist():
+            rows = has_written & (state.num_writes == number)
+            if number == len(self.memories) <= MOST_WRITES:
+                self.memories.append({name: value.clone() for name, value in state.memory.items()})
+                self.reached.append(torch.zeros_like(rows))
+            if number < len(self.memories):
+                self.reached[number] |= rows
+                for name, value in state.memory.items():
+                    self.memories[number][name][rows] = value[rows]
+
+    def _look(self, state: AgentState, turned: Sequence[Tensor]) -> None:
+        """Add up the attention of the newest decisions, from the rotated query and key, `b h 1 c`, of each layer."""
+        num_latents = self.agent.policy.compressor.num_latents
+        slots = (state.caches[0].keys == turned[1]).all(-1).all(1).long().argmax(1)  # where the newest key stands
+        is_hidden = torch.arange(len(self.looks), device=slots.device) > slots[:, None]
+        for mass, query, cache in zip(self.mass, turned[::2], state.caches, strict=True):
+            scores = query @ cache.keys.transpose(-1, -2) / math.sqrt(query.shape[-1])  # b h 1 w
+            shares = scores.masked_fill(is_hidden[:, None, None], -torch.inf).softmax(-1)
+            mass.index_add_(0, slots, shares[..., :num_latents].sum(-1).mean(1)[:, 0])
+        self.looks.index_add_(0, slots, torch.ones_like(slots, dtype=self.looks.dtype))
+
+
+class Torn:
+    """Lives where `play` expects an agent, in *worlds*, and asks at each decision what the *donors* would have it do.
+
+    The same actions are taken in the donors' worlds; from where these look otherwise, or an episode ended, a life is
+    no longer compared. `returns`, `e`, are those on the donor's terms.
+    """
+
+    def __init__(self, agent: Agent, worlds: Any, donors: Any, seed: int) -> None:
+        self.agent, self.begin, self.worlds, self.donors = agent, agent.begin, worlds, donors
+        self.seen, _ = donors.reset(seed=seed)
+        self.is_alike = np.ones(worlds.num_envs, dtype=np.bool_)
+        self.returns = np.zeros(worlds.num_envs)
+        self.asked: list[NDArray[np.int64]] = []  # is it compared, what was done, what is best: own and donor's; 4 e
+
+    def act(self, state: AgentState, observations: Any, **how: Any) -> tuple[Tensor, AgentState]:
+        """Decide, ask, and do the same in the donors' worlds."""
+        drawn, state = self.agent.act(state, observations, **how)
+        actions = drawn.cpu().numpy()
+        self.is_alike &= (np.asarray(self.seen) == np.asarray(observations)).reshape(len(actions), -1).all(1)
+        if hasattr(self.worlds, "optimal_actions"):
+            best = self.worlds.optimal_actions(), self.donors.optimal_actions()
+            self.asked.append(np.stack([self.is_alike, actions, *best]))
+        self.seen, rewards, terminations, truncations, _ = self.donors.step(actions)
+        self.returns += rewards * self.is_alike
+        self.is_alike &= ~(terminations | truncations)
+        return drawn, state
+
+    def observe(self, state: AgentState, rewards: Any, terminations: Any, truncations: Any, seen: Any) -> AgentState:
+        """Pass on what the actions led to in the own worlds."""
+        self.is_alike &= ~(terminations | truncations)
+        return self.agent.observe(state, rewards, terminations, truncations, seen)
+
+    def agreement(self) -> dict[str, float | None]:
+        """Return how often what was done is optimal on the own and on the donor's task, where these two differ."""
+        rates: dict[str, float | None] = {}
+        for name, part in (("actions", self.asked), ("first_actions", self.asked[:1])):
+            if part:
+                counts, took, own, donor = np.stack(part, 1)  # t e
+                where = counts.astype(np.bool_) & (own != donor)
+                for whose, best in (("own", own), ("donor", donor)):
+                    rates[f"{name}_{whose}"] = float((took == best)[where].mean()) if where.any() else None
+        return rates

@@ -1,0 +1,246 @@
+"""The memory report: what it measures against what is known exactly, and the command that writes it."""
+
+import json
+import re
+import shutil
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from attrs import evolve
+from cccad_core.agent import Agent
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.play import play
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Spaces
+from cccad_core.specs import load, to_toml, unstructure
+from cccad_envs.darkroom import DarkroomSpec
+from cccad_train.experiment import ExperimentSpec
+from cccad_train.memory import AGE, Lent, Torn, Witness, remembering
+
+FAMILY = DarkroomSpec(size=5, horizon=8).build()
+TASKS = [FAMILY.place(goal=(0, 0)), FAMILY.place(goal=(4, 4)), FAMILY.place(goal=(2, 2))]
+POLICY = PolicySpec(
+    width=16,
+    num_layers=2,
+    num_heads=2,
+    context=ContextSpec(window=14),
+    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+)
+
+
+def policy():
+    return POLICY.build(Spaces.from_dict(FAMILY.spaces), seed=0)
+
+
+def live(agent, num_episodes=6, tasks=TASKS):
+    worlds = FAMILY.make_vec(tasks)
+    return play(agent, worlds, num_episodes=num_episodes, generator=torch.Generator().manual_seed(0))
+
+
+def watch(told, **how):
+    lent = Lent(told.compressor, **how)
+    with remembering(told, lent) as agent:
+        witness = Witness(agent)
+        return witness, lent, live(witness).returns
+
+
+def without_age(memory):
+    return torch.cat([value.flatten(1) for name, value in memory.items() if name == "latents"], 1)
+
+
+def test_a_life_that_is_watched_is_the_life_that_is_not():
+    told = policy()
+    inner = told.compressor
+    plain = live(Agent(told)).returns
+    assert torch.equal(plain, watch(told)[2])
+    assert told.compressor is inner
+
+
+def test_every_write_of_every_life_is_kept():
+    witness, _, _ = watch(policy())
+    assert len(witness.memories) == 1 + 3  # of 48 decisions, 12 in a window beside two latents
+    assert all(bool(reached.all()) for reached in witness.reached)
+    now, later = (without_age(memory) for memory in witness.memories[2:])
+    assert not torch.allclose(now, later)
+
+
+def test_a_frozen_memory_is_the_one_of_the_last_write_that_counts():
+    free, _, _ = watch(policy())
+    frozen, _, _ = watch(policy(), last_write=1)
+    first, *others = [without_age(memory) for memory in frozen.memories[1:]]
+    assert torch.equal(first, without_age(free.memories[1]))
+    assert all(torch.equal(first, other) for other in others)
+
+
+def test_a_lent_memory_is_what_a_life_begins_with():
+    free, _, _ = watch(policy())
+    lent, _, _ = watch(policy(), start=free.memories[2])
+    assert torch.equal(without_age(lent.memories[0]), without_age(free.memories[2]))
+    assert not torch.equal(without_age(lent.memories[1]), without_age(free.memories[1]))
+    assert [memory[AGE].tolist() for memory in lent.memories] == [[number] * len(TASKS) for number in range(4)]
+
+
+def test_the_openness_is_that_of_the_gate():
+    told = policy()
+    torch.nn.init.zeros_(told.compressor.gate.weight)
+    torch.nn.init.constant_(told.compressor.gate.bias, 0.3)
+    _, lent, _ = watch(told)
+    assert sorted(lent.openness) == [1, 2, 3]
+    for opened in lent.openness.values():
+        assert opened == pytest.approx([torch.tensor(0.3).sigmoid().item()] * len(TASKS))
+
+
+def test_attention_on_latents_is_that_of_the_whole_window_recomputed():
+    witness = Witness(Agent(policy()))
+    told, state, by_hand = witness.agent.policy, witness.begin(2), []
+    block = told.backbone.layers[0]
+    for turn in range(20):
+        _, state = witness.act(state, torch.full((2, 2), turn % 5), greedy=True)
+        tokens = state.tokens[:, : turn % 12 + 1]  # a window is full after twelve
+        seen = torch.cat([told.compressor.read(state.memory), tokens], 1)
+        tables = told.backbone.rotary.at(torch.arange(seen.shape[1]))
+        q, k, _ = block.attention.project(block.norm_attention(seen), told.backbone.rotary, tables)
+        shares = (q[:, :, -1:] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
+        by_hand.append(shares[..., :2].sum(-1).mean(1).sum().item())
+        done = torch.zeros(2, dtype=torch.bool)
+        state = witness.observe(state, torch.zeros(2), done, done, torch.full((2, 2), (turn + 1) % 5))
+    assert witness.looks.sum() == 40
+    assert witness.mass[0].sum().item() == pytest.approx(sum(by_hand), rel=1e-5)
+    first = by_hand[0] + by_hand[12]  # the first decision of each window stands beside no other token
+    assert witness.mass[0, 2].item() == pytest.approx(first, rel=1e-5)
+
+
+def torn(rule, own, donors):
+    """Let *rule* play the own tasks while the donors are asked; returns what was asked and the own returns."""
+    worlds = FAMILY.make_vec(own)
+    agent = SimpleNamespace(
+        begin=lambda size: SimpleNamespace(num_writes=torch.zeros(size, dtype=torch.int64)),
+        act=lambda state, *_, **__: (torch.as_tensor(rule(worlds, donors)), state),
+        observe=lambda state, *_: state,
+    )
+    asked = Torn(agent, worlds, donors, seed=0)
+    return asked, play(asked, worlds, num_episodes=1).returns[:, 0].numpy()
+
+
+@pytest.mark.parametrize("whose", ["own", "donor"])
+def test_one_who_does_what_is_best_for_a_task_agrees_with_that_task_alone(whose):
+    own, donors = [TASKS[0], TASKS[1]], FAMILY.make_vec([TASKS[1], TASKS[0]])
+    asked, returns = torn(lambda worlds, others: (worlds if whose == "own" else others).optimal_actions(), own, donors)
+    other = {"own": "donor", "donor": "own"}[whose]
+    rates = asked.agreement()
+    assert rates[f"actions_{whose}"] == rates[f"first_actions_{whose}"] == 1.0
+    assert rates[f"actions_{other}"] == rates[f"first_actions_{other}"] == 0.0
+    earned, lost = (returns, asked.returns) if whose == "own" else (asked.returns, returns)
+    assert earned == pytest.approx(FAMILY.optimal_returns(TASKS[:2]))
+    assert (lost == 0).all()
+
+
+def test_worlds_that_look_otherwise_are_not_compared():
+    smaller = DarkroomSpec(size=3, horizon=8).build()
+    stranger = smaller.make_vec([smaller.place(goal=(1, 1))])
+    asked, _ = torn(lambda worlds, _: worlds.optimal_actions(), TASKS[:1], stranger)
+    assert asked.agreement()["actions_own"] is None
+    assert asked.returns.tolist() == [0.0]
+
+
+@pytest.fixture(scope="module")
+def reported(micro_run, cccad, tmp_path_factory):
+    """What the command said, wrote as JSON and wrote as a page, on a copy of the finished run."""
+    out = tmp_path_factory.mktemp("memory")
+    shutil.copytree(micro_run, out / micro_run.name, symlinks=True)
+    done = cccad("memory-report", out / micro_run.name, "--lives", 6, "--device", "cpu")
+    assert done.code == 0, done.err
+    found = json.loads((out / micro_run.name / "evaluation" / "memory.json").read_text())
+    return done, found, out / micro_run.name / "memory.html"
+
+
+def test_the_command_ends_with_a_table_and_the_path_of_the_page(reported):
+    done, _, page = reported
+    lines = done.out.splitlines()
+    assert lines[-1] == f"memory: {page}"
+    assert [line.split()[0] for line in lines[-8:-1]] == ["write", "0", "1", "2", "5", "10", "20"]
+    assert "goal right" in lines[-8]
+
+
+def test_every_part_is_measured_at_the_writes_it_promises(reported):
+    _, found, _ = reported
+    assert found["format"] == "cccad-memory/1"
+    assert found["tasks"] == {"training": 14, "held_out": 2}
+    assert found["lives"] == {"training": 14, "held_out": 6}
+    assert [row["write"] for row in found["probe"]["by_write"]] == [1, 2, 5, 10, 20]
+    assert set(found["probe"]["by_write"][0]["r2"]) == {"goal_x", "goal_y"}
+    assert found["probe"]["by_write"][0]["transferred"]["r2"] == found["probe"]["by_write"][0]["r2"]
+    assert found["probe"]["chance"] == {"goal": pytest.approx(1 / 14)}
+    assert [row["write"] for row in found["swap"]["by_write"]] == [0, 1, 2, 5, 10, 20]
+    assert np.shape(found["swap"]["matrix"]["donor"]) == (2, 2)
+    assert [row["write"] for row in found["latents"]] == list(range(1, len(found["latents"]) + 1))
+    for row in found["latents"]:
+        assert 1 <= row["rank_within_a_life"] <= 2
+        assert 0 < row["gate"] < 1
+    assert set(found["retention"]["curves"]) == {"intact", "zeroed", "frozen after write 1", "frozen after write 5"}
+    assert found["retention"]["writes"][:2] == [12, 24]
+    assert all(0 < share < 1 for share in found["attention"]["by_layer"])
+
+
+def test_on_the_diagonal_of_the_swap_matrix_both_terms_are_one(reported):
+    matrix = reported[1]["swap"]["matrix"]
+    assert np.diag(matrix["own"]) == pytest.approx(np.diag(matrix["donor"]))
+
+
+def test_lives_are_one_life_until_the_memory_is_taken_away(reported):
+    curves = reported[1]["retention"]["curves"]
+    intact = curves["intact"]
+    assert curves["zeroed"] != intact
+    for number in (1, 5):
+        same = (number + 1) * 12 // 8  # the write after the last that counts comes at decision 12 (number + 1)
+        assert curves[f"frozen after write {number}"][:same] == pytest.approx(intact[:same])
+
+
+def test_the_page_is_whole_and_stands_alone(reported):
+    html = reported[2].read_text()
+    assert html.startswith("<!doctype html>")
+    for tag in ("svg", "table", "section", "figure", "ul", "tr", "main"):
+        assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>"), tag
+    assert "nan" not in html.lower().replace("nano", "")
+    assert not re.search(r"https?://|<script|<link", html)
+    for heading in ("What a linear probe reads", "Swap matrix after write 20", "Attention on latents", "Retention"):
+        assert heading in html
+
+
+def test_a_run_from_before_a_field_was_added_is_measured_the_same_and_the_page_goes_where_it_is_sent(
+    reported, cccad, tmp_path
+):
+    _, found, page = reported
+    run, out = tmp_path / page.parent.name, tmp_path / "elsewhere" / "m.html"
+    shutil.copytree(page.parent, run, symlinks=True)
+    for path in (run / "policy" / "spec.toml", run / "spec.toml"):
+        before = path.read_text()
+        path.write_text(before.replace("carry = 0\n", ""))
+        assert path.read_text() != before
+    assert cccad("memory-report", run, "--lives", 6, "--device", "cpu", "--out", out).code == 0
+    assert json.loads((run / "evaluation" / "memory.json").read_text()) == found
+    assert out.read_text() == page.read_text()
+
+
+def test_an_agent_without_latents_is_one_sentence_and_exit_2(copied_run, cccad):
+    spec = load(copied_run / "spec.toml", ExperimentSpec)
+    plain = evolve(spec, policy=spec.controls["ad"].policy, pretrain=None)
+    (copied_run / "spec.toml").write_text(to_toml(unstructure(plain)))
+    shutil.rmtree(copied_run / "policy")
+    shutil.copytree(copied_run / "controls" / "ad" / "policy", copied_run / "policy")
+    told = cccad("memory-report", copied_run, "--device", "cpu")
+    assert told.code == 2
+    assert told.err == f"{copied_run.name}: 'window' has no latents to look into; name a run whose compressor has\n"
+
+
+def test_a_run_without_a_policy_is_one_sentence_and_exit_2(copied_run, cccad, tmp_path):
+    shutil.rmtree(copied_run / "policy")
+    told = cccad("memory-report", copied_run, "--device", "cpu")
+    assert told.code == 2
+    assert told.err.startswith("there is no released policy in ")
+    assert told.err.count("\n") == 1
+    assert not (copied_run / "memory.html").exists()
+    assert cccad("memory-report", tmp_path / "none").code == 2
