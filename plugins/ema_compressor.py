@@ -68,3 +68,6 @@ class Ema(Compressor):
         fresh = (tokens * real[..., None]).sum(1, keepdim=True) / num_real.clamp(min=1)  # b 1 d
         mixed = self.keep_fracs * old + (1 - self.keep_fracs) * fresh
         return {"means": torch.where(num_real > 0, mixed, old)}, {}  # padding alone leaves the memory as it is
+
+    def flops_per_write(self, num_tokens: int) -> int:
+        return 0  # sums and scalings; no matrix product

@@ -13,8 +13,11 @@ def cuts(context, num_decisions):
 @st.composite
 def contexts(draw):
     num_latents, carry, segment = draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(st.integers(1, 9))
-    spec = ContextSpec(window=max(2, num_latents + carry + segment), carry=carry)
-    return spec.build(num_latents)
+    slots, every = draw(st.sampled_from([1, 3])), draw(st.none() | st.integers(1, 12))
+    trigger = "full" if every is None else "every"
+    window = max(2, num_latents + slots * (carry + segment))
+    spec = ContextSpec(window=window, carry=carry, trigger=trigger, every=every)
+    return spec.build(num_latents, slots=slots)
 
 
 def test_pieces_without_carry_are_those_worked_out_by_hand():
@@ -44,8 +47,9 @@ def test_pieces_follow_one_another_fit_the_window_and_have_a_write_between_each_
     pieces = context.pieces(num_decisions)
     assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
     assert pieces[-1].stop == num_decisions
-    assert all(context.num_latents + piece.stop - piece.raw_start <= context.window for piece in pieces)
-    assert all(piece.start - piece.raw_start == context.carry for piece in pieces[1:])
+    taken = [context.num_latents + context.slots * (piece.stop - piece.raw_start) for piece in pieces]
+    assert max(taken) <= context.window
+    assert all(piece.start - piece.raw_start == min(context.carry, piece.start) for piece in pieces[1:])
     assert len(pieces) - 1 == context.num_writes(num_decisions)
 
 
@@ -54,6 +58,56 @@ def test_the_longest_life_of_so_many_writes_has_so_many_and_one_decision_more_ha
     length = context.length_of(num_writes)
     assert context.num_writes(length) == num_writes
     assert context.num_writes(length + 1) == num_writes + 1
+
+
+def test_an_episodes_end_triggers_a_write_and_a_full_window_does_too():
+    context = ContextSpec(window=10, carry=2, trigger="episode").build(4)
+    assert [(p.raw_start, p.start, p.stop) for p in context.pieces(13, ends=[0, 3, 12])] == [
+        (0, 0, 1),
+        (0, 1, 4),
+        (2, 4, 8),
+        (6, 8, 12),
+        (10, 12, 13),
+    ]
+
+
+def test_a_number_of_decisions_triggers_a_write_unless_the_window_is_full_before():
+    assert cuts(ContextSpec(window=10, trigger="every", every=3).build(4), 8) == [(0, 0, 3), (3, 3, 6), (6, 6, 8)]
+    assert cuts(ContextSpec(window=10, trigger="every", every=9).build(4), 8) == [(0, 0, 6), (6, 6, 8)]
+
+
+def test_chance_cuts_segments_of_every_length_up_to_the_longest_and_equally_often():
+    context = ContextSpec(window=10, carry=2, trigger="random").build(4)
+    pieces = context.pieces(8_000, lengths=context.random_lengths(0))
+    counts = [sum(piece.stop - piece.start == length for piece in pieces) for length in range(1, 6)]
+    assert counts[4] == 0
+    assert all(abs(count / len(pieces) - 0.25) < 0.03 for count in counts[:4])
+
+
+def test_where_nothing_is_evicted_there_is_one_window_and_lengths_are_those_of_a_bounded_one():
+    context = ContextSpec(window=20, carry=5, trigger="every", every=4).build(0, evicts=False)
+    assert cuts(context, 500) == [(0, 0, 500)]
+    assert context.num_writes(500) == 0
+    assert context.length_of(3) == ContextSpec(window=20, carry=5, trigger="every", every=4).build(0).length_of(3)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"trigger": "every"}, "'context.every' must say how many decisions"),
+        ({"every": 3}, "'context.every' needs trigger = 'every', not 'full': 3"),
+        ({"trigger": "never"}, "'trigger' must be in"),
+        ({"trigger": "every", "every": 0}, "'every' must be >= 1: 0"),
+    ],
+)
+def test_a_trigger_that_makes_no_sense_is_refused(fields, told):
+    with pytest.raises(ValueError, match=told):
+        ContextSpec(**fields)
+
+
+def test_a_window_without_room_for_the_tokens_of_a_transition_is_refused():
+    with pytest.raises(ValueError, match=r"must be > latents \+ 3 \* carry \+ 2 = 8 \+ 6 \+ 2: 16"):
+        ContextSpec(window=16, carry=2).build(8, slots=3)
 
 
 def test_a_window_without_room_for_a_decision_is_refused():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from cccad_core.heads import build_head
 from cccad_core.spaces import Box, Discrete, MultiDiscrete
+from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
 
 
 def test_discrete_nats_are_minus_the_log_of_the_softmax():
@@ -16,11 +17,49 @@ def test_discrete_nats_are_minus_the_log_of_the_softmax():
     assert head.hits(logits, torch.tensor([[2, 1]])).tolist() == [[1.0, 0.0]]
 
 
-def test_gaussian_nats_are_those_of_the_density():
-    head = build_head(Box(shape=(2,), low=-1.0, high=1.0), 4)
+def test_gaussian_nats_of_an_unbounded_action_are_those_of_the_density():
+    head = build_head(Box(shape=(2,), low=float("-inf"), high=(float("inf"), 1.0)), 4)
     parameters = torch.tensor([[[1.0, 0.0, math.log(2.0), 0.0]]])  # means 1 and 0, deviations 2 and 1
     nats = head.nats(parameters, torch.tensor([[[3.0, 0.0]]]))
     torch.testing.assert_close(nats, torch.tensor([[0.5 + math.log(2.0) + math.log(2 * math.pi)]]))
+
+
+def squashed(parameters, space):
+    """Return the same distribution by torch: a Gaussian, tanh, then scaled into the bounds."""
+    low, high = (torch.tensor(bound) for bound in space.bounds())
+    mean, log_std = parameters.chunk(2, -1)
+    into = [TanhTransform(cache_size=1), AffineTransform((low + high) / 2, (high - low) / 2)]
+    return TransformedDistribution(Normal(mean, log_std.exp()), into)
+
+
+BOUNDED = Box(shape=(2,), low=(-1.0, 0.0), high=(1.0, 4.0))
+
+
+def test_nats_of_a_bounded_action_are_those_of_torch_with_the_slope_of_the_squashing():
+    parameters = torch.tensor([[[0.3, -0.8, -0.5, 0.4], [1.5, 0.0, 0.0, -2.0]]])
+    actions = torch.tensor([[[0.5, 3.9], [-0.97, 2.0]]])
+    nats = build_head(BOUNDED, 4).nats(parameters, actions)
+    torch.testing.assert_close(nats, -squashed(parameters, BOUNDED).log_prob(actions).sum(-1))
+
+
+def test_bounded_draws_stay_in_their_bounds_and_are_as_likely_as_torch_draws_them():
+    head, parameters = build_head(BOUNDED, 4), torch.tensor([0.5, -1.0, 0.0, 0.5]).expand(50_000, 4)
+    drawn = head.draw(parameters, torch.Generator().manual_seed(0), greedy=False)
+    low, high = (torch.tensor(bound) for bound in BOUNDED.bounds())
+    assert ((drawn >= low) & (drawn <= high)).all()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        other = squashed(parameters, BOUNDED).sample()
+    at = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95])
+    torch.testing.assert_close(drawn.quantile(at, 0), other.quantile(at, 0), atol=0.03, rtol=0.0)
+
+
+def test_an_action_at_its_bound_has_finite_nats_and_teaches_the_mean_towards_it():
+    head, parameters = build_head(BOUNDED, 4), torch.zeros(1, 1, 4, requires_grad=True)
+    nats = head.nats(parameters, torch.tensor([[[1.0, 0.0]]]))
+    nats.sum().backward()
+    assert nats.isfinite().all()
+    assert parameters.grad[0, 0, 0] < 0 < parameters.grad[0, 0, 1]
 
 
 @pytest.mark.parametrize("space", [Discrete(3), Box(shape=(2,), low=-1.0, high=1.0)], ids=["discrete", "box"])

@@ -4,7 +4,8 @@ from importlib.metadata import entry_points
 
 import pytest
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
+from cccad_core.compressors.window import WindowSpec
+from cccad_core.context import TRIGGERS, ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
 from cccad_core.spaces import Box, Discrete, Spaces
@@ -16,15 +17,15 @@ REAL = Spaces(observation=Box(shape=(3,), low=-2.0, high=2.0), action=Box(shape=
 COUNTED = Spaces(observation=Discrete(6), action=Discrete(4))
 
 
-def policy_spec(layout, *, window, carry, **others):
-    return PolicySpec(
-        tokens=lookup("tokens", layout)(),
-        context=ContextSpec(window=window, carry=carry),
-        compressor=GatedQuerySpec(num_latents=2, num_heads=2),
-        width=16,
-        num_heads=2,
-        **others,
-    )
+TWO_LATENTS = GatedQuerySpec(num_latents=2, num_heads=2)
+
+
+def policy_spec(layout, *, segment, carry, compressor=TWO_LATENTS, trigger="full", **others):
+    """Return a small policy whose window has room for *segment* new decisions beside those carried over."""
+    tokens = lookup("tokens", layout)()
+    window = compressor.num_latents + tokens.slots * (carry + segment)
+    context = ContextSpec(window=window, carry=carry, trigger=trigger, every=3 if trigger == "every" else None)
+    return PolicySpec(tokens=tokens, context=context, compressor=compressor, width=16, num_heads=2, **others)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -32,29 +33,38 @@ def test_a_registered_compressor_obeys_the_laws(name):
     assert check_compressor(lookup("compressor", name)()) is None
 
 
+@pytest.mark.parametrize("trigger", TRIGGERS)
+@pytest.mark.parametrize("compressor", [TWO_LATENTS, WindowSpec()], ids=["gated-query", "window"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_policy_obeys_the_laws_whatever_triggers_its_writes(layout, compressor, trigger):
+    spec = policy_spec(layout, segment=4, carry=2, compressor=compressor, trigger=trigger, num_layers=1)
+    assert check_policy(spec) is None
+
+
 @pytest.mark.parametrize("carry", [0, 1, 4])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_policy_obeys_the_laws_whatever_it_carries_over_raw(layout, carry):
-    assert check_policy(policy_spec(layout, window=7 + carry, carry=carry)) is None
+    assert check_policy(policy_spec(layout, segment=5, carry=carry)) is None
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_policy_that_writes_before_every_decision_obeys_the_laws(layout):
-    assert check_policy(policy_spec(layout, window=6, carry=3)) is None
+    assert check_policy(policy_spec(layout, segment=1, carry=3)) is None
 
 
 @pytest.mark.parametrize("spaces", [REAL, COUNTED], ids=["box", "discrete"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_policy_obeys_the_laws_in_other_spaces(layout, spaces):
-    assert check_policy(policy_spec(layout, window=9, carry=2, num_layers=1), spaces=spaces) is None
+    assert check_policy(policy_spec(layout, segment=5, carry=2, num_layers=1), spaces=spaces) is None
 
 
 def test_a_compressor_of_several_layers_and_one_latent_obeys_the_laws():
-    assert check_compressor(GatedQuerySpec(num_latents=1, num_layers=2, num_heads=2)) is None
+    compressor = GatedQuerySpec(num_latents=1, num_layers=2, num_heads=2)
+    assert check_policy(policy_spec("fused", segment=4, carry=1, compressor=compressor)) is None
 
 
 def test_a_policy_is_a_function_of_its_spec_and_seed_alone():
-    spec = policy_spec("fused", window=8, carry=0)
+    spec = policy_spec("fused", segment=6, carry=0)
     weights, same, other = (list(spec.build(SPACES, seed=seed).parameters()) for seed in (3, 3, 4))
     assert all((a == b).all() for a, b in zip(weights, same, strict=True))
     assert any((a != b).any() for a, b in zip(weights, other, strict=True))

@@ -9,7 +9,8 @@ from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, detach, put_rows
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.context import ContextSpec, Piece, RollingContext
-from cccad_core.policy import Policy, PolicySpec
+from cccad_core.passes import Together
+from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
 from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Fused, FusedSpec, TransitionSpec
@@ -45,13 +46,13 @@ def test_without_a_planted_bug_nothing_is_caught(spec):
 
 @pytest.mark.parametrize("spec", [FUSED, TRANSITION], ids=["fused", "transition"])
 def test_latents_that_see_the_future_are_caught(monkeypatch, spec):
-    fold = Policy._fold
+    fold = Together.fold
 
-    def peek(self, tokens, mask, pieces, max_gradient_rounds):
-        ahead = [evolve(piece, stop=min(piece.stop + 2, tokens.shape[1])) for piece in pieces]
-        return fold(self, tokens, mask, ahead, max_gradient_rounds)
+    def peek(self, policy, tokens, mask, max_gradient_rounds):
+        ahead = [evolve(piece, stop=min(piece.stop + 2, tokens.shape[1])) for piece in self.pieces]
+        return fold(evolve(self, pieces=ahead), policy, tokens, mask, max_gradient_rounds)
 
-    monkeypatch.setattr(Policy, "_fold", peek)
+    monkeypatch.setattr(Together, "fold", peek)
     with caught("no future"):
         check_policy(spec)
 
@@ -137,21 +138,21 @@ def test_a_write_that_does_not_learn_is_caught(make, monkeypatch):
 
 
 def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
-    fold = Policy._fold
+    fold = Together.fold
 
-    def wrong_end(self, tokens, mask, pieces, max_gradient_rounds):
-        folded = fold(self, tokens, mask, pieces, None)
+    def wrong_end(self, policy, tokens, mask, max_gradient_rounds):
+        folded = fold(self, policy, tokens, mask, None)
         if max_gradient_rounds is not None:
             folded.prefixes[-1] = folded.prefixes[-1].detach()
         return folded
 
-    monkeypatch.setattr(Policy, "_fold", wrong_end)
+    monkeypatch.setattr(Together, "fold", wrong_end)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
 
 def test_truncation_that_does_not_happen_is_caught(monkeypatch):
-    monkeypatch.setattr("cccad_core.policy.detach", dict)
+    monkeypatch.setattr("cccad_core.passes.detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
@@ -234,7 +235,7 @@ def test_a_cache_that_still_shows_the_old_latents_after_a_write_is_caught(monkey
 
 
 def test_writes_that_happen_too_often_are_caught(monkeypatch):
-    def hasty(_, num_decisions):
+    def hasty(_, num_decisions, **_how):
         starts = range(0, num_decisions, 2)
         return [Piece(raw_start=s, start=s, stop=min(s + 2, num_decisions)) for s in starts]
 
@@ -244,14 +245,14 @@ def test_writes_that_happen_too_often_are_caught(monkeypatch):
 
 
 def test_a_first_window_without_latents_is_caught(monkeypatch):
-    fold = Policy._fold
+    fold = Together.fold
 
-    def nothing_at_first(self, tokens, mask, pieces, max_gradient_rounds):
-        folded = fold(self, tokens, mask, pieces, max_gradient_rounds)
+    def nothing_at_first(self, policy, tokens, mask, max_gradient_rounds):
+        folded = fold(self, policy, tokens, mask, max_gradient_rounds)
         folded.prefixes[0] = torch.zeros_like(folded.prefixes[0])
         return folded
 
-    monkeypatch.setattr(Policy, "_fold", nothing_at_first)
+    monkeypatch.setattr(Together, "fold", nothing_at_first)
     with caught("no decision without latents"):
         check_policy(FUSED)
 
@@ -292,6 +293,7 @@ class Accumulates(Compressor):
     """Shows the newest two tokens of all that it ever kept."""
 
     num_latents = 2
+    state_bytes = 4 * 3 * 16  # after one write
 
     def __init__(self, spec, width):
         super().__init__()
@@ -307,6 +309,9 @@ class Accumulates(Compressor):
         real = segment.tokens if segment.mask is None else segment.tokens * segment.mask[..., None]
         return {"kept": torch.cat([state["kept"], real.sum(1, keepdim=True)], 1)}, {}
 
+    def flops_per_write(self, num_tokens):
+        return 0
+
 
 class HasNothingBeforeTheFirstWrite(Accumulates):
     def begin(self, size):
@@ -315,6 +320,8 @@ class HasNothingBeforeTheFirstWrite(Accumulates):
 
 class Grows(Accumulates):
     """Adds a little of every segment to what it has."""
+
+    state_bytes = 4 * 2 * 16
 
     def write(self, state, segment):
         real = segment.tokens if segment.mask is None else segment.tokens * segment.mask[..., None]

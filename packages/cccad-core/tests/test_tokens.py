@@ -4,7 +4,17 @@ import pytest
 import torch
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from cccad_core.testing import SPACES, random_batch
-from cccad_core.tokens import BIRTH, TERMINATED, TRUNCATED, WITHIN, Encoder, FusedSpec, TransitionSpec, boundary
+from cccad_core.tokens import (
+    BIRTH,
+    TERMINATED,
+    TRUNCATED,
+    WITHIN,
+    Encoder,
+    FusedSpec,
+    TransitionSpec,
+    TripleSpec,
+    boundary,
+)
 
 WIDTH = 8
 
@@ -43,21 +53,30 @@ def test_a_fused_token_is_the_current_observation_and_the_last_transition(batch)
     first = layout.observation(batch.observations[:, 0]) + layout.before[BIRTH]
     torch.testing.assert_close(tokens[:, 0], first)
     ended = boundary(batch.terminations[:, 6], batch.truncations[:, 6])
-    assert ended.tolist() == [TERMINATED] * 2
+    assert ended.tolist() == [TERMINATED, WITHIN]  # in every row episodes end at other times
     last = layout.action(batch.actions[:, 6, None]) + layout.reward(batch.rewards[:, 6, None]) + layout.before[ended]
     torch.testing.assert_close(tokens[:, 7], layout.observation(batch.observations[:, 7]) + last)
 
 
 def test_a_transition_token_holds_the_whole_transition_and_its_true_next_observation(batch):
     layout = TransitionSpec().build(SPACES, WIDTH)
-    moved = layout.observation(batch.observations[:, 3]) + layout.next_observation(batch.next_observations[:, 3])
-    told = layout.action(batch.actions[:, 3, None]) + layout.reward(batch.rewards[:, 3, None]) + layout.before[WITHIN]
-    torch.testing.assert_close(layout.sequence(batch)[:, 3], moved + told)
+    moved = layout.observation(batch.observations[:, 4]) + layout.next_observation(batch.next_observations[:, 4])
+    told = layout.action(batch.actions[:, 4, None]) + layout.reward(batch.rewards[:, 4, None]) + layout.before[WITHIN]
+    torch.testing.assert_close(layout.sequence(batch)[:, 4], moved + told)
 
 
-@pytest.mark.parametrize("spec", [FusedSpec(), TransitionSpec()])
+def test_a_triple_is_the_observation_then_the_action_then_the_reward_with_how_it_ended(batch):
+    layout = TripleSpec().build(SPACES, WIDTH)
+    tokens = layout.sequence(batch)
+    torch.testing.assert_close(tokens[:, 18], layout.observation(batch.observations[:, 6]))
+    torch.testing.assert_close(tokens[:, 19], layout.action(batch.actions[:, 6, None]))
+    ended = layout.before[[TERMINATED, WITHIN]]
+    torch.testing.assert_close(tokens[:, 20], layout.reward(batch.rewards[:, 6, None]) + ended)
+
+
+@pytest.mark.parametrize("spec", [FusedSpec(), TransitionSpec(), TripleSpec()])
 def test_real_observations_and_actions_have_tokens_too(spec):
     spaces = Spaces(observation=Box(shape=(2, 2), low=-1.0, high=1.0), action=Box(shape=(3,), low=-1.0, high=1.0))
     batch = random_batch(spaces, size=2, length=5, seed=0)
     assert batch.observations.shape == (2, 5, 4)
-    assert spec.build(spaces, WIDTH).sequence(batch).shape == (2, 5, WIDTH)
+    assert spec.build(spaces, WIDTH).sequence(batch).shape == (2, 5 * spec.slots, WIDTH)

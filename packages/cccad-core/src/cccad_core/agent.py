@@ -21,9 +21,9 @@ from cccad_core.policy import Policy
 class AgentState:
     """Where *b* lives stand. It is changed in place by `Agent.act` and `Agent.observe`.
 
-    `memory` is the compressor's state; `tokens` `b w d` the raw tokens in the window and `num_raw` `b` how many there
-    are, of which the last `num_new` are not folded yet; `caches` keys and values by layer; `last` the last transition,
-    `b 1`, meaningful where `has_last`; `num_decisions` and `num_writes`, `b`, count over the life.
+    `memory` is the compressor's state; `tokens` `b w d` the raw tokens in the window and `num_raw` `b` how many whole
+    transitions they tell, of which the last `num_new` are not folded yet; `caches` keys and values by layer; `last` the
+    last transition, `b 1`, meaningful where `has_last`; `num_decisions` and `num_writes`, `b`, count over the life.
     """
 
     memory: State
@@ -38,7 +38,7 @@ class AgentState:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that these lives hold together; it does not grow with their age."""
+        """Bytes that these lives hold together; it does not grow with their age unless nothing is evicted."""
         held = [self.tokens, *self.memory.values(), *(t for c in self.caches for t in (c.keys, c.values))]
         return sum(t.numel() * t.element_size() for t in held)
 
@@ -61,7 +61,7 @@ class Agent:
     @torch.no_grad()
     def begin(self, num_envs: int) -> AgentState:
         """Return *num_envs* lives that have seen nothing."""
-        policy, slots = self.policy, self.policy.context.first_segment
+        policy, slots = self.policy, self.policy.context.first_segment * self.policy.layout.slots
         example = policy.compressor.read(policy.compressor.begin(1))
         width, zeros = example.shape[-1], torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         state = AgentState(
@@ -115,54 +115,62 @@ class Agent:
         last.truncations[:, 0] = self._tensor(truncations)
         last.next_observations[:, 0] = self._observations(next_observations)
         state.has_last.fill_(True)
+        settled = self.policy.layout.settled(last)
+        for offset, token in enumerate(settled, start=self.policy.layout.slots - len(settled)):
+            self._place(state, token[:, 0], offset)
+        state.num_raw += 1
+        state.num_new += 1
         return state
 
     @torch.no_grad()
     def decide(self, state: AgentState, observations: Tensor | Any) -> Tensor:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
-        layout, context = self.policy.layout, self.policy.context
-        state_of = layout.after(state.last)[:, 0]
-        if layout.asks:
-            self._place(state, state_of)
-            state.num_raw += state.has_last
-            state.num_new += state.has_last
-        full = torch.nonzero(state.num_raw >= context.first_segment)[:, 0]
+        layout, context, last = self.policy.layout, self.policy.context, state.last
+        ended = (last.terminations | last.truncations)[:, 0] & state.has_last if context.by_row else None
+        full = torch.nonzero(context.due(state.num_raw, state.num_new, ended))[:, 0]
         if len(full):
             self._write(state, full)
-        state.last.observations[:, 0] = self._observations(observations)
-        token = layout.asking(state.last.observations)[:, 0]
-        if not layout.asks:
-            token = token + torch.where(state.has_last[:, None], state_of, layout.birth())
-        hidden = self._place(state, token)
+        if not context.evicts:
+            self._make_room(state)
+        told = layout.told(last, state.has_last)
+        last.observations[:, 0] = self._observations(observations)
+        hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0)
         state.num_decisions += 1
-        if not layout.asks:
-            state.num_raw += 1
-            state.num_new += 1
         parameters: Tensor = self.policy.head(hidden)[:, 0]
         return parameters
 
-    def _place(self, state: AgentState, token: Tensor) -> Tensor:
-        """Put one token, `b d`, behind the raw ones of every row, and return its hidden state, `b 1 d`."""
+    def _place(self, state: AgentState, token: Tensor, offset: int) -> Tensor:
+        """Put one token, `b d`, *offset* slots behind every row's raw ones, and return its hidden state, `b 1 d`."""
         rows = torch.arange(len(token), device=self.device)
-        open_slot = state.num_raw.clamp(max=state.tokens.shape[1] - 1)
-        state.tokens[rows, open_slot] = token
-        slots = open_slot + self.policy.context.num_latents
+        place = state.num_raw * self.policy.layout.slots + offset
+        state.tokens[rows, place] = token
+        slots = place + self.policy.context.num_latents
         if self.cached:
             return self.policy.backbone.decide(token[:, None], slots, state.caches)
-        seen = torch.cat([self.policy.compressor.read(state.memory), state.tokens[:, : int(open_slot.max()) + 1]], 1)
-        hidden, _ = self.policy.backbone.run(seen, torch.arange(seen.shape[1], device=self.device), None)
+        seen = torch.cat([self.policy.compressor.read(state.memory), state.tokens[:, : int(place.max()) + 1]], 1)
+        hidden = self.policy.backbone.think(seen, torch.arange(seen.shape[1], device=self.device), None)
         return hidden[rows, slots][:, None]
 
+    def _make_room(self, state: AgentState) -> None:
+        """Double the window where a whole life stays in it and has filled it."""
+        if (int(state.num_raw.max()) + 1) * self.policy.layout.slots <= state.tokens.shape[1]:
+            return
+        state.tokens = torch.cat([state.tokens, torch.zeros_like(state.tokens)], 1)
+        state.caches = [cache.doubled() for cache in state.caches]
+        self.policy.backbone.rotary.reserve(state.caches[0].keys.shape[2])
+
     def _write(self, state: AgentState, rows: Tensor) -> None:
-        """Fold the new tokens of the lives *rows*, which are full, and keep the last few raw."""
-        context = self.policy.context
-        for num_new in state.num_new[rows].unique().tolist():
-            some = rows[state.num_new[rows] == num_new]
-            segment = Segment(tokens=state.tokens[some, context.first_segment - num_new :])
+        """Fold the new tokens of the lives *rows*, where a write is due, and keep the last few raw."""
+        context, slots = self.policy.context, self.policy.layout.slots
+        for num_raw, num_new in torch.stack([state.num_raw, state.num_new], 1)[rows].unique(dim=0).tolist():
+            some = rows[(state.num_raw[rows] == num_raw) & (state.num_new[rows] == num_new)]
+            tokens = state.tokens[some, (num_raw - num_new) * slots : num_raw * slots]
+            segment = Segment(tokens=tokens, think=self.policy.backbone.think)
             written, _ = self.policy.compressor.write(take_rows(state.memory, some), segment)
             state.memory = put_rows(state.memory, some, written)
-        state.tokens[rows, : context.carry] = state.tokens[rows, context.first_segment - context.carry :]
-        state.num_raw[rows] = context.carry
+            kept = min(context.carry, num_raw)
+            state.tokens[some, : kept * slots] = state.tokens[some, (num_raw - kept) * slots : num_raw * slots]
+            state.num_raw[some] = kept
         state.num_new[rows] = 0
         state.num_writes[rows] += 1
         self._show_memory(state, rows)
@@ -171,7 +179,7 @@ class Agent:
         """Fill the caches of *rows* with what their windows hold right after a write: latents and carried tokens."""
         if not len(rows):
             return
-        carried = state.tokens[rows, : int(state.num_raw[rows[0]])]
+        carried = state.tokens[rows, : int(state.num_raw[rows].max()) * self.policy.layout.slots]  # no row sees more
         seen = torch.cat([self.policy.compressor.read(take_rows(state.memory, rows)), carried], 1)
         if not seen.shape[1]:
             return

@@ -15,11 +15,19 @@ class Rotary(nn.Module):
 
     def __init__(self, head_width: int, num_positions: int, base: float = 1000.0) -> None:
         super().__init__()
-        frequency = base ** (-torch.arange(0, head_width, 2) / head_width)
+        self.head_width, self.base = head_width, base
+        self.register_buffer("cos", torch.empty(0), persistent=False)
+        self.register_buffer("sin", torch.empty(0), persistent=False)
+        self.reserve(num_positions)
+
+    def reserve(self, num_positions: int) -> None:
+        """Make the tables long enough for *num_positions*; what they hold already stays as it is."""
+        if num_positions <= len(self.cos):
+            return
+        frequency = self.base ** (-torch.arange(0, self.head_width, 2) / self.head_width)
         angle = torch.outer(torch.arange(num_positions), frequency).repeat(1, 2)
-        self.register_buffer("cos", angle.cos(), persistent=False)
-        sign = torch.cat([-torch.ones(head_width // 2), torch.ones(head_width // 2)])
-        self.register_buffer("sin", angle.sin() * sign, persistent=False)
+        sign = torch.cat([-torch.ones(self.head_width // 2), torch.ones(self.head_width // 2)])
+        self.cos, self.sin = angle.cos().to(self.cos), (angle.sin() * sign).to(self.sin)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate *x*, `b h n c`, by tables taken `at` its positions."""
@@ -37,6 +45,10 @@ class Cache:
 
     keys: Tensor
     values: Tensor
+
+    def doubled(self) -> "Cache":
+        """Return this with as many empty slots again behind."""
+        return Cache(*(torch.cat([held, torch.zeros_like(held)], 2) for held in (self.keys, self.values)))
 
 
 class Attention(nn.Module):

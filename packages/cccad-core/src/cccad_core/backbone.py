@@ -16,9 +16,7 @@ class Block(nn.Module):
         self.norm_attention = nn.LayerNorm(width)
         self.attention = Attention(width, num_heads)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width))
 
 
 class Backbone(nn.Module):
@@ -53,8 +51,19 @@ class Backbone(nn.Module):
         hidden, _ = self.run(torch.cat([prefix, tokens, queries], 1), slots, mask)
         return hidden[:, k + n :]
 
+    def think(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the hidden states of *x*, `b n d`, standing at *slots*, `n` or `b n`: what a compressor may use."""
+        return self.run(x, slots, mask)[0]
+
+    def flops(self, num_vectors: int) -> int:
+        """Return what `think` costs for one row of *num_vectors*, 2 for each multiply-add; attention counts as full."""
+        layers = [part for part in self.modules() if isinstance(part, nn.Linear)]
+        attention = 4 * num_vectors**2 * self.norm.weight.numel() * len(self.blocks)
+        return attention + 2 * num_vectors * sum(layer.weight.numel() for layer in layers)
+
     def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
+        self.rotary.reserve(x.shape[1])
         tables, kept = self.rotary.at(slots), []
         for block in self.layers:
             mixed, keys, values = block.attention.attend(block.norm_attention(x), self.rotary, tables, mask)

@@ -1,31 +1,66 @@
 """The rolling context: when a write happens, what it folds in, what stays raw, and where positions start.
 
 Training, evaluation and the agent all ask this one object, so none of them can disagree. The window has *window*
-slots: the latents first, then raw tokens. A write happens when the window is full and one more decision is due. It
-folds in every token that no earlier write has folded; the last *carry* of them stay raw beside the new latents.
+slots: the latents first, then raw tokens. A write comes before a decision for which the window has no room, and
+earlier where the trigger says so. It folds in every transition that no earlier write has folded; the last *carry* of
+them stay raw beside the new latents.
 """
 
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from random import Random
+
 from attrs import field, frozen, validators
+from torch import Tensor
+
+TRIGGERS = ("full", "episode", "every", "random")
 
 
 @frozen(kw_only=True)
 class ContextSpec:
-    """How many slots the backbone sees at once, and how many raw tokens stay across a write."""
+    """How many slots the backbone sees at once, when they are folded, and how much stays raw across a write."""
 
     window: int = field(default=60, validator=validators.ge(2), metadata={"help": "slots, latents included"})
-    carry: int = field(default=0, validator=validators.ge(0), metadata={"help": "raw tokens kept across a write"})
+    carry: int = field(default=0, validator=validators.ge(0), metadata={"help": "raw transitions kept across a write"})
+    trigger: str = field(
+        default="full",
+        validator=validators.in_(TRIGGERS),
+        metadata={"help": "write when the window is full; or also when an episode ends, after 'every', at random"},
+    )
+    every: int | None = field(
+        default=None,
+        validator=validators.optional(validators.ge(1)),
+        metadata={"help": "decisions between two writes, for the trigger 'every' alone"},
+    )
 
-    def build(self, num_latents: int) -> "RollingContext":
-        """Raises ValueError when no slot is left for a new decision."""
-        if self.window - num_latents - self.carry < 1:
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can: raises ValueError."""
+        if self.trigger == "every" and self.every is None:
+            raise ValueError("'context.every' must say how many decisions lie between two writes, as trigger = 'every'")
+        if self.trigger != "every" and self.every is not None:
+            raise ValueError(f"'context.every' needs trigger = 'every', not '{self.trigger}': {self.every}")
+
+    def build(self, num_latents: int, *, slots: int = 1, evicts: bool = True) -> "RollingContext":
+        """Return the rule for transitions of so many *slots*; raises ValueError when no slot is left for a decision."""
+        if (self.window - num_latents) // slots - self.carry < 1:
             least = f"latents + carry = {num_latents} + {self.carry}"
+            if slots > 1:
+                least = f"latents + {slots} * carry + {slots - 1} = {num_latents} + {slots * self.carry} + {slots - 1}"
             raise ValueError(f"'context.window' must be > {least}: {self.window}")
-        return RollingContext(window=self.window, carry=self.carry, num_latents=num_latents)
+        return RollingContext(
+            window=self.window,
+            carry=self.carry,
+            trigger=self.trigger,
+            every=self.every,
+            num_latents=num_latents,
+            slots=slots,
+            evicts=evicts,
+        )
 
 
 @frozen(kw_only=True)
 class Piece:
-    """The decisions `start:stop` of a pass, made in one window that also shows the raw tokens from `raw_start`."""
+    """The decisions `start:stop` of a pass, made in one window that also shows the raw ones from `raw_start`."""
 
     raw_start: int
     start: int
@@ -34,34 +69,84 @@ class Piece:
 
 @frozen(kw_only=True)
 class RollingContext:
-    """The rule itself; counts are tokens of a life that starts at 0."""
+    """The rule itself; counts are decisions of a life that starts at 0, each of which takes *slots* in the window."""
 
     window: int
     carry: int
+    trigger: str = "full"
+    every: int | None = None
     num_latents: int
+    slots: int = 1
+    evicts: bool = True
 
     @property
     def first_segment(self) -> int:
-        """Decisions before the first write, and the raw tokens of a window that is full."""
-        return self.window - self.num_latents
+        """Decisions for which an empty window has room."""
+        return (self.window - self.num_latents) // self.slots
 
     @property
     def segment(self) -> int:
-        """Decisions between later writes."""
-        return self.window - self.num_latents - self.carry
+        """Decisions for which it has room beside those that are carried over."""
+        return self.first_segment - self.carry
 
-    def pieces(self, num_decisions: int) -> list[Piece]:
-        """Cut a pass of *num_decisions* into windows; there is a write between each two."""
-        pieces = [Piece(raw_start=0, start=0, stop=min(self.first_segment, num_decisions))]
-        while (start := pieces[-1].stop) < num_decisions:
-            stop = min(start + self.segment, num_decisions)
-            pieces.append(Piece(raw_start=start - self.carry, start=start, stop=stop))
+    @property
+    def by_row(self) -> bool:
+        """Whether rows of one pass may write at different times."""
+        return self.evicts and self.trigger == "episode"
+
+    def due(self, num_raw: Tensor, num_new: Tensor, ended: Tensor | None) -> Tensor:
+        """Return, `b`, whether a write comes before the next decision, as the agent asks before each.
+
+        *num_raw* decisions are raw in the window, *num_new* of them not folded yet; *ended*: the last ended an episode,
+        which only matters where rows write apart (`by_row`).
+        """
+        if not self.evicts:
+            return num_raw < 0
+        is_due = num_raw >= self.first_segment
+        if self.every is not None:
+            is_due = is_due | (num_new >= self.every)
+        return is_due if ended is None or not self.by_row else is_due | (ended & (num_new > 0))
+
+    def pieces(
+        self, num_decisions: int, *, ends: Sequence[int] = (), lengths: Iterator[int] | None = None
+    ) -> list[Piece]:
+        """Cut a pass of *num_decisions* into windows; there is a write between each two.
+
+        *ends*, ascending: the decisions that ended an episode, where episodes trigger; *lengths*: the most decisions
+        that each window makes, where chance triggers.
+        """
+        pieces: list[Piece] = []
+        while not pieces or pieces[-1].stop < num_decisions:
+            start = pieces[-1].stop if pieces else 0
+            stop = min(self._stop(start), num_decisions) if self.evicts else num_decisions
+            if self.by_row and (later := bisect_left(ends, start)) < len(ends):
+                stop = min(stop, ends[later] + 1)
+            if self.evicts and lengths is not None:
+                stop = min(stop, start + next(lengths))
+            pieces.append(Piece(raw_start=max(0, start - self.carry), start=start, stop=stop))
         return pieces
 
+    def _stop(self, start: int) -> int:
+        """Return where the window that begins at *start* must end."""
+        full = max(0, start - self.carry) + self.first_segment
+        return full if self.every is None else min(full, start + self.every)
+
+    def random_lengths(self, seed: int) -> Iterator[int]:
+        """Yield how many decisions each window makes where chance triggers: 1 to a segment, all equally likely."""
+        chance = Random(seed)
+        while True:
+            yield chance.randint(1, self.segment)
+
     def num_writes(self, num_decisions: int) -> int:
-        """Return how many writes happen in a life of *num_decisions*."""
-        return max(0, -(-(num_decisions - self.first_segment) // self.segment))
+        """Return how many writes happen in a life of *num_decisions* (of one episode, where episodes trigger)."""
+        return len(self.pieces(num_decisions)) - 1
 
     def length_of(self, num_writes: int) -> int:
-        """Return the longest life, in decisions, with *num_writes* writes."""
-        return self.first_segment + num_writes * self.segment
+        """Return the longest life, in decisions, with *num_writes* writes.
+
+        Where nothing is evicted it is what a window of this size would have, so that both are given the same data.
+        """
+        stop = 0
+        for _ in range(num_writes + 1):
+            stop = self._stop(stop)
+        return stop

@@ -6,40 +6,43 @@ from torch import Tensor
 from cccad_core.compressors.base import Compressor, Segment, State
 
 
-class ZeroedLatents(Compressor):
-    """Writes as ever, but the backbone reads zeros."""
+class _Wrapped(Compressor):
+    """Begins, writes and costs as *inner* does."""
 
     def __init__(self, inner: Compressor) -> None:
         super().__init__()
         self.inner = inner
-        self.num_latents = inner.num_latents
+        self.num_latents, self.evicts = inner.num_latents, inner.evicts
 
     def begin(self, size: int) -> State:
         return self.inner.begin(size)
 
-    def read(self, state: State) -> Tensor:
-        return torch.zeros_like(self.inner.read(state))
-
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         return self.inner.write(state, segment)
 
+    def flops_per_write(self, num_tokens: int) -> int:
+        return self.inner.flops_per_write(num_tokens)
 
-class SwappedLatents(Compressor):
+    def num_thought(self, num_tokens: int) -> int:
+        return self.inner.num_thought(num_tokens)
+
+
+class ZeroedLatents(_Wrapped):
+    """Writes as ever, but the backbone reads zeros."""
+
+    def read(self, state: State) -> Tensor:
+        return torch.zeros_like(self.inner.read(state))
+
+
+class SwappedLatents(_Wrapped):
     """Writes as ever, but row *i* reads the latents of row *i + shift*: another life, on another task.
 
     All rows must write together, as they do where every episode is as long as the others.
     """
 
     def __init__(self, inner: Compressor, shift: int) -> None:
-        super().__init__()
-        self.inner, self.shift = inner, shift
-        self.num_latents = inner.num_latents
-
-    def begin(self, size: int) -> State:
-        return self.inner.begin(size)
+        super().__init__(inner)
+        self.shift = shift
 
     def read(self, state: State) -> Tensor:
         return self.inner.read(state).roll(-self.shift, 0)
-
-    def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
-        return self.inner.write(state, segment)

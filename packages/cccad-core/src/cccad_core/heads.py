@@ -54,12 +54,25 @@ class Categorical(ActionHead):
 
 
 class Gaussian(ActionHead):
-    """Mean and log standard deviation of a diagonal Gaussian, per action feature."""
+    """Mean and log standard deviation of a diagonal Gaussian per action feature, squashed into the bounds it has.
+
+    A feature with two finite bounds is `centre + scale * tanh(u)`, and u is Gaussian (arXiv 1801.01290, appendix C);
+    one without is u itself. An action at its bound has no finite u, so it counts as lying `MARGIN` inside.
+    """
+
+    MARGIN = 1e-4  # of half the range between the bounds
+    centre: Tensor
+    scale: Tensor
+    bounded: Tensor
 
     def __init__(self, space: Box, width: int) -> None:
         super().__init__()
-        self.num_features = space.num_features
-        self.parameters_of = nn.Linear(width, 2 * self.num_features)
+        low, high = (torch.tensor(bound) for bound in space.bounds())
+        bounded = torch.isfinite(low) & torch.isfinite(high)
+        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
+        self.register_buffer("scale", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
+        self.register_buffer("bounded", bounded, persistent=False)
+        self.parameters_of = nn.Linear(width, 2 * space.num_features)
 
     def forward(self, hidden: Tensor) -> Tensor:
         parameters: Tensor = self.parameters_of(hidden)
@@ -69,20 +82,26 @@ class Gaussian(ActionHead):
         mean, log_std = parameters.float().chunk(2, -1)
         return mean, log_std.clamp(-5.0, 2.0)
 
+    def _squash(self, u: Tensor) -> Tensor:
+        return torch.where(self.bounded, self.centre + self.scale * u.tanh(), u)
+
     def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = self._split(parameters)
-        told: Tensor = torch.distributions.Normal(mean, log_std.exp()).log_prob(actions).sum(-1)
-        return -told
+        inside = ((actions - self.centre) / self.scale).clamp(self.MARGIN - 1, 1 - self.MARGIN)
+        u = torch.where(self.bounded, inside.atanh(), actions)
+        told: Tensor = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
+        stretched = torch.log1p(-inside.square()) + self.scale.log()  # log of the slope of the squashing
+        return (torch.where(self.bounded, stretched, 0.0) - told).sum(-1)
 
     def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        return -(self._split(parameters)[0] - actions).square().mean(-1)
+        return -(self._squash(self._split(parameters)[0]) - actions).square().mean(-1)
 
     def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
         mean, log_std = self._split(parameters)
         if greedy:
-            return mean
+            return self._squash(mean)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device)
-        return mean + log_std.exp() * noise
+        return self._squash(mean + log_std.exp() * noise)
 
 
 def build_head(space: Space, width: int) -> ActionHead:

@@ -61,8 +61,9 @@ class Field(nn.Module):
 class Reconstruction(nn.Module):
     """A small decoder from latents, `b k d`, to the fields of a segment's transitions."""
 
-    def __init__(self, spaces: Spaces, width: int, num_heads: int) -> None:
+    def __init__(self, spaces: Spaces, width: int, num_heads: int, *, slots: int = 1) -> None:
         super().__init__()
+        self.slots = slots
         self.where = nn.Linear(width, width)
         self.observation = Encoder(spaces.observation, width)
         self.look = Look(width, num_heads, 2)
@@ -73,7 +74,7 @@ class Reconstruction(nn.Module):
 
     def forward(self, latents: Tensor, segment: HistoryBatch) -> Rebuilt:
         """*segment* holds the transitions that were folded into *latents*, `b s`."""
-        places = sinusoids(segment.length, latents.shape[-1], latents)
+        places = sinusoids(segment.length * self.slots, latents.shape[-1], latents)[:: self.slots]
         asked = self.observation(segment.observations) + self.where(places)
         hidden = self.norm(self.look(asked, latents, None, alone=True))  # else the observations asked about tell
         told = {

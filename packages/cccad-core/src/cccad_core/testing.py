@@ -17,34 +17,32 @@ from torch import Tensor, nn
 from cccad_core.agent import Agent, AgentState
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.batch import HistoryBatch
-from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.compressor_laws import TOLERANCE, Bench, LawBroken, require, same
+from cccad_core.compressors.base import Segment, State
 from cccad_core.context import ContextSpec
 from cccad_core.losses import Imitation
-from cccad_core.policy import Policy, PolicySpec
+from cccad_core.policy import Decisions, Policy, PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
-from cccad_core.tokens import FusedSpec, TransitionSpec
+from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
+
+__all__ = ["LawBroken", "check_compressor", "check_policy", "edit_after", "random_batch", "relive"]
 
 WIDTH = 16
+LIVES = (
+    (FusedSpec(), 0, "full"),
+    (TransitionSpec(), 2, "every"),
+    (FusedSpec(), 1, "episode"),
+    (TripleSpec(), 1, "random"),
+)  # layout, carry and trigger of the policies in which a compressor is checked
 SPACES = Spaces(observation=MultiDiscrete((5, 4)), action=Discrete(3))
-TOLERANCE = 2e-5
-NUM_WRITES = 1_000  # of the law "bounded state"
-
-
-class LawBroken(AssertionError):
-    """A part does not keep a law that training, evaluation and the agent rely on."""
 
 
 def check_compressor(spec: Any, *, width: int = WIDTH) -> None:
-    """Check every law for a compressor *spec*, within policies of both token layouts; raises LawBroken."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        compressor = spec.build(width).eval()
-    with torch.no_grad():
-        _check_state(compressor, spec.num_latents, width)
-        _check_padding(compressor, width)
-        _check_bounded(compressor, width)
-    for tokens, carry in ((FusedSpec(), 0), (FusedSpec(), 3), (TransitionSpec(), 2)):
-        context = ContextSpec(window=spec.num_latents + carry + 6, carry=carry)
+    """Check every law for a compressor *spec*, within policies of every token layout; raises LawBroken."""
+    Bench.of(spec, width).check()
+    for tokens, carry, trigger in LIVES:
+        window = spec.num_latents + tokens.slots * (carry + (6 if tokens.slots == 1 else 3))
+        context = ContextSpec(window=window, carry=carry, trigger=trigger, every=2 if trigger == "every" else None)
         check_policy(PolicySpec(tokens=tokens, context=context, compressor=spec, width=width, num_heads=2))
 
 
@@ -75,13 +73,13 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
         return torch.stack([torch.randint(n, (size, length), generator=generator) for n in space.sizes], -1)
 
     actions = draw(spaces.action)
-    end = torch.arange(length) % 14
+    end = (torch.arange(length) + 4 * torch.arange(size)[:, None]) % 14  # rows end episodes at different times
     return HistoryBatch(
         observations=draw(spaces.observation),
         actions=actions if isinstance(spaces.action, Box) else actions[..., 0],
         rewards=torch.randint(2, (size, length), generator=generator).float(),
-        terminations=(end == 6).expand(size, -1).clone(),
-        truncations=(end == 13).expand(size, -1).clone(),
+        terminations=end == 6,
+        truncations=end == 13,
         next_observations=draw(spaces.observation),
         mask=torch.ones(size, length, dtype=torch.bool),
         targets=torch.ones(size, length, dtype=torch.bool),
@@ -104,102 +102,6 @@ def relive(agent: Agent, batch: HistoryBatch, *, restart_at: int | None = None) 
     return torch.stack(told, 1), state
 
 
-def _require(law: str, kept: bool, seen: str) -> None:
-    if not kept:
-        raise LawBroken(f"law '{law}' is broken: {seen}")
-
-
-def _same(law: str, a: Tensor, b: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
-    _require(law, a.shape == b.shape, f"{what} have shapes {tuple(a.shape)} and {tuple(b.shape)}")
-    gap = float((a - b).abs().max()) if a.numel() else 0.0
-    _require(law, gap <= tolerance, f"{what} differ by {gap:.2g} (allowed {tolerance:.2g})")
-
-
-# A compressor alone -------------------------------------------------------------------------------------------------
-
-
-def _tokens(width: int, *, size: int = 3, length: int = 6, seed: int = 0) -> Tensor:
-    return torch.randn(size, length, width, generator=torch.Generator().manual_seed(seed))
-
-
-def _check_state(compressor: Compressor, num_latents: int, width: int) -> None:
-    """The state is explicit and whole, what is handed in stays as it was, and rows do not mix."""
-    segment, other = Segment(tokens=_tokens(width)), Segment(tokens=_tokens(width, seed=1))
-    before = compressor.begin(3)
-    _check_shape(compressor, "begin", before, (3, num_latents, width))
-    kept, prefix = {name: value.clone() for name, value in before.items()}, compressor.read(before)
-    after, losses = compressor.write(before, segment)
-    _check_shape(compressor, "write", after, (3, num_latents, width))
-    _require("explicit state", set(after) == set(before), f"its fields change from {sorted(before)} to {sorted(after)}")
-    _same("explicit state", compressor.read(before), prefix, "two reads of one state, a write between,", 0)
-    for name, value in losses.items():
-        _require("losses by row", value.shape == (3,), f"loss '{name}' has shape {tuple(value.shape)}, not (3,)")
-    compressor.write(after, other)
-    again, _ = compressor.write(compressor.begin(3), segment)
-    for name in after:
-        _same("explicit state", again[name], after[name], f"'{name}' of one write, done twice,", 0)
-        _same("explicit state", before[name], kept[name], f"'{name}' handed to a write, before and after it,", 0)
-    changed, _ = compressor.write(before, Segment(tokens=_replaced(segment.tokens, other.tokens, row=1)))
-    for name in after:
-        both = changed[name][[0, 2]], after[name][[0, 2]]
-        _same("rows do not mix", *both, f"rows 0 and 2 of '{name}', when row 1's segment changes,", 0)
-
-
-def _check_shape(compressor: Compressor, when: str, state: State, wanted: tuple[int, int, int]) -> None:
-    whole = all(isinstance(value, Tensor) and value.shape[:1] == wanted[:1] for value in state.values())
-    _require("explicit state", whole, f"what {when}() returns must be tensors by name, rows first")
-    shape = tuple(compressor.read(state).shape)
-    _require("declared size", shape == wanted, f"after {when}() read() gives {shape}, not {wanted}")
-
-
-def _replaced(tokens: Tensor, others: Tensor, *, row: int) -> Tensor:
-    tokens = tokens.clone()
-    tokens[row] = others[row]
-    return tokens
-
-
-def _check_padding(compressor: Compressor, width: int) -> None:
-    """What a mask hides changes nothing, and a masked write equals a shorter one; row 2 is padding throughout."""
-    tokens, begun = _tokens(width), compressor.begin(3)
-    mask = torch.arange(6) < torch.tensor([6, 4, 0])[:, None]
-    garbage = torch.where(mask[..., None], tokens, 1e3 * _tokens(width, seed=1))
-    masked, _ = compressor.write(begun, Segment(tokens=tokens, mask=mask))
-    dirty, _ = compressor.write(begun, Segment(tokens=garbage, mask=mask))
-    for row, length in ((0, 6), (1, 4)):
-        short, _ = compressor.write(begun, Segment(tokens=tokens[:, :length]))
-        for name in masked:
-            _same("padding is invisible", masked[name][row], short[name][row], f"'{name}' with padding and without")
-    for name, value in masked.items():
-        _require("padding is invisible", bool(value.isfinite().all()), f"'{name}' is not finite after padding alone")
-        _same("padding is invisible", dirty[name], value, f"'{name}' with garbage in the padding and without")
-
-
-def _check_bounded(compressor: Compressor, width: int) -> None:
-    """The state neither grows nor overflows over many writes, though every segment pulls the same way."""
-    segments = [Segment(tokens=_tokens(width, size=2, length=4, seed=seed) + 1.0) for seed in range(7)]
-    state = compressor.begin(2)
-    num_bytes, early = _num_bytes(state), 0.0
-    for index in range(NUM_WRITES):
-        state, _ = compressor.write(state, segments[index % len(segments)])
-        held = _num_bytes(state)
-        _require("bounded state", held == num_bytes, f"it grows from {num_bytes} to {held} bytes in {index + 1} writes")
-        if index + 1 == NUM_WRITES // 10:
-            early = _largest(compressor, state)
-    late = _largest(compressor, state)
-    told = f"values reach {late:.3g} after {NUM_WRITES} writes, from {early:.3g} after {NUM_WRITES // 10}"
-    _require("bounded state", late <= max(30.0, 2 * early), told)
-
-
-def _num_bytes(state: State) -> int:
-    return sum(value.numel() * value.element_size() for value in state.values())
-
-
-def _largest(compressor: Compressor, state: State) -> float:
-    """Return the largest magnitude in a state and its prefix, infinite where one is not a number; counts are exempt."""
-    values = [value for value in (*state.values(), compressor.read(state)) if value.is_floating_point()]
-    return max((float(v.abs().nan_to_num(nan=torch.inf).max()) for v in values if v.numel()), default=0.0)
-
-
 # A whole policy -----------------------------------------------------------------------------------------------------
 
 
@@ -209,17 +111,17 @@ def _check_lives(policy: Policy, batch: HistoryBatch) -> None:
     dense = policy(batch)
     plain, state = relive(Agent(policy, cached=False), batch)
     cached, staggered = relive(Agent(policy), batch, restart_at=restart)
-    _same("one decision at a time equals the training pass", plain, dense.parameters, "parameters")
-    _same("cached equals uncached", cached[:, :restart], plain[:, :restart], "parameters")
+    same("one decision at a time equals the training pass", plain, dense.parameters, "parameters")
+    same("cached equals uncached", cached[:, :restart], plain[:, :restart], "parameters")
     later = policy(batch.at(slice(restart, None)))
     told = "decisions of rows 0 and 2, when row 1 begins anew,"
-    _same("rows do not mix", cached[[0, 2], restart:], plain[[0, 2], restart:], told)
+    same("rows do not mix", cached[[0, 2], restart:], plain[[0, 2], restart:], told)
     told = "decisions of a reset row and of a training pass from there"
-    _same("a reset row is a fresh row", cached[1, restart:], later.parameters[1], told)
-    done, wanted = state.num_writes.tolist(), [dense.num_writes] * 3
-    _require("writes asked for are writes done", done == wanted, f"{done} in lives, {wanted} in the pass")
-    done, wanted[1] = staggered.num_writes.tolist(), later.num_writes
-    _require("writes asked for are writes done", done == wanted, f"{done} in staggered lives, {wanted} in the pass")
+    same("a reset row is a fresh row", cached[1, restart:], later.parameters[1], told)
+    done, wanted = state.num_writes.tolist(), dense.writes.tolist()
+    require("writes asked for are writes done", done == wanted, f"{done} in lives, {wanted} in the pass")
+    done, wanted[1] = staggered.num_writes.tolist(), int(later.writes[1])
+    require("writes asked for are writes done", done == wanted, f"{done} in staggered lives, {wanted} in the pass")
 
 
 def _check_reset(policy: Policy, batch: HistoryBatch) -> None:
@@ -231,7 +133,7 @@ def _check_reset(policy: Policy, batch: HistoryBatch) -> None:
         before = [value[others].clone() for value in _held(state)]
         agent.reset(state, torch.tensor(rows, dtype=torch.int64))
         untouched = all(torch.equal(a[others], b) for a, b in zip(_held(state), before, strict=True))
-        _require("rows do not mix", untouched, f"a reset of the rows {rows} changes others")
+        require("rows do not mix", untouched, f"a reset of the rows {rows} changes others")
 
 
 def _held(state: AgentState) -> list[Tensor]:
@@ -246,8 +148,11 @@ def _check_no_future(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> Non
     gaps = (policy(one).parameters - policy(edited).parameters).abs().amax(-1)
     early = torch.ones_like(gaps).tril().bool()
     worst = float(gaps[early].max())
-    first = torch.nonzero((gaps > 0) & early).tolist()[:1]
-    _require("no future", worst == 0, f"editing what follows a decision changes it by {worst:.2g} (row, t: {first})")
+    first = torch.nonzero((gaps > TOLERANCE) & early).tolist()[:1]
+    allowed = TOLERANCE if policy.context.by_row else 0.0  # there an edit may change how many windows pass together
+    require(
+        "no future", worst <= allowed, f"editing what follows a decision changes it by {worst:.2g} (row, t: {first})"
+    )
 
 
 def edit_after(batch: HistoryBatch, other: HistoryBatch) -> HistoryBatch:
@@ -274,7 +179,7 @@ def _check_prefix(policy: Policy, batch: HistoryBatch) -> None:
     moved = (policy(batch).parameters - plain).abs().amax(-1)
     policy.compressor = inner
     blind = torch.nonzero(moved == 0)[:, 1].unique().tolist()
-    _require("no decision without latents", not blind, f"other latents change nothing at the decisions {blind}")
+    require("no decision without latents", not blind, f"other latents change nothing at the decisions {blind}")
 
 
 class _Stirred(nn.Module):
@@ -290,11 +195,20 @@ class _Stirred(nn.Module):
 
 
 def _check_writes(policy: Policy, batch: HistoryBatch) -> None:
-    """A pass as long as the rolling context says does the writes that were asked for."""
-    for wanted in (0, 1, 2):
-        part = batch.at(slice(0, policy.context.length_of(wanted)))
-        told = f"{wanted} wanted, {(done := policy(part).num_writes)} done in {part.length} decisions"
-        _require("writes asked for are writes done", done == wanted, told)
+    """A pass does the writes that were asked for, one before every decision at which the rolling context says so."""
+    law, context = "writes asked for are writes done", policy.context
+    for length in (*(context.length_of(wanted) for wanted in (0, 1, 2)), batch.length):
+        num_raw = num_new = asked = torch.zeros(batch.size, dtype=torch.int64)
+        for t in range(length):
+            ended = (batch.terminations | batch.truncations)[:, t - 1] & (t > 0)
+            due = context.due(num_raw, num_new, ended)
+            asked, num_new = asked + due, torch.where(due, 1, num_new + 1)
+            num_raw = torch.where(due, num_raw.clamp(max=context.carry), num_raw) + 1
+        wanted, done = asked.tolist(), policy(batch.at(slice(0, length))).writes.tolist()
+        require(law, done == wanted, f"{wanted} wanted, {done} done in {length} decisions")
+        if not context.by_row:
+            wanted = [context.num_writes(length)] * batch.size
+            require(law, done == wanted, f"{wanted} told beforehand, {done} done in {length} decisions")
 
 
 def _check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
@@ -308,8 +222,8 @@ def _check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     num_targets = float(mask.sum())
     losses, others = objective(ended, num_targets), objective(dirty, num_targets)
     for name, value in losses.items():
-        _require("padding is invisible", bool(value.isfinite()), f"'{name}' is not finite where a history has ended")
-        _same("padding is invisible", others[name], value, f"'{name}' with garbage after the end and without")
+        require("padding is invisible", bool(value.isfinite()), f"'{name}' is not finite where a history has ended")
+        same("padding is invisible", others[name], value, f"'{name}' with garbage after the end and without")
 
 
 def _padded(mask: Tensor, value: Tensor, garbage: Tensor) -> Tensor:
@@ -317,35 +231,58 @@ def _padded(mask: Tensor, value: Tensor, garbage: Tensor) -> Tensor:
 
 
 def _check_gradients(policy: Policy, batch: HistoryBatch) -> None:
-    """The last decisions' loss reaches every write within the horizon, and none beyond it."""
+    """The last decisions' loss reaches every write within the horizon on which they depend, and none beyond it."""
     if not policy.context.num_latents:
         return
-    law, seen = "gradients reach the newest writes and stop at the horizon", _Spy(policy.compressor)
-    policy.compressor = seen
+    law, spy = "gradients reach the newest writes and stop at the horizon", _Spy(policy.compressor)
+    policy.compressor = spy
+
+    def decided(horizon: int | None, stirred: int | None = None) -> Decisions:
+        spy.tokens, spy.stirred = [], stirred
+        if policy.context.trigger == "random":
+            policy.num_passes.zero_()  # the same windows each time
+        decisions: Decisions = policy(batch, max_gradient_rounds=horizon)
+        return decisions
+
+    with torch.no_grad():
+        plain = decided(None)
+        is_last = (torch.arange(batch.length) >= plain.plan.newest[:, None])[..., None]  # b t 1, or 1 t 1
+        moved = [decided(None, i).parameters - plain.parameters for i in range(len(spy.tokens))]
+    matters = torch.stack([(gap * is_last).flatten(1).any(1) for gap in moved])  # write b
+    require(law, bool(matters.any(0).all()), f"the newest decisions depend on none of {len(matters)} writes")
+    age = (
+        plain.writes - torch.arange(len(matters))[:, None]
+    )  # write b, 1: the newest; a row that has no such write: < 1
     for horizon in (1, 2, None):
-        seen.tokens.clear()
-        decisions = policy(batch, max_gradient_rounds=horizon)
-        last = policy.context.pieces(batch.length)[-1]
-        loss = decisions.parameters[:, last.start :].square().mean()
-        loss.backward(inputs=[*seen.tokens, *seen.inner.parameters()])
-        reached = [t.grad is not None and bool(t.grad.any()) for t in seen.tokens]
-        within = len(reached) if horizon is None else horizon
-        wanted = [age <= within for age in range(len(reached), 0, -1)]
-        _require(law, reached == wanted, f"with horizon {horizon}, writes reached are {reached}, wanted {wanted}")
-    dead = [name for name, p in seen.inner.named_parameters() if p.grad is None or not bool(p.grad.any())]
-    _require(law, not dead, f"no gradient reaches {', '.join(dead)}")
+        (decided(horizon).parameters * is_last).square().mean().backward(inputs=spy.tokens)
+        reached = torch.zeros_like(matters)
+        for index, tokens in enumerate(spy.tokens):
+            reached[index, age[index] > 0] = False if tokens.grad is None else tokens.grad.flatten(1).any(1)
+        wanted = matters & (age <= (horizon or len(matters)))
+        told = f"with horizon {horizon}, writes reached are {reached.T.tolist()}, wanted {wanted.T.tolist()} (by row)"
+        require(law, torch.equal(reached, wanted), told)
+    decided(None).parameters.square().mean().backward(inputs=list(spy.inner.parameters()))
+    dead = [name for name, p in spy.inner.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    require(law, not dead, f"no gradient reaches {', '.join(dead)}")
 
 
 class _Spy(nn.Module):
-    """Lets a compressor work and keeps the tokens of each write as leaves whose gradient can be read."""
+    """Lets a compressor work, and keeps the tokens of each write as leaves whose gradient can be read.
+
+    Those of the write numbered *stirred* are moved a little.
+    """
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
         self.begin, self.read, self.inner = inner.begin, inner.read, inner
         self.tokens: list[Tensor] = []
+        self.stirred: int | None = None
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
-        self.tokens.append(segment.tokens.detach().requires_grad_(True))
+        tokens = segment.tokens.detach()
+        if len(self.tokens) == self.stirred:
+            tokens = tokens + 0.01 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
+        self.tokens.append(tokens.requires_grad_(True))
         written: tuple[State, dict[str, Tensor]] = self.inner.write(state, evolve(segment, tokens=self.tokens[-1]))
         return written
 
@@ -356,7 +293,7 @@ def _check_round_trip(policy: Policy, batch: HistoryBatch) -> None:
         save_policy(folder, policy, train_task_ids=("a/b",), card="")
         loaded = load_policy(folder).eval()
     law, weights = "spec and weights round-trip", loaded.state_dict()
-    _require(law, loaded.spec == policy.spec, f"spec became {loaded.spec}")
+    require(law, loaded.spec == policy.spec, f"spec became {loaded.spec}")
     for name, value in policy.state_dict().items():
-        _same(law, weights[name], value, f"weights '{name}'", 0)
-    _same(law, loaded(batch).parameters, policy(batch).parameters, "parameters")
+        same(law, weights[name], value, f"weights '{name}'", 0)
+    same(law, loaded(batch).parameters, policy(batch).parameters, "parameters")

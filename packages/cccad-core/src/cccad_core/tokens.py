@@ -1,7 +1,8 @@
 """Token layouts: how transitions and observations become the vectors that the backbone reads.
 
-Two are offered. `fused`: token *t* carries the last transition's action and reward and the current observation, so it
-is its own query. `transition`: one token per whole transition, and one query token per decision.
+Three are offered. `fused`: token *t* carries the last transition's action and reward and the current observation, so it
+is its own query. `transition`: one token per whole transition, and one query token per decision. `triple`: an
+observation, an action and a reward token per transition, as in the paper (arXiv 2210.14215, section 3).
 """
 
 from abc import ABC, abstractmethod
@@ -9,6 +10,7 @@ from typing import cast
 
 import torch
 from attrs import frozen
+from einops import rearrange
 from torch import Tensor, nn
 
 from cccad_core.batch import HistoryBatch
@@ -65,33 +67,34 @@ def as_features(values: Tensor) -> Tensor:
 class TokenLayout(nn.Module, ABC):
     """Turn a `HistoryBatch` into tokens; a decision sees the same whether it is asked alone or in a training pass.
 
-    Where `asks` is True, decisions need a query token of their own and token *t* is complete *after* decision *t*;
-    where it is False, token *t* is its own query and is complete *before* decision *t*, one transition behind.
+    A transition takes `slots` of the window, and is decided on in the first of them. Where `asks` is True a query token
+    stands there until the transition is over, and a training pass puts the queries of all decisions beside its tokens.
+    `behind`: how many of a segment's last transitions its tokens do not tell wholly, next observation included.
     """
 
-    asks: bool
-
-    @abstractmethod
-    def after(self, batch: HistoryBatch) -> Tensor:
-        """Return what each transition adds to the sequence, `b t d`."""
-
-    @abstractmethod
-    def asking(self, observations: Tensor) -> Tensor:
-        """Return what an observation to act on adds, `b t o -> b t d`."""
-
-    @abstractmethod
-    def birth(self) -> Tensor:
-        """Return what stands for the missing transition before a life begins, `d`."""
+    asks = False
+    slots = 1
+    behind = 1
 
     @abstractmethod
     def sequence(self, batch: HistoryBatch) -> Tensor:
-        """Return the tokens that make up the history, `b t d`."""
+        """Return the tokens that make up the history, in its order, `b (t slots) d`."""
+
+    @abstractmethod
+    def asking(self, observations: Tensor) -> Tensor:
+        """Return what an observation to act on adds to the token that decides, `b t o -> b t d`."""
+
+    @abstractmethod
+    def settled(self, batch: HistoryBatch) -> list[Tensor]:
+        """Return the tokens that a transition leaves in its last slots once it is over, each `b t d`."""
+
+    def told(self, last: HistoryBatch, has_last: Tensor) -> Tensor | float:
+        """Return what the last transition, `b 1`, adds to the token that decides next, `b 1 d`."""
+        return 0.0
 
 
 class Fused(TokenLayout):
     """Token *t* = last action + last reward + how the last transition ended + current observation."""
-
-    asks = False
 
     def __init__(self, spaces: Spaces, width: int) -> None:
         super().__init__()
@@ -101,18 +104,21 @@ class Fused(TokenLayout):
         self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
 
     def after(self, batch: HistoryBatch) -> Tensor:
-        ended = boundary(batch.terminations, batch.truncations)
-        told: Tensor = self.action(as_features(batch.actions)) + self.reward(batch.rewards[..., None])
-        return told + nn.functional.embedding(ended, self.before)
+        """Return what each transition adds to the next token, `b t d`."""
+        told: Tensor = self.action(as_features(batch.actions)) + _outcome(self.reward, self.before, batch)
+        return told
 
     def asking(self, observations: Tensor) -> Tensor:
         return cast(Tensor, self.observation(observations))
 
-    def birth(self) -> Tensor:
-        return self.before[BIRTH]
+    def settled(self, batch: HistoryBatch) -> list[Tensor]:
+        return []
+
+    def told(self, last: HistoryBatch, has_last: Tensor) -> Tensor:
+        return torch.where(has_last[:, None, None], self.after(last), self.before[BIRTH])
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
-        first = self.birth().expand(batch.size, 1, -1)
+        first = self.before[BIRTH].expand(batch.size, 1, -1)
         last = torch.cat([first, self.after(batch.at(slice(0, batch.length - 1)))], 1)
         return self.asking(batch.observations) + last
 
@@ -121,6 +127,7 @@ class Transition(TokenLayout):
     """One token per transition (observation, action, reward, next observation, end), one query per decision."""
 
     asks = True
+    behind = 0
 
     def __init__(self, spaces: Spaces, width: int) -> None:
         super().__init__()
@@ -131,25 +138,53 @@ class Transition(TokenLayout):
         self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
         self.query = Encoder(spaces.observation, width)
 
-    def after(self, batch: HistoryBatch) -> Tensor:
-        ended = boundary(batch.terminations, batch.truncations)
-        told: Tensor = self.action(as_features(batch.actions)) + self.reward(batch.rewards[..., None])
-        moved: Tensor = self.observation(batch.observations) + self.next_observation(batch.next_observations)
-        return told + moved + nn.functional.embedding(ended, self.before)
-
     def asking(self, observations: Tensor) -> Tensor:
         return cast(Tensor, self.query(observations))
 
-    def birth(self) -> Tensor:
-        return self.before[BIRTH]
+    def settled(self, batch: HistoryBatch) -> list[Tensor]:
+        return [self.sequence(batch)]
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
-        return self.after(batch)
+        told: Tensor = self.action(as_features(batch.actions)) + _outcome(self.reward, self.before, batch)
+        moved: Tensor = self.observation(batch.observations) + self.next_observation(batch.next_observations)
+        return told + moved
+
+
+class Triple(TokenLayout):
+    """Tokens for the observation, the action, and the reward with the end that it came with; the first one decides."""
+
+    slots = 3
+
+    def __init__(self, spaces: Spaces, width: int) -> None:
+        super().__init__()
+        self.observation = Encoder(spaces.observation, width)
+        self.action = Encoder(spaces.action, width)
+        self.reward = nn.Linear(1, width, bias=False)
+        self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
+
+    def asking(self, observations: Tensor) -> Tensor:
+        return cast(Tensor, self.observation(observations))
+
+    def settled(self, batch: HistoryBatch) -> list[Tensor]:
+        return [self.action(as_features(batch.actions)), _outcome(self.reward, self.before, batch)]
+
+    def sequence(self, batch: HistoryBatch) -> Tensor:
+        tokens = torch.stack([self.asking(batch.observations), *self.settled(batch)])
+        return rearrange(tokens, "slots b t d -> b (t slots) d")
+
+
+def _outcome(reward: nn.Linear, before: Tensor, batch: HistoryBatch) -> Tensor:
+    """Return what transitions earned and left behind them, `b t d`."""
+    ended = boundary(batch.terminations, batch.truncations)
+    told: Tensor = reward(batch.rewards[..., None])
+    return told + nn.functional.embedding(ended, before)
 
 
 @frozen(kw_only=True)
 class FusedSpec:
     """One token per decision: the last transition and the current observation together."""
+
+    slots = Fused.slots
 
     def build(self, spaces: Spaces, width: int) -> Fused:
         return Fused(spaces, width)
@@ -159,5 +194,17 @@ class FusedSpec:
 class TransitionSpec:
     """One token per whole transition and one query token per decision."""
 
+    slots = Transition.slots
+
     def build(self, spaces: Spaces, width: int) -> Transition:
         return Transition(spaces, width)
+
+
+@frozen(kw_only=True)
+class TripleSpec:
+    """Three tokens per transition, observation, action and reward, each of which takes a slot of the window."""
+
+    slots = Triple.slots
+
+    def build(self, spaces: Spaces, width: int) -> Triple:
+        return Triple(spaces, width)

@@ -60,3 +60,8 @@ class ConvGru(Compressor):
         pooled = torch.einsum("bsk,bsd->bkd", scores.softmax(1), features)
         memory = self.cell(rearrange(pooled, "b k d -> (b k) d"), rearrange(old, "b k d -> (b k) d"))
         return {"memory": rearrange(memory, "(b k) d -> b k d", b=len(old))}, {}
+
+    def flops_per_write(self, num_tokens: int) -> int:
+        by_token = self.convolve.weight.numel() + 2 * self.score.weight.numel()  # score, then pool
+        by_latent = self.cell.weight_ih.numel() + self.cell.weight_hh.numel()
+        return 2 * (num_tokens * by_token + self.num_latents * by_latent)

@@ -5,30 +5,44 @@ and carried across processes. Nothing here may depend on other rows or on what a
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from attrs import frozen
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
+Think = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 @frozen(kw_only=True)
 class Segment:
     """What a write folds in: `tokens`, `b s d`, as they enter the backbone.
 
-    `mask`, `b s`, is False at padding; None means that there is none.
+    `mask`, `b s`, is False at padding, which stands at the end of a row; None means that there is none. `think` is the
+    policy's own backbone for those that write with it: hidden states `b n d` of vectors `b n d` at slots `n` or `b n`,
+    under a mask `b 1 n n` (None: causal).
     """
 
     tokens: Tensor
     mask: Tensor | None = None
+    think: Think | None = None
+
+    def num_real(self) -> Tensor:
+        """Return how many tokens of each row are no padding, `b`."""
+        if self.mask is not None:
+            return self.mask.sum(1)
+        return torch.full(self.tokens.shape[:1], self.tokens.shape[1], device=self.tokens.device)
 
 
 class Compressor(nn.Module, ABC):
-    """Fold segments into a bounded state, and show it to the backbone as `num_latents` tokens."""
+    """Fold segments into a bounded state, and show it to the backbone as `num_latents` tokens.
+
+    `evicts` is False for the one reference whose window is never emptied, so that it never writes.
+    """
 
     num_latents: int
+    evicts = True
 
     @abstractmethod
     def begin(self, size: int) -> State:
@@ -42,6 +56,27 @@ class Compressor(nn.Module, ABC):
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         """Fold *segment* in; return the new state and auxiliary losses by name, each `b`, unreduced."""
 
+    @property
+    def state_bytes(self) -> int:
+        """Bytes that one life's state takes, however old it is."""
+        return sum(value.numel() * value.element_size() for value in self.begin(1).values())
+
+    @abstractmethod
+    def flops_per_write(self, num_tokens: int) -> int:
+        """Return what one life's write of *num_tokens* costs: 2 for each multiply-add of its matrix products.
+
+        Products alone, as torch's flop counter has it; what `Segment.think` does is left out, see `num_thought`.
+        """
+
+    def num_thought(self, num_tokens: int) -> int:
+        """Return how many vectors a write of *num_tokens* hands to `Segment.think`."""
+        return 0
+
+
+def linear_flops(num_vectors: int, *layers: nn.Module) -> int:
+    """Return what it costs to pass *num_vectors* through the linear ones among *layers*, each once."""
+    return 2 * num_vectors * sum(part.weight.numel() for part in layers if isinstance(part, nn.Linear))
+
 
 def take_rows(state: Mapping[str, Tensor], rows: Tensor) -> State:
     """Return the lives *rows* (indices) of a state."""
@@ -51,6 +86,14 @@ def take_rows(state: Mapping[str, Tensor], rows: Tensor) -> State:
 def put_rows(state: Mapping[str, Tensor], rows: Tensor, part: Mapping[str, Tensor]) -> State:
     """Return *state* with the lives *rows* (indices) replaced by *part*; the others stay bit-identical."""
     return {name: value.index_copy(0, rows, part[name]) for name, value in state.items()}
+
+
+def keep_rows(state: Mapping[str, Tensor], other: Mapping[str, Tensor], is_kept: Tensor) -> State:
+    """Return *state* where *is_kept*, `b`, is True, and *other* elsewhere."""
+    return {
+        name: torch.where(is_kept.view(-1, *[1] * (value.dim() - 1)), value, other[name])
+        for name, value in state.items()
+    }
 
 
 def detach(state: Mapping[str, Tensor]) -> State:

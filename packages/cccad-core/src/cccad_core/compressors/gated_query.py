@@ -8,7 +8,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor, nn
 
-from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.compressors.base import Compressor, Segment, State, linear_flops
 from cccad_core.compressors.latents import Look, Place
 
 
@@ -56,3 +56,7 @@ class GatedQuery(Compressor):
         found = self.norm(found)
         take = torch.sigmoid(self.gate(torch.cat([old, found], -1)))
         return {"latents": old + take * (found - old)}, {}
+
+    def flops_per_write(self, num_tokens: int) -> int:
+        looks = sum(look.flops(self.num_latents, num_tokens) for look in self.looks if isinstance(look, Look))
+        return looks + linear_flops(self.num_latents, self.gate)

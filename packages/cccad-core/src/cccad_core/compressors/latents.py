@@ -1,11 +1,11 @@
-"""Latents that look: the cross-attention layer which the learned-query compressors share."""
+"""Latents that look, and how memory is shown: the layers that compressors share."""
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from cccad_core.compressors.base import Segment, sinusoids
+from cccad_core.compressors.base import Segment, linear_flops, sinusoids
 
 
 class Look(nn.Module):
@@ -20,9 +20,7 @@ class Look(nn.Module):
         self.key_value = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
         self.norm_mlp = nn.LayerNorm(width)
-        self.mlp = nn.Sequential(
-            nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width)
-        )
+        self.mlp = nn.Sequential(nn.Linear(width, mlp_ratio * width), nn.ReLU(), nn.Linear(mlp_ratio * width, width))
 
     def forward(self, latents: Tensor, segment: Tensor, mask: Tensor | None, *, alone: bool = False) -> Tensor:
         """*mask*, `b s`, hides padding of the segment; *alone*, each latent sees no other latent but itself."""
@@ -42,6 +40,12 @@ class Look(nn.Module):
         changed: Tensor = latents + self.mlp(self.norm_mlp(latents))
         return changed
 
+    def flops(self, num_latents: int, num_tokens: int) -> int:
+        """Return what one row's look costs, 2 for each multiply-add."""
+        seen = num_latents + num_tokens
+        of_latents = linear_flops(num_latents, self.query, self.out, *self.mlp)
+        return of_latents + linear_flops(seen, self.key_value) + 4 * num_latents * seen * self.query.in_features
+
 
 class Place(nn.Module):
     """Mark where in its segment each token stood, and pick what is folded: tokens as they enter the backbone."""
@@ -54,3 +58,17 @@ class Place(nn.Module):
         tokens = segment.tokens
         placed: Tensor = tokens + self.scale * sinusoids(tokens.shape[1], tokens.shape[2], tokens)
         return placed
+
+
+class Show(nn.Module):
+    """What the backbone sees of memory: normalised, projected, each vector marked by its slot; `b k d -> b k d`."""
+
+    def __init__(self, num_latents: int, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, width, bias=False)
+        self.slots = nn.Parameter(torch.randn(num_latents, width) * width**-0.5)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        shown: Tensor = self.project(self.norm(latents)) + self.slots
+        return shown

@@ -54,3 +54,7 @@ class Query(Compressor):
         for look in self.looks:
             latents = look(latents, seen, mask)
         return {"latents": self.norm(latents)}, {}
+
+    def flops_per_write(self, num_tokens: int) -> int:
+        seen = self.num_latents + num_tokens
+        return sum(look.flops(self.num_latents, seen) for look in self.looks if isinstance(look, Look))

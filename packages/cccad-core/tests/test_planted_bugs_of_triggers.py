@@ -1,0 +1,210 @@
+"""Bugs planted into costs, triggers, rows that write apart, endless windows and tokens by threes are found too."""
+
+import pytest
+import torch
+from attrs import evolve
+from cccad_core import passes
+from cccad_core.agent import Agent
+from cccad_core.attention import Cache
+from cccad_core.compressors.base import put_rows
+from cccad_core.compressors.full import FullSpec
+from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
+from cccad_core.compressors.rmt import Rmt, RmtSpec
+from cccad_core.compressors.sink import Sink, SinkSpec
+from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.passes import Apart
+from cccad_core.policy import Policy, PolicySpec
+from cccad_core.testing import LawBroken, check_compressor, check_policy
+from cccad_core.tokens import Triple, TripleSpec
+
+INNER = GatedQuerySpec(num_latents=2, num_heads=2)
+FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)
+EPISODE = evolve(FULL, context=ContextSpec(window=9, carry=1, trigger="episode"))
+TRIPLE = evolve(FULL, tokens=TripleSpec(), context=ContextSpec(window=14, carry=1))
+
+
+def caught(law):
+    return pytest.raises(LawBroken, match=f"law '{law}' is broken")
+
+
+@pytest.mark.parametrize("spec", [EPISODE, TRIPLE], ids=["episode", "triple"])
+def test_without_a_planted_bug_nothing_is_caught_here_either(spec):
+    assert check_policy(spec) is None
+
+
+# A compressor alone -------------------------------------------------------------------------------------------------
+
+
+class CountsTheLatentsAlone(GatedQuery):
+    def flops_per_write(self, num_tokens):
+        return super().flops_per_write(0 * num_tokens)
+
+
+class ForgetsItsCounter(Sink):
+    state_bytes = 4 * 2 * 16  # the tokens alone
+
+
+class HidesNoPadding(Rmt):
+    def write(self, state, segment):
+        real = torch.ones_like(segment.mask) if segment.mask is not None else None
+        return super().write(state, evolve(segment, mask=real))
+
+
+class PicksUpThePenTooFarBehind(Rmt):
+    def write(self, state, segment):
+        def think(x, _slots, mask):
+            return segment.think(x, torch.arange(x.shape[1]), mask)
+
+        return super().write(state, evolve(segment, think=think))
+
+
+@pytest.mark.parametrize(
+    ("make", "spec", "law"),
+    [
+        (CountsTheLatentsAlone, INNER, "costs are as declared"),
+        (ForgetsItsCounter, SinkSpec(num_sinks=2), "costs are as declared"),
+        (HidesNoPadding, RmtSpec(num_latents=2), "padding is invisible"),
+        (PicksUpThePenTooFarBehind, RmtSpec(num_latents=2), "padding is invisible"),
+    ],
+)
+def test_a_wrong_cost_or_a_backbone_that_reads_padding_is_caught(make, spec, law, monkeypatch):
+    monkeypatch.setattr(type(spec), "build", lambda spec, width: make(spec, width))  # noqa: PLW0108
+    with caught(law):
+        check_compressor(spec)
+
+
+# Triggers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_trigger_that_only_training_hears_is_caught(monkeypatch):
+    due = RollingContext.due
+    monkeypatch.setattr(RollingContext, "due", lambda self, raw, new, _ended: due(self, raw, new, None))
+    with caught("writes asked for are writes done"):
+        check_policy(EPISODE)
+
+
+def test_a_trigger_that_only_the_agent_hears_is_caught(monkeypatch):
+    of = Apart.of
+    monkeypatch.setattr(Apart, "of", lambda context, ended: of(context, torch.zeros_like(ended)))
+    with caught("writes asked for are writes done"):
+        check_policy(EPISODE)
+
+
+def test_an_agent_that_keeps_stale_tokens_after_an_early_write_is_caught(monkeypatch):
+    write = Agent._write
+
+    def misplaced(self, state, rows):
+        kept = state.tokens[rows, :1].clone()
+        write(self, state, rows)
+        state.tokens[rows, :1] = kept  # the oldest of the window instead of the newest
+        self._show_memory(state, rows)
+
+    monkeypatch.setattr(Agent, "_write", misplaced)
+    with caught("one decision at a time equals the training pass"):
+        check_policy(EPISODE)
+
+
+def test_chance_that_goes_on_after_training_is_caught(monkeypatch):
+    plan = Policy.plan
+
+    def always(self, batch):
+        was, self.training = self.training, True
+        made = plan(self, batch)
+        self.training = was
+        return made
+
+    monkeypatch.setattr(Policy, "plan", always)
+    with caught("writes asked for are writes done"):
+        check_policy(evolve(FULL, context=ContextSpec(window=8, trigger="random")))
+
+
+# Rows that write apart ----------------------------------------------------------------------------------------------
+
+
+def test_segments_of_rows_apart_that_see_the_future_are_caught(monkeypatch):
+    fold = Apart.fold
+
+    def peek(self, policy, tokens, mask, max_gradient_rounds):
+        ahead = evolve(self, stops=(self.stops + 2).clamp(max=mask.shape[1]))
+        return fold(ahead, policy, tokens, mask, max_gradient_rounds)
+
+    monkeypatch.setattr(Apart, "fold", peek)
+    with caught("no future"):
+        check_policy(EPISODE)
+
+
+def test_a_short_segment_padded_with_what_follows_it_is_caught(monkeypatch):
+    span = passes._span
+
+    def all_real(starts, stops, length):
+        at, inside = span(starts, stops, length)
+        return at, torch.ones_like(inside)
+
+    fold = Apart.fold
+
+    def unmasked(self, policy, tokens, mask, max_gradient_rounds):
+        with monkeypatch.context() as patch:
+            patch.setattr(passes, "_span", all_real)
+            return fold(self, policy, tokens, mask, max_gradient_rounds)
+
+    monkeypatch.setattr(Apart, "fold", unmasked)
+    with pytest.raises(LawBroken):  # the rows that write alike do not show it; those that write apart do
+        check_policy(EPISODE)
+
+
+def test_a_write_that_lands_in_another_row_is_caught(monkeypatch):
+    def neighbour(state, rows, part):
+        return put_rows(state, (rows + 1) % 3, part) if len(rows) < 3 else put_rows(state, rows, part)
+
+    monkeypatch.setattr(passes, "put_rows", neighbour)
+    with caught("one decision at a time equals the training pass"):
+        check_policy(EPISODE)
+
+
+def test_truncation_that_cuts_every_row_where_one_is_due_is_caught(monkeypatch):
+    monkeypatch.setattr(passes, "keep_rows", lambda cut, mine, is_cut: cut if bool(is_cut.any()) else mine)
+    with caught("gradients reach the newest writes and stop at the horizon"):
+        check_policy(EPISODE)
+
+
+def test_truncation_that_does_not_happen_in_rows_apart_is_caught(monkeypatch):
+    monkeypatch.setattr(passes, "detach", dict)
+    with caught("gradients reach the newest writes and stop at the horizon"):
+        check_policy(EPISODE)
+
+
+# Tokens by threes, and windows without end --------------------------------------------------------------------------
+
+
+def test_an_action_told_before_the_observation_it_answers_is_caught(monkeypatch):
+    def action_first(self, batch):
+        action, outcome = self.settled(batch)
+        tokens = torch.stack([action, self.asking(batch.observations), outcome], 2)
+        return tokens.flatten(1, 2)
+
+    monkeypatch.setattr(Triple, "sequence", action_first)
+    with caught("no future"):
+        check_policy(TRIPLE)
+
+
+def test_outcomes_that_the_agent_never_places_are_caught(monkeypatch):
+    settled = Triple.settled
+
+    def only_in_training(self, batch):
+        return settled(self, batch) if batch.length > 1 else [0 * token for token in settled(self, batch)]
+
+    monkeypatch.setattr(Triple, "settled", only_in_training)
+    with caught("one decision at a time equals the training pass"):
+        check_policy(TRIPLE)
+
+
+def test_a_cache_that_loses_what_it_held_when_it_grows_is_caught(monkeypatch):
+    doubled = Cache.doubled
+
+    def emptied(self):
+        grown = doubled(self)
+        return Cache(torch.zeros_like(grown.keys), torch.zeros_like(grown.values))
+
+    monkeypatch.setattr(Cache, "doubled", emptied)
+    with caught("cached equals uncached"):
+        check_policy(evolve(FULL, compressor=FullSpec()))
