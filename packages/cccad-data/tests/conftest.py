@@ -17,3 +17,13 @@ def dataset(tmp_path: Path, corridor: Corridor) -> Path:
     """Noisy-oracle histories of six corridors in three shards: three histories of 100 env steps per task."""
     source = NoisyOracleSpec(num_envs=3, env_steps=100, tasks_per_unit=2).build()
     return collect(corridor, source, InlineSpec().build(), out=tmp_path / "set", split=SPLIT, seed=4)
+
+
+@pytest.fixture
+def corridor_installed(tmp_path, monkeypatch):
+    """A distribution on the path that offers the corridor, as an installed package of worlds would."""
+    info = tmp_path / "site" / "corridors-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.testing:CorridorSpec\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))

@@ -4,7 +4,9 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from cccad_data import Histories, HistoryFileError, verify
+from attrs import evolve
+from cccad_data import Histories, HistoryFileError, NoisyOracleSpec, verify, write_dataset
+from cccad_data.testing import Corridor, CorridorSpec
 
 SHARD = "unit-0001.h5"
 
@@ -136,3 +138,93 @@ def test_what_cannot_be_used_at_all_is_an_error_not_a_fault(tmp_path):
 def test_the_worlds_own_view_is_what_is_stored(dataset):
     for task in Histories.open(dataset):
         assert task.num_env_steps == 3 * 96
+
+
+def test_a_task_that_nothing_was_learned_on_is_a_fault_unless_the_source_does_not_learn(tmp_path, corridor):
+    source = NoisyOracleSpec(num_envs=4, env_steps=200).build()
+    tasks = source.collect(corridor, corridor.tasks[:1], seed=0)
+    (task,) = [evolve(one, **backwards(one)) for one in tasks]
+    header = {
+        "format": "cccad-history/1", "env": {"kind": "corridor"}, "spaces": corridor.spaces, "horizon": 8, "tasks": [],
+        "held_out_task_ids": [one.task_id for one in corridor.split(seed=0, held_out_frac=0.2).held_out],
+        "split": {"seed": 0, "held_out_frac": 0.2}, "source": {"kind": "noisy-oracle"}, "seed": 0, "versions": {},
+    }  # fmt: skip
+    (fault,) = verify(write_dataset(tmp_path / "worse", header, [task]), corridor)
+    assert "does not improve: its return is " in fault.message
+    assert fault.task_id == task.task_id
+    header["source"] = {"kind": "random"}
+    assert verify(write_dataset(tmp_path / "random", header, [task]), corridor) == []
+    header["source"] = {"kind": "noisy-oracle"}
+    assert verify(write_dataset(tmp_path / "better", header, tasks), corridor) == []
+
+
+def backwards(task):
+    """The arrays of *task* with the episodes of all histories, of 8 env steps each, in the opposite order."""
+    rows = np.arange(task.num_env_steps).reshape(-1, 8)[::-1].reshape(-1)
+    arrays = {name: getattr(task, name)[rows] for name in ("observations", "actions", "rewards", "truncations")}
+    return {**arrays, "optimal_actions": None, "final_observations": task.final_observations[::-1]}
+
+
+class Lottery(Corridor):
+    """A corridor whose rewards chance decides: anything from 0 to 1 on the goal, nothing elsewhere."""
+
+    has_random_rewards = True
+
+    def replay(self, task, observations, actions, next_observations, episode_ends, *, rewards):
+        sure, *flags = super().replay(task, observations, actions, next_observations, episode_ends)
+        return np.clip(rewards, 0, sure), *flags
+
+
+def test_rewards_that_chance_decides_are_held_against_their_range(dataset):
+    family = Lottery(CorridorSpec())
+
+    def change(task):
+        task["rewards"][...] *= np.float32(0.5)
+
+    tamper(dataset, change)
+    assert verify(dataset, family) == []
+    tamper(dataset, lambda task: task["rewards"].__setitem__(120, 3.0))
+    (fault,) = verify(dataset, family)
+    assert "the reward is 3.0, but the task gives" in fault.message
+
+
+def test_no_file_with_changed_or_missing_bytes_is_taken_for_sound(dataset, tmp_path):
+    right, path = Histories.open(dataset / "shards" / SHARD), tmp_path / "fuzzed.h5"
+    good = (dataset / "shards" / SHARD).read_bytes()
+    rng = np.random.default_rng(0)
+    complaints = []
+    for count in range(120):
+        content = bytearray(good[: rng.integers(len(good))] if count % 4 == 0 else good)
+        for place in rng.integers(0, len(content) or 1, 2) if count % 4 else ():
+            content[place] ^= rng.integers(1, 256)
+        path.write_bytes(content)
+        try:
+            found = Histories.open(path)
+        except HistoryFileError as error:
+            complaints.append(str(error))
+            continue
+        assert found.header == right.header
+        for task, other in zip(found, right, strict=True):
+            assert all((array == other.arrays()[name]).all() for name, array in task.arrays().items())
+    assert len(complaints) > 80
+    assert all(str(path) in complaint and "\n" not in complaint for complaint in complaints)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"units": [{"shard": 3}]}, "the manifest lacks 'units'"),
+        ({"tasks": [{"task_id": 5, "params": {}}]}, "a task in the header has no 'task_id'"),
+        ({"tasks": []}, "lists no task"),
+        ({"horizon": "8"}, "'horizon' in the header must be a int"),
+        ({"source": {}}, "'source' in the header has no 'kind'"),
+        ({"source": {"kind": "merge", "parts": [3]}}, "the 'parts' of 'source'"),
+        ({"format": "cccad-history/2"}, "the format is not 'cccad-history/1'"),
+    ],
+)
+def test_a_manifest_that_is_not_one_is_refused_with_one_sentence(dataset, change, words):
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    (dataset / "manifest.json").write_text(json.dumps({**manifest, **change}))
+    for use in (verify, Histories.open):
+        with pytest.raises(HistoryFileError, match=words):
+            use(dataset)

@@ -8,16 +8,6 @@ from cccad_data.errors import DataError, UnknownFamilyError
 from cccad_data.families import build_family
 
 
-@pytest.fixture
-def corridor_installed(tmp_path, monkeypatch):
-    """A distribution on the path that offers the corridor, as an installed package of worlds would."""
-    info = tmp_path / "site" / "corridors-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.testing:CorridorSpec\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "site"))
-
-
 @pytest.mark.usefixtures("corridor_installed")
 def test_a_family_is_found_by_its_name():
     family = build_family({"kind": "corridor", "size": 5})
@@ -97,3 +87,45 @@ def test_importing_the_package_needs_neither_torch_nor_gymnasium():
         "PPOSpec().build(); sys.exit(bool({'torch', 'gymnasium'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_the_card_is_written_as_markdown_and_as_a_plot(dataset, tmp_path, capsys):
+    page, plot = tmp_path / "card.md", tmp_path / "card.png"
+    assert main(["info", str(dataset), "--markdown", str(page), "--plot", str(plot)]) == 0
+    assert capsys.readouterr().out.strip() in page.read_text()
+    assert "coverage   " in page.read_text()
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert main(["info", str(dataset), "--plot", str(tmp_path / "card.doc")]) == 2
+    assert "a plot cannot be written as 'doc'" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("corridor_installed")
+def test_a_dataset_is_exported_imported_and_merged_from_the_command_line(dataset, tmp_path, capsys):
+    archive, back, whole = (str(tmp_path / name) for name in ("set.npz", "back", "whole"))
+    assert main(["export", str(dataset), archive, "--to", "npz"]) == 0
+    assert main(["import", archive, back, "--from", "npz", "--compression", "lzf"]) == 0
+    assert main(["merge", whole, back]) == 0
+    assert main(["verify", whole]) == 0
+    assert f"{whole}: 6 tasks, 18 histories, 1,728 env steps\n{whole}: no faults" in capsys.readouterr().out
+    for again in (["merge", whole, back], ["export", whole, archive, "--to", "npz"]):
+        assert main(again) == 2
+        assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--env", "corridor"], "the format 'npz' brings its own world"),
+        (["--set", "seed"], "'seed' must be FIELD=VALUE"),
+        (["--set", "seed=3"], "the reader of 'npz' has no setting 'seed'"),
+        ([], "no readable npz"),
+    ],
+)
+def test_an_import_that_cannot_be_says_why_in_one_line(tmp_path, arguments, words, capsys):
+    (tmp_path / "x.npz").write_bytes(b"PK nothing")
+    assert main(["import", str(tmp_path / "x.npz"), str(tmp_path / "out"), "--from", "npz", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,8 @@
 import importlib
 import json
 import os
+import random
+import re
 import signal
 import subprocess
 import sys
@@ -143,3 +145,48 @@ def test_fewer_tasks_are_a_prefix_of_the_split(tmp_path, corridor):
 def test_a_source_that_cannot_play_the_family_says_so(tmp_path):
     with pytest.raises((CollectionError, SourceError), match="'env_steps' must be at least one episode"):
         gather(tmp_path / "set", family=CorridorSpec(horizon=200).build())
+
+
+@pytest.mark.slow
+def test_a_collection_killed_at_twenty_random_moments_resumes_to_the_same_bytes(tmp_path):
+    script = tmp_path / "collect.py"
+    script.write_text(SLOW_COLLECTION.format(split=SPLIT, executor="ProcessesSpec(num_workers=2)"))
+    whole = gather(tmp_path / "whole")
+    moments = random.Random(0)
+    interrupted = 0
+    for attempt in range(20):
+        out = tmp_path / f"killed-{attempt}"
+        process = subprocess.Popen([sys.executable, str(script), str(out)], start_new_session=True)
+        while not (out / "manifest.json").exists():
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 2))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        interrupted += not all(unit["done"] for unit in json.loads((out / "manifest.json").read_text())["units"])
+        gather(out)
+        names = {path.relative_to(out) for path in out.rglob("*") if path.is_file()}
+        assert names == {path.relative_to(whole) for path in whole.rglob("*") if path.is_file()}
+        for name in names:
+            assert (out / name).read_bytes() == (whole / name).read_bytes()
+    assert interrupted >= 10
+
+
+@pytest.mark.parametrize("executor", [InlineSpec(), ProcessesSpec(num_workers=2)])
+def test_a_full_disk_ends_in_one_clear_line_and_the_collection_goes_on_later(tmp_path, executor):
+    small = tmp_path / "small"
+    small.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if subprocess.run(command, check=False, capture_output=True).returncode:
+        pytest.skip("a small file system needs the right to mount one")
+    try:
+        with pytest.raises(CollectionError) as error:
+            gather(small / "set", family=CorridorSpec(size=30).build(), executor=executor.build())
+        assert re.fullmatch(r".*\.(h5|json) cannot be written: No space left on device; finished.*", str(error.value))
+        assert not list(small.rglob("*.partial"))
+        done = [unit["done"] for unit in json.loads((small / "set" / "manifest.json").read_text())["units"]]
+        assert 0 < sum(done) < len(done)
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
+        gather(small / "set", family=CorridorSpec(size=30).build(), executor=executor.build())
+        assert_same(small / "set", gather(tmp_path / "whole", family=CorridorSpec(size=30).build()))
+    finally:
+        subprocess.run(["umount", str(small)], check=True)

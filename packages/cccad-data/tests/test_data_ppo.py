@@ -3,11 +3,14 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra 'rl')")
 
-from cccad_data import PPOSpec, SourceError, chance, learning_curve  # noqa: E402
+from cccad_data import PPOSpec, chance, learning_curve  # noqa: E402
+from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
 from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
-from cccad_data.sources.ppo import Encoder, choose, gae  # noqa: E402
-from cccad_data.testing import CorridorSpec  # noqa: E402
+from cccad_data.sources.ppo import Encoder, gae  # noqa: E402
+from cccad_data.testing import CorridorSpec, TrackSpec  # noqa: E402
 
+BOX = {"kind": "box", "shape": [3], "low": -1.0, "high": [0.5, 1.0, 2.0]}
+HEADS = {"discrete": Categorical(5), "box": Gaussian(BOX)}
 QUICK = {"num_envs": 8, "n_steps": 16, "batch_size": 32, "n_epochs": 4, "learning_rate": 2e-3}
 
 
@@ -28,21 +31,26 @@ def test_nothing_flows_back_over_the_end_of_an_episode():
     assert advantages[:, 0].tolist() == [0.75, -1.0, 2.0]
 
 
-def batch_of(num_learners, size, num_features=9, num_actions=5, seed=0):
+def batch_of(num_learners, size, num_features=9, head="discrete", seed=0):
     source = torch.Generator().manual_seed(seed)
-    actions = torch.randint(0, num_actions, (num_learners, size), generator=source)
+    if head == "box":
+        actions = 1.5 * torch.randn(num_learners, size, 3, generator=source)
+    else:
+        actions = torch.randint(0, 5, (num_learners, size), generator=source)
     return Minibatch(
         inputs=torch.randn(num_learners, size, num_features, generator=source),
         actions=actions,
-        log_probs=-1.6 + 0.5 * torch.randn(num_learners, size, generator=source),
+        log_probs=(-1.6 if head == "discrete" else -4.4) + 0.5 * torch.randn(num_learners, size, generator=source),
         advantages=3 * torch.randn(num_learners, size, generator=source) + 1,
         returns=torch.randn(num_learners, size, generator=source) * 5,
     )
 
 
-def learners_of(number, num_features=9, num_actions=5, gain=30.0):
-    learners = Learners(num_features, num_actions, [chance.generator(0, str(i)) for i in range(number)], 1e-2)
+def learners_of(number, num_features=9, head="discrete", gain=30.0):
+    learners = Learners(num_features, HEADS[head], [chance.generator(0, str(i)) for i in range(number)], 1e-2)
     learners.parameters[4].mul_(gain)  # policies that are not almost uniform
+    if head == "box":
+        learners.parameters[6][:number] = torch.linspace(-0.5, 0.3, 3 * number).view(number, 3, 1)
     return learners
 
 
@@ -51,11 +59,15 @@ def stable_baselines_loss(network, batch, objective, row):
     inputs, actions = batch.inputs[row], batch.actions[row]
 
     def mlp(parameters):
-        w1, b1, w2, b2, w3, b3 = parameters
+        w1, b1, w2, b2, w3, b3 = parameters[:6]
         return torch.tanh(torch.tanh(inputs @ w1 + b1) @ w2 + b2) @ w3.T + b3.T
 
     policy, value = network
-    distribution = torch.distributions.Categorical(logits=mlp(policy))
+    if len(policy) == 7:
+        normal = torch.distributions.Normal(mlp(policy), policy[6][:, 0].exp())
+        distribution = torch.distributions.Independent(normal, 1)
+    else:
+        distribution = torch.distributions.Categorical(logits=mlp(policy))
     values = mlp(value)[:, 0]
     advantages = batch.advantages[row]
     if objective.normalize_advantage and len(advantages) > 1:
@@ -77,28 +89,33 @@ def networks_of(learners, row):
 @pytest.mark.parametrize("normalize_advantage", [True, False])
 @pytest.mark.parametrize("ent_coef", [0.0, 0.1])
 @pytest.mark.parametrize("size", [1, 7, 40])
-def test_the_gradient_by_hand_is_that_of_autograd_through_the_reference_loss(size, ent_coef, normalize_advantage):
+@pytest.mark.parametrize("head", HEADS)
+def test_the_gradient_by_hand_is_that_of_autograd_through_the_reference_loss(head, size, ent_coef, normalize_advantage):
     objective = Objective(
         normalize_advantage=normalize_advantage, clip_range=0.2, ent_coef=ent_coef, vf_coef=0.5, max_grad_norm=0.5
     )
-    learners, batch = learners_of(3), batch_of(3, size)
+    learners, batch = learners_of(3, head=head), batch_of(3, size, head=head)
     learners.gradient(batch, objective)
     for row in range(3):
         networks = networks_of(learners, row)
         stable_baselines_loss(networks, batch, objective, row).backward()
         for kind, network in enumerate(networks):
             for ours, theirs in zip(learners.gradients, network, strict=True):
+                if theirs.grad is None:  # a value function has no spread
+                    assert not ours[row + 3 * kind].any()
+                    continue
                 rounding = 2e-6 * max(1.0, float(theirs.grad.abs().max()))  # of float32 sums whose terms cancel
                 torch.testing.assert_close(ours[row + 3 * kind], theirs.grad, atol=rounding, rtol=0.0)
 
 
-def test_an_update_is_that_of_the_reference_with_clipping_and_adam():
+@pytest.mark.parametrize("head", HEADS)
+def test_an_update_is_that_of_the_reference_with_clipping_and_adam(head):
     objective = Objective(normalize_advantage=True, clip_range=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5)
-    learners = learners_of(2)
+    learners = learners_of(2, head=head)
     references = [networks_of(learners, row) for row in range(2)]
     optimizers = [torch.optim.Adam([*policy, *value], lr=1e-2, eps=1e-5) for policy, value in references]
     for seed in range(4):
-        batch = batch_of(2, 30, seed=seed)
+        batch = batch_of(2, 30, head=head, seed=seed)
         learners.update(batch, objective)
         for row in range(2):
             optimizers[row].zero_grad()
@@ -134,7 +151,7 @@ def test_values_and_logits_are_what_the_weights_say():
         hidden = torch.tanh(torch.tanh(batch.inputs[row % 2] @ w1[row] + b1[row]) @ w2[row] + b2[row])
         outputs = hidden @ w3[row].T + b3[row].T
         if row < 2:
-            torch.testing.assert_close(learners.logits(batch.inputs)[row], outputs.T, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(learners.outputs(batch.inputs)[row], outputs.T, atol=1e-5, rtol=1e-5)
         else:
             torch.testing.assert_close(learners.values(batch.inputs)[row - 2], outputs[:, 0], atol=1e-5, rtol=1e-5)
 
@@ -148,7 +165,7 @@ def test_initial_matrices_are_orthogonal(shape):
 
 def test_new_policies_are_almost_uniform_and_new_values_are_not_alike():
     learners = learners_of(3, gain=1.0)
-    probs = learners.logits(batch_of(3, 50).inputs).softmax(1)
+    probs = learners.outputs(batch_of(3, 50).inputs).softmax(1)
     assert (probs - 0.2).abs().max() < 0.02
     assert learners.parameters[0].flatten(1).std(0).min() > 0
 
@@ -220,8 +237,28 @@ def test_progress_grows_to_the_total():
     assert len(seen) > 4
 
 
-def test_a_world_with_continuous_actions_is_refused():
-    family = CorridorSpec().build()
-    family.spaces = {**family.spaces, "action": {"kind": "box", "shape": [2], "low": -1.0, "high": 1.0}}
-    with pytest.raises(SourceError, match="ppo needs discrete actions; family 'corridor' has box"):
-        PPOSpec().build().collect(family, family.tasks, seed=0)
+def test_numbers_are_drawn_around_the_means_and_played_within_bounds():
+    head, means = HEADS["box"], torch.tensor([[[0.0], [0.5], [2.0]]]).expand(1, 3, 20_000)
+    log_std = torch.tensor([[[0.0], [-1.0], [0.5]]])
+    noise = head.noise(chance.generator(0, "noise"), 1, 20_000)
+    actions, log_probs = head.act(means, log_std, noise)
+    assert actions.mean((0, 1)) == pytest.approx([0.0, 0.5, 2.0], abs=0.04)
+    assert actions.std((0, 1)) == pytest.approx(np.exp([0.0, -1.0, 0.5]), rel=0.03)
+    reference = torch.distributions.Normal(means.mT, log_std.mT.exp()).log_prob(torch.from_numpy(actions)).sum(-1)
+    assert np.allclose(log_probs, reference, atol=1e-4)
+    played = head.played(actions)
+    assert played.min((0, 1))[[0, 2]].tolist() == [-1.0, -1.0]
+    assert played.max((0, 1)).tolist() == [0.5, 1.0, 2.0]
+
+
+def test_a_learner_of_numbers_learns_its_own_task():
+    family = TrackSpec().build()
+    source = PPOSpec(env_steps=960, **QUICK).build()
+    histories = source.collect(family, family.tasks, seed=0)
+    for task_id, curve in learning_curve(histories).items():
+        optimal = family.optimal_return(family.task(task_id))
+        assert curve[-10:].mean() > 0.85 * optimal, task_id
+        assert curve[:3].mean() < 0.8 * optimal
+    assert all(np.abs(task.actions).max() <= 1.0 and task.actions.dtype == np.float32 for task in histories)
+    (alone,) = source.collect(family, family.tasks[1:2], seed=0)
+    assert alone.actions.shape[1:] == (1,)

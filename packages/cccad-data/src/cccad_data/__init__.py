@@ -1,7 +1,7 @@
 """Learning histories: source algorithms, resumable collection, an HDF5 store, sampling and audit.
 
 Legend of shapes: b batch, t time, n episodes, m histories, o observation features, a actions. Names are imported when
-they are first used; torch is imported by the ``ppo`` source alone, and only when it is built.
+they are first used; torch is imported by the sources that train networks alone, and only when they collect.
 """
 
 from importlib import import_module
@@ -21,14 +21,22 @@ if TYPE_CHECKING:
     from cccad_data.errors import HistoryFileError as HistoryFileError
     from cccad_data.errors import SamplingError as SamplingError
     from cccad_data.errors import SourceError as SourceError
+    from cccad_data.errors import StorageError as StorageError
     from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
     from cccad_data.executors import InlineSpec as InlineSpec
     from cccad_data.executors import ProcessesSpec as ProcessesSpec
     from cccad_data.history import TaskHistories as TaskHistories
+    from cccad_data.merging import merge as merge
+    from cccad_data.merging import write_dataset as write_dataset
     from cccad_data.sampling import Sampler as Sampler
     from cccad_data.sampling import SamplerSpec as SamplerSpec
+    from cccad_data.sources.bandits import ThompsonSpec as ThompsonSpec
+    from cccad_data.sources.bandits import UCBSpec as UCBSpec
     from cccad_data.sources.noisy_oracle import NoisyOracleSpec as NoisyOracleSpec
     from cccad_data.sources.ppo import PPOSpec as PPOSpec
+    from cccad_data.sources.q_learning import QLearningSpec as QLearningSpec
+    from cccad_data.sources.sb3 import SB3Spec as SB3Spec
+    from cccad_data.sources.uniform import RandomSpec as RandomSpec
 
 _HOMES = {
     "Source": "collection",
@@ -42,14 +50,22 @@ _HOMES = {
     "HistoryFileError": "errors",
     "SamplingError": "errors",
     "SourceError": "errors",
+    "StorageError": "errors",
     "UnknownFamilyError": "errors",
     "InlineSpec": "executors",
     "ProcessesSpec": "executors",
     "TaskHistories": "history",
+    "merge": "merging",
+    "write_dataset": "merging",
     "Sampler": "sampling",
     "SamplerSpec": "sampling",
     "NoisyOracleSpec": "sources.noisy_oracle",
     "PPOSpec": "sources.ppo",
+    "QLearningSpec": "sources.q_learning",
+    "RandomSpec": "sources.uniform",
+    "SB3Spec": "sources.sb3",
+    "ThompsonSpec": "sources.bandits",
+    "UCBSpec": "sources.bandits",
     "Fault": "audit",
     "verify": "audit",
 }

@@ -15,6 +15,7 @@ from cccad_data.history import Array, TaskHistories
 
 MOST_PLACES = 10
 "Places named per task and kind of fault; how many more there are is said with the last."
+_NOT_LEARNING = {"random", "import"}  # kinds of sources that need not get better
 _SHORTEST_COPY_ENV_STEPS = 64  # shorter histories may be alike by chance
 
 
@@ -61,6 +62,8 @@ class _Audit:
     def __init__(self, header: Mapping[str, Any], family: Any) -> None:
         self.header, self.family = header, family
         self.held_out = set(header["held_out_task_ids"])
+        parts = header["source"].get("parts", [{"source": header["source"]}])
+        self.sources = {part["source"]["kind"] for part in parts}
         self.seen: dict[str, str] = {}  # task id -> file
         self.copies: dict[bytes, str] = {}  # digest of a history -> where it is
 
@@ -108,10 +111,13 @@ class _Audit:
         self.seen[task_id] = file
         yield from self._copied(file, task)
         faults = list(_within_spaces(file, task, self.header["spaces"]))
+        is_inside = not faults
+        faults += _episodes(file, task, self.header["horizon"])
+        if self.family is not None and is_inside:
+            faults += self._replayed(file, task)
+            if not faults and not _NOT_LEARNING & self.sources:
+                faults += self._improved(file, task)
         yield from faults
-        yield from _episodes(file, task, self.header["horizon"])
-        if self.family is not None and not faults:
-            yield from self._replayed(file, task)
 
     def _copied(self, file: str, task: TaskHistories) -> Iterator[Fault]:
         for index, history in enumerate(task):
@@ -133,8 +139,13 @@ class _Audit:
             return
         if dict(known.params) != dict(task.params):
             yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
+        try:
+            played = [self._played(known, history) for history in task]
+        except (ValueError, LookupError) as error:
+            yield Fault(file=file, task_id=task.task_id, message=f"cannot be played again: {error}")
+            return
         following = task.next_observations()
-        led_to = self.family.next_observations(known, task.observations, task.actions)
+        led_to, *outcome = (np.concatenate(column) for column in zip(*played, strict=True))
         is_wrong = (led_to != following).any(axis=1)
         ends = np.zeros(task.num_env_steps, bool)
         ends[task.episode_ends - 1] = True
@@ -145,7 +156,6 @@ class _Audit:
             yield from _at(file, task, rows, lambda i, kind=kind: (
                 f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
             ))  # fmt: skip
-        outcome = self.family.replay(known, task.observations, task.actions, following, task.episode_ends)
         for name, found, right in zip(
             ("reward", "termination", "truncation"),
             (task.rewards, task.terminations, task.truncations),
@@ -155,6 +165,29 @@ class _Audit:
             yield from _at(file, task, found != right, lambda i, name=name, found=found, right=right: (
                 f"the {name} is {found[i]}, but the task gives {right[i]}"
             ))  # fmt: skip
+
+    def _played(self, known: Any, history: TaskHistories) -> tuple[Array, ...]:
+        """Return where one history's actions lead, ``t o``, and its rewards, terminations and truncations, ``t``."""
+        what = (known, history.observations, history.actions)
+        # Where chance decides the rewards, the family is shown them, and says which are possible.
+        told = {"rewards": history.rewards} if getattr(self.family, "has_random_rewards", False) else {}
+        led_to = self.family.next_observations(*what)
+        return led_to, *self.family.replay(*what, history.next_observations(), history.episode_ends, **told)
+
+    def _improved(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+        """Hold the last quarter of each history's episodes against the first, beyond two standard errors."""
+        returns = np.split(task.episode_returns(), np.cumsum(task.num_episodes_per_history())[:-1])
+        if len(returns) < 2 or min(map(len, returns)) < 4:
+            return
+        early = np.array([one[: len(one) // 4].mean() for one in returns])
+        late = np.array([one[-(len(one) // 4) :].mean() for one in returns])
+        gains = late - early
+        best = self.family.optimal_return(self.family.task(task.task_id))
+        if gains.mean() + 2 * gains.std(ddof=1) / len(gains) ** 0.5 <= 0 and early.mean() < best - 1e-6:
+            message = (
+                f"does not improve: its return is {early.mean():.3f} early, {late.mean():.3f} late; {best:.3f} is best"
+            )
+            yield Fault(file=file, task_id=task.task_id, message=message)
 
 
 def _within_spaces(file: str, task: TaskHistories, named: Mapping[str, Any]) -> Iterator[Fault]:

@@ -6,9 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from cccad_data.dataset import Histories, learning_curve
+from cccad_data import spaces
+from cccad_data.dataset import Histories, early_late_returns, learning_curve
+from cccad_data.errors import DataError
+from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
+_MOST_STATES = 1 << 20
 
 
 def card(path: Path, histories: Histories, family: Any = None) -> str:
@@ -31,6 +35,7 @@ def _lines(path: Path, histories: Histories, family: Any) -> Iterator[str]:
         f"  histories  {histories.num_histories:,} of {histories.num_env_steps:,} env steps and {episodes:,} episodes; "
         f"{size_bytes / histories.num_env_steps:.2f} bytes per env step"
     )
+    yield from _coverage(histories)
     yield from _returns(histories, family)
     yield f"  source     {_named(header['source'])}; seed {header['seed']}"
     yield f"  written by {_fields(header['versions'])}"
@@ -57,10 +62,57 @@ def _returns(histories: Histories, family: Any) -> Iterator[str]:
     )
 
 
+def _coverage(histories: Histories) -> Iterator[str]:
+    """Say how much of the observation space a task's histories have seen, where it is discrete and small enough."""
+    space = histories.spaces["observation"]
+    sizes = () if space["kind"] == "box" else spaces.sizes(space)
+    if not sizes or np.prod(sizes, dtype=float) > _MOST_STATES:
+        return
+    places = (np.ravel_multi_index(tuple(np.asarray(task.observations).T), sizes) for task in histories)
+    seen = np.array([len(np.unique(visited)) for visited in places]) / np.prod(sizes)
+    yield f"  coverage   {seen.mean():.3f} of the observations in the mean task, {seen.min():.3f} in the least"
+
+
+def draw(file: Path, histories: Histories, family: Any = None) -> None:
+    """Draw the learning curves to *file*, whose ending says the format; with *family*, the optimum as well.
+
+    Raises DataError when matplotlib is missing or does not know that ending, StorageError when it cannot be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError("a plot needs matplotlib; install it beside cccad-data") from error
+    curves = learning_curve(histories)
+    length = min(map(len, curves.values()))
+    table = np.array([curve[:length] for curve in curves.values()])
+    episodes = np.arange(1, length + 1)
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.fill_between(episodes, table.min(axis=0), table.max(axis=0), alpha=0.2, label="all tasks")
+    left.plot(episodes, table.mean(axis=0), label="mean of the tasks")
+    if family is not None:
+        optimum = np.mean([family.optimal_return(family.task(task_id)) for task_id in curves])
+        left.axhline(optimum, color="black", linestyle=":", label="mean optimum")
+    left.set(xlabel="episode of a history", ylabel="return")
+    left.legend()
+    early, late = np.array([*early_late_returns(histories, num_episodes=_EDGE_EPISODES).values()]).T
+    right.scatter(early, late, s=12)
+    right.axline((0.0, 0.0), slope=1.0, color="black", linestyle=":")
+    right.set(
+        xlabel=f"return of the first {_EDGE_EPISODES} episodes", ylabel=f"of the last {_EDGE_EPISODES}; a dot a task"
+    )
+    ending = file.suffix.lstrip(".") or "png"
+    if ending not in figure.canvas.get_supported_filetypes():
+        raise DataError(f"{file}: a plot cannot be written as {ending!r}; try .png or .svg")
+    with whole_file(file) as handle:
+        figure.savefig(handle, format=ending)
+
+
 def _named(fields: Mapping[str, Any]) -> str:
     rest = _fields({key: value for key, value in fields.items() if key != "kind"})
     return f"{fields['kind']} ({rest})" if rest else str(fields["kind"])
 
 
 def _fields(fields: Mapping[str, Any]) -> str:
+    fields = {key: f"of {len(value)}" if key == "parts" else value for key, value in fields.items()}
     return ", ".join(f"{key} {value}" for key, value in fields.items())

@@ -1,51 +1,95 @@
-"""The command ``cccad-data``: say what a set of histories is, and whether it is sound."""
+"""The command ``cccad-data``: say what a set of histories is, whether it is sound, and turn it into other forms."""
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cccad_data.audit import verify
-from cccad_data.card import card
+from cccad_data.card import card, draw
 from cccad_data.dataset import Histories, read_manifest
-from cccad_data.errors import DataError, UnknownFamilyError
+from cccad_data.errors import DataError, StorageError, UnknownFamilyError
 from cccad_data.families import build_family
-from cccad_data.store import read_header
+from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
+from cccad_data.merging import merge
+from cccad_data.store import COMPRESSIONS, read_header, whole_file
 
 MOST_FAULTS = 100
 "Faults printed; all of them are counted."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0 when all is well, 1 when faults were found, 2 when path or arguments are of no use."""
-    parser = argparse.ArgumentParser(prog="cccad-data", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{info,verify}")
-    for name, text in (
-        ("info", "print a card: tasks, sizes, returns, where it comes from"),
-        ("verify", "play every history again and name each fault with its place"),
-    ):
-        command = commands.add_parser(name, help=text, description=text)
-        command.add_argument("path", type=Path, help="a dataset folder (with manifest.json) or one .h5 shard")
+    """Run the command; return 0 when all is well, 1 when faults were found or the disk is full, 2 for bad input."""
     try:
-        arguments = parser.parse_args(argv)
+        arguments = _parser().parse_args(argv)
     except SystemExit as stop:
         return int(stop.code or 0)
+    work: Callable[[argparse.Namespace], int] = arguments.work
     try:
-        return _info(arguments.path) if arguments.command == "info" else _verify(arguments.path)
-    except DataError as error:
+        return work(arguments)
+    except (DataError, UnknownFamilyError) as error:
         print(f"cccad-data: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, StorageError) else 2
 
 
-def _info(path: Path) -> int:
-    histories = Histories.open(path)
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="cccad-data", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="{info,verify,merge,import,export}")
+
+    def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(work=work)
+        return made
+
+    def packed(made: argparse.ArgumentParser) -> None:
+        text = "'none' is read fastest from the disk; gzip without it"
+        made.add_argument("--compression", choices=COMPRESSIONS, default="gzip", help=text)
+
+    dataset = "a dataset folder (with manifest.json) or one .h5 shard"
+    info = command("info", _info, "print a card: tasks, sizes, returns, where it comes from")
+    info.add_argument("path", type=Path, help=dataset)
+    info.add_argument("--markdown", type=Path, metavar="FILE", help="write the card as Markdown as well")
+    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves (needs matplotlib)")
+    check = command("verify", _verify, "play every history again and name each fault with its place")
+    check.add_argument("path", type=Path, help=dataset)
+    merging = command("merge", _merge, "make one dataset of several of the same worlds and split")
+    merging.add_argument("out", type=Path, help="a new folder")
+    merging.add_argument("paths", type=Path, nargs="+", help=dataset)
+    packed(merging)
+    reading = command("import", _import, "turn a file of another format into a dataset folder")
+    reading.add_argument("source", type=Path, help="what to import")
+    reading.add_argument("out", type=Path, help="a new folder")
+    reading.add_argument("--from", dest="form", choices=READERS, required=True, help="its format")
+    reading.add_argument(
+        "--env", nargs="+", metavar=("KIND", "FIELD=VALUE"), help="the task family, where it is not told"
+    )
+    reading.add_argument("--split", nargs="+", metavar="FIELD=VALUE", help="seed=0 held_out_frac=0.1 without it")
+    reading.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of the format's reader")
+    packed(reading)
+    writing = command("export", _export, "turn a dataset into another format")
+    writing.add_argument("path", type=Path, help=dataset)
+    writing.add_argument("out", type=Path, help="a new file, or folder")
+    writing.add_argument("--to", dest="form", choices=WRITERS, required=True, help="the format")
+    return parser
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    histories = Histories.open(arguments.path)
     family, _ = _family(histories.header)
-    print(card(path, histories, family))
+    text = card(arguments.path, histories, family)
+    print(text)
+    if arguments.markdown:
+        with whole_file(arguments.markdown) as handle:
+            handle.write(f"# {arguments.path.resolve().name}\n\n```\n{text}\n```\n".encode())
+    if arguments.plot:
+        draw(arguments.plot, histories, family)
     return 0
 
 
-def _verify(path: Path) -> int:
+def _verify(arguments: argparse.Namespace) -> int:
+    path = arguments.path
     header = read_manifest(path) if path.is_dir() else read_header(path)
     family, reason = _family(header)
     if family is None:
@@ -57,6 +101,53 @@ def _verify(path: Path) -> int:
         print(f"... and {len(faults) - MOST_FAULTS:,} more")
     print(f"{path}: {len(faults)} faults" if faults else f"{path}: no faults")
     return 1 if faults else 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    merge(arguments.out, arguments.paths, compression=arguments.compression)
+    return _told(arguments.out)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    kind, *fields = arguments.env or [None]
+    wishes = Wishes(
+        env={"kind": kind, **_table(fields)} if kind else None,
+        settings=_table(arguments.set),
+        **({"split": _table(arguments.split)} if arguments.split else {}),
+    )
+    notes = import_histories(
+        arguments.source, arguments.out, form=arguments.form, wishes=wishes, compression=arguments.compression
+    )
+    print(*notes, sep="\n", end="\n" if notes else "")
+    return _told(arguments.out)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    export_histories(arguments.path, arguments.out, form=arguments.form)
+    print(arguments.out)
+    return 0
+
+
+def _told(out: Path) -> int:
+    histories = Histories.open(out, lazy=True)
+    print(
+        f"{out}: {len(histories):,} tasks, {histories.num_histories:,} histories, {histories.num_env_steps:,} env steps"
+    )
+    return 0
+
+
+def _table(fields: Sequence[str]) -> dict[str, Any]:
+    """Return FIELD=VALUE pairs as a dictionary; a value that is no JSON is a text."""
+    found: dict[str, Any] = {}
+    for pair in fields:
+        name, equals, text = pair.partition("=")
+        if not equals:
+            raise DataError(f"{pair!r} must be FIELD=VALUE")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def _family(header: dict[str, Any]) -> tuple[Any, str]:

@@ -1,6 +1,7 @@
 """Collection by units: a fixed group of tasks with a seed is collected, written as one shard, and never done twice."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,8 +9,8 @@ from typing import Any, Protocol
 import attrs
 
 from cccad_data import store
-from cccad_data.dataset import MANIFEST, read_manifest
-from cccad_data.errors import CollectionError, HistoryFileError
+from cccad_data.dataset import MANIFEST, SHARD, read_manifest
+from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
 from cccad_data.history import TaskHistories
 
@@ -43,7 +44,8 @@ def collect(
     *split* are the arguments of ``family.split``; the first *max_tasks* train tasks of the split are collected (all,
     without it). Units that the folder has already are kept. *progress* gets (env steps done, env steps in all).
 
-    Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed.
+    Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed;
+    at once, and with nothing half-written left behind, when the disk is full.
     """
     out = Path(out)
     parts = family.split(**split)
@@ -51,27 +53,40 @@ def collect(
     header = _header(family, source, parts, tasks, dict(split), seed)
     size = source.spec.tasks_per_unit
     jobs = [
-        _Job(family.spec, source.spec, header, slice(first, first + size), out / _SHARD.format(index))
+        _Job(family.spec, source.spec, header, slice(first, first + size), out.absolute() / SHARD.format(index))
         for index, first in enumerate(range(0, len(tasks), size))
     ]
-    done = _prepare(out, header, jobs)
+    with _swept(out):
+        done = _prepare(out, header, jobs)
     meter = _Meter([len(job.task_ids) * source.spec.num_envs * source.spec.env_steps for job in jobs], done, progress)
     todo = [index for index, is_done in enumerate(done) if not is_done]
     failures = []
-    for outcome in executor.run(_collect_unit, [jobs[i] for i in todo], lambda i, now: meter.update(todo[i], now)):
-        index = todo[outcome.index]
-        if outcome.failure:
-            failures.append((jobs[index].task_ids, outcome.failure))
-            continue
-        done[index] = True
-        store.write_json(out / MANIFEST, _manifest(header, jobs, done))
-        meter.finish(index)
+    outcomes = executor.run(_collect_unit, [jobs[i] for i in todo], lambda i, now: meter.update(todo[i], now))
+    with _swept(out), closing(outcomes):
+        for outcome in outcomes:
+            index = todo[outcome.index]
+            if outcome.stops:
+                raise StorageError(outcome.failure)
+            if outcome.failure:
+                failures.append((jobs[index].task_ids, outcome.failure))
+                continue
+            done[index] = True
+            store.write_json(out / MANIFEST, _manifest(header, jobs, done))
+            meter.finish(index)
     if failures:
         raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
     return out
 
 
-_SHARD = "shards/unit-{:04d}.h5"
+@contextmanager
+def _swept(out: Path) -> Iterator[None]:
+    """Where the disk does not take the data, leave nothing half-written, and say how to go on."""
+    try:
+        yield
+    except StorageError as error:
+        for partial in out.rglob("*.partial"):
+            partial.unlink(missing_ok=True)
+        raise CollectionError(f"{error}; finished units are kept: make room, then collect again to go on") from error
 
 
 @attrs.frozen
@@ -139,11 +154,12 @@ def _header(
         "split": split,
         "source": spec_dict(source.name, source.spec),
         "seed": seed,
-        "versions": dict(_versions()),
+        "versions": dict(versions()),
     }
 
 
-def _versions() -> Iterator[tuple[str, str]]:
+def versions() -> Iterator[tuple[str, str]]:
+    """Yield the name and version of every installed distribution that has a part in the data."""
     for name in ("cccad-data", "cccad-envs", "numpy", "h5py", "torch"):
         try:
             yield name, version(name)
@@ -161,7 +177,6 @@ def _manifest(header: Mapping[str, Any], jobs: Sequence[_Job], done: Sequence[bo
 
 def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bool]:
     """Make the folder, or say which of its units are there already."""
-    (out / "shards").mkdir(parents=True, exist_ok=True)
     if (out / MANIFEST).exists():
         earlier = read_manifest(out)
         differing = [key for key in header if key != "versions" and earlier[key] != header[key]]
@@ -172,7 +187,7 @@ def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bo
                 f"choose another folder or delete this one"
             )
         header["versions"] = earlier["versions"]
-    for partial in (out / "shards").glob("*.partial"):
+    for partial in out.rglob("*.partial"):
         partial.unlink()
     done = [_is_complete(job.shard, job.header) for job in jobs]
     store.write_json(out / MANIFEST, _manifest(header, jobs, done))

@@ -1,4 +1,4 @@
-"""A set of histories in memory, read from a dataset folder (``manifest.json``, ``shards/``) or from a single shard."""
+"""A set of histories, read from a dataset folder (``manifest.json``, ``shards/``) or from a single shard."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +14,9 @@ from cccad_data.errors import HistoryFileError
 from cccad_data.history import TaskHistories
 
 MANIFEST = "manifest.json"
+SHARD = "shards/unit-{:04d}.h5"
+LAZY_ABOVE_BYTES = 1 << 31
+"Datasets with larger files than this stay on the disk unless it is asked otherwise."
 
 
 @frozen(kw_only=True, eq=False)
@@ -24,19 +27,24 @@ class Histories:
     tasks: tuple[TaskHistories, ...]
 
     @classmethod
-    def open(cls, path: Path | str) -> "Histories":
+    def open(cls, path: Path | str, *, lazy: bool | None = None) -> "Histories":
         """Read a dataset folder or one ``.h5`` shard.
+
+        The arrays of *lazy* histories are columns that stay on the disk until they are asked for a stretch (see
+        `cccad_data.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES` are read lazily.
 
         Raises HistoryFileError when anything is missing, unfinished, damaged or of an unknown format.
         """
         path = Path(path)
         if not path.is_dir():
-            header, tasks = store.read_shard(path)
+            header, tasks = store.read_shard(path, lazy=bool(lazy))
             return cls(header=header, tasks=tuple(tasks))
         manifest = read_manifest(path)
-        tasks = []
-        for shard in finished_shards(path, manifest):
-            header, found = store.read_shard(shard)
+        shards, tasks = finished_shards(path, manifest), []
+        if lazy is None:
+            lazy = sum(shard.stat().st_size for shard in shards if shard.is_file()) > LAZY_ABOVE_BYTES
+        for shard in shards:
+            header, found = store.read_shard(shard, lazy=lazy)
             differing = [key for key in store.HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
             if differing:
                 raise HistoryFileError(
@@ -91,8 +99,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if not isinstance(manifest, dict) or manifest.get("format") != store.FORMAT:
         raise HistoryFileError(f"{path}: the format is not {store.FORMAT!r}, the only one this version reads")
     store.check_header(manifest, path)
-    if "units" not in manifest:
-        raise HistoryFileError(f"{path}: the manifest lacks 'units'")
+    units = manifest.get("units")
+    if not isinstance(units, list) or not all(
+        isinstance(unit, dict) and isinstance(unit.get("shard"), str) and isinstance(unit.get("done"), bool)
+        for unit in units
+    ):
+        raise HistoryFileError(f"{path}: the manifest lacks 'units', each with its 'shard' and whether it is 'done'")
     return manifest
 
 

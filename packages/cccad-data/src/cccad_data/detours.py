@@ -58,7 +58,7 @@ class Detours:
     def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], family: Any) -> None:
         self.spec, self._family = spec, family
         self._tasks = [family.task(task.task_id) for task in tasks]
-        self._counts = np.concatenate([np.diff(task.episode_ends, prepend=0) for task in tasks])
+        self._counts = np.concatenate([np.diff(np.asarray(task.episode_ends), prepend=0) for task in tasks])
         self._begins = np.cumsum(self._counts) - self._counts  # in the sampler's columns
         self._num_of_task = np.array([task.num_episodes for task in tasks])
         self._first_of_task = np.cumsum(self._num_of_task) - self._num_of_task

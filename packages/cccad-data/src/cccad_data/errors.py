@@ -1,5 +1,15 @@
 """What a user can get wrong with histories: one exception class per kind of mistake, one clear sentence each."""
 
+import difflib
+from collections.abc import Iterable
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """Return the end of a sentence about a name that is none of the *known*: the nearest one, or all."""
+    lower = {key.lower(): key for key in known}
+    near = difflib.get_close_matches(name.lower(), lower, n=1)
+    return f"did you mean {lower[near[0]]!r}?" if near else f"known: {', '.join(sorted(lower.values())) or 'none'}"
+
 
 class DataError(ValueError):
     """A mistake about histories that the user can put right."""
@@ -11,6 +21,10 @@ class HistoryFileError(DataError):
 
 class CollectionError(DataError):
     """A collection cannot start, cannot go on, or lost some of its units."""
+
+
+class StorageError(CollectionError):
+    """Something cannot be written, most often because the disk is full; nothing half-written is left behind."""
 
 
 class SourceError(DataError):

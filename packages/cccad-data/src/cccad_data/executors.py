@@ -3,12 +3,14 @@
 import multiprocessing
 import os
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
 from attrs import field, frozen, validators
+
+from cccad_data.errors import DataError, StorageError
 
 Progress = Callable[[int], None]
 Work = Callable[[Any, Progress], Any]
@@ -17,17 +19,36 @@ Work = Callable[[Any, Progress], Any]
 
 @frozen
 class Outcome:
-    """What became of one job: its result, or the traceback of its failure."""
+    """What became of one job: its result, or the traceback of its failure (of a user's mistake, its sentence)."""
 
     index: int
     result: Any = None
     failure: str = ""
+    stops: bool = False
+    "Whether the others would fail alike, as on a full disk."
+
+    @classmethod
+    def of(cls, index: int, error: Exception) -> "Outcome":
+        """Return the outcome of a job that raised *error*, which is being handled."""
+        text = str(error) if isinstance(error, DataError) else traceback.format_exc()
+        return cls(index, failure=text, stops=isinstance(error, StorageError))
+
+
+def attempt(work: Work, index: int, job: Any, progress: Progress) -> Outcome:
+    """Do one job, and return what became of it."""
+    try:
+        return Outcome(index, work(job, progress))
+    except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome
+        return Outcome.of(index, error)
+
+
+Outcomes = Generator[Outcome, None, None]
 
 
 class Executor(Protocol):
-    """Runs jobs in any order; a job that fails does not stop the others."""
+    """Runs jobs in any order; a job that fails does not stop the others. Closing what it yields stops its workers."""
 
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
         """Yield the outcome of every job as it ends; *progress* gets (job index, env steps done in it)."""
         ...
 
@@ -44,13 +65,10 @@ class InlineSpec:
 class Inline:
     """One unit after another, here."""
 
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
         """Yield the outcome of every job in order."""
         for index, job in enumerate(jobs):
-            try:
-                yield Outcome(index, work(job, lambda done, index=index: progress(index, done)))  # type: ignore[misc]
-            except Exception:  # noqa: BLE001  # whatever it is, it is this job's outcome
-                yield Outcome(index, failure=traceback.format_exc())
+            yield attempt(work, index, job, lambda done, index=index: progress(index, done))  # type: ignore[misc]
 
 
 @frozen(kw_only=True)
@@ -71,7 +89,7 @@ class Processes:
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
 
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Iterator[Outcome]:
+    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
         """Yield the outcome of every job as it ends."""
         waiting = list(enumerate(jobs))[::-1]
         workers: dict[Connection, _Worker] = {}
@@ -87,10 +105,7 @@ class Processes:
                     if kind == "progress":
                         progress(worker.index, content)
                         continue
-                    if kind == "result":
-                        yield Outcome(worker.index, content)
-                    else:
-                        yield Outcome(worker.index, failure=content)
+                    yield content
                     if kind != "died" and waiting:
                         worker.give(*waiting.pop())
                     else:
@@ -116,7 +131,7 @@ class _Worker:
     def give(self, index: int, job: Any) -> None:
         self.index = index
         try:
-            self.connection.send(job)
+            self.connection.send((index, job))
         except BrokenPipeError:  # it died before its first job; receive() will say so
             return
 
@@ -125,7 +140,8 @@ class _Worker:
             message: tuple[str, Any] = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            return "died", f"the worker process died with exit code {self.process.exitcode}\n"
+            failure = f"the worker process died with exit code {self.process.exitcode}\n"
+            return "died", Outcome(self.index, failure=failure)
         return message
 
     def stop(self) -> None:
@@ -142,17 +158,17 @@ def _serve(work: Work, connection: Connection) -> None:
     """Do jobs until the other end of the pipe is gone."""
     while True:
         try:
-            job = connection.recv()
+            index, job = connection.recv()
         except (EOFError, ConnectionResetError):
             return
         try:
-            message = ("result", work(job, lambda done: connection.send(("progress", done))))
+            outcome = Outcome(index, work(job, lambda done: connection.send(("progress", done))))
         except (BrokenPipeError, ConnectionResetError):
             return
-        except Exception:  # noqa: BLE001  # whatever it is, it is this job's outcome
-            message = ("failure", traceback.format_exc())
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome
+            outcome = Outcome.of(index, error)
         try:
-            connection.send(message)
+            connection.send(("outcome", outcome))
         except (BrokenPipeError, ConnectionResetError):
             return
 

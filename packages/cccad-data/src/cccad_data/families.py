@@ -1,11 +1,10 @@
 """Finding a task family by the name that a history file gives, through the entry points of installed distributions."""
 
-import difflib
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from typing import Any
 
-from cccad_data.errors import DataError, UnknownFamilyError
+from cccad_data.errors import DataError, UnknownFamilyError, hint
 
 GROUP = "cccad.env"
 
@@ -20,9 +19,7 @@ def build_family(env: Mapping[str, Any]) -> Any:
     kind = fields.pop("kind")
     offers = {entry.name: entry for entry in entry_points(group=GROUP)}
     if kind not in offers:
-        near = difflib.get_close_matches(kind, offers, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(offers)) or 'none'}"
-        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {hint}")
+        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {hint(kind, offers)}")
     try:
         spec_class = offers[kind].load()
     except (ImportError, AttributeError) as error:

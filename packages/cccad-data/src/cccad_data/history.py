@@ -5,12 +5,13 @@ Legend: ``t`` env steps of all histories together, ``n`` episodes, ``m`` histori
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
+from cccad_data.columns import Column, Following, Thinned
 from cccad_data.errors import DataError
 
 Array = NDArray[Any]
@@ -68,7 +69,9 @@ class TaskHistories:
         return arrays
 
     def next_observations(self) -> Array:
-        """Return the true observation after every env step, ``t o``."""
+        """Return the true observation after every env step, ``t o``; a column when the observations are one."""
+        if isinstance(cast("Any", self.observations), Column):
+            return cast("Array", Following(self.observations, self.final_observations, self.episode_ends))
         following = np.empty_like(self.observations)
         following[:-1] = self.observations[1:]
         following[self.episode_ends - 1] = self.final_observations
@@ -96,7 +99,7 @@ class TaskHistories:
     def episode_returns(self) -> NDArray[np.float64]:
         """Return the undiscounted return of every episode, ``n``."""
         starts = np.concatenate(([0], self.episode_ends[:-1]))
-        return np.add.reduceat(self.rewards.astype(np.float64), starts)
+        return np.add.reduceat(np.asarray(self.rewards, np.float64), starts)
 
     def num_episodes_per_history(self) -> NDArray[np.int64]:
         """Return how many episodes each history has, ``m``."""
@@ -107,15 +110,21 @@ class TaskHistories:
         """Keep the episodes 0, k, 2k, ... of each history: as much improvement in fewer episodes (arXiv 2210.14215)."""
         if k < 1:
             raise DataError(f"'k' must be >= 1 to keep every k-th episode: {k}")
+        if k == 1:
+            return self
         counts = self.num_episodes_per_history()
         age = np.arange(self.num_episodes) - np.repeat(np.cumsum(counts) - counts, counts)
         kept = age % k == 0  # n
         lengths = np.diff(self.episode_ends, prepend=0)
         rows = np.repeat(kept, lengths)  # t
-        changes: dict[str, Any] = {name: getattr(self, name)[rows] for name in PER_ENV_STEP}
+        starts, episode_ends = (np.asarray(self.episode_ends) - lengths)[kept], np.cumsum(lengths[kept])
+
+        def thinned(array: Any) -> Any:
+            return Thinned(array, starts, episode_ends) if isinstance(array, Column) else array[rows]
+
+        changes: dict[str, Any] = {name: thinned(getattr(self, name)) for name in PER_ENV_STEP}
         if self.optimal_actions is not None:
-            changes["optimal_actions"] = self.optimal_actions[rows]
-        episode_ends = np.cumsum(lengths[kept])
+            changes["optimal_actions"] = thinned(self.optimal_actions)
         kept_before = np.cumsum(kept)[np.cumsum(counts) - 1]  # m: kept episodes up to the end of each history
         return evolve(
             self,

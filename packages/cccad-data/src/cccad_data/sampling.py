@@ -6,6 +6,7 @@ import numpy as np
 from attrs import Factory, field, frozen, validators
 from numpy.typing import NDArray
 
+from cccad_data.columns import joined, take_all
 from cccad_data.dataset import Histories
 from cccad_data.detours import DetourSpec
 from cccad_data.errors import SamplingError
@@ -41,20 +42,21 @@ class Sampler:
         self.task_ids = histories.task_ids
         tasks = [task.every_kth_episode(spec.subsample_episodes) for task in histories]
         self._columns: dict[str, Array] = {
-            "observations": np.concatenate([task.observations for task in tasks]),
-            "actions": np.concatenate([task.actions for task in tasks]),
-            "rewards": np.concatenate([task.rewards for task in tasks]),
-            "terminations": np.concatenate([task.terminations for task in tasks]),
-            "truncations": np.concatenate([task.truncations for task in tasks]),
-            "next_observations": np.concatenate([task.next_observations() for task in tasks]),
+            "observations": joined([task.observations for task in tasks]),
+            "actions": joined([task.actions for task in tasks]),
+            "rewards": joined([task.rewards for task in tasks]),
+            "terminations": joined([task.terminations for task in tasks]),
+            "truncations": joined([task.truncations for task in tasks]),
+            "next_observations": joined([task.next_observations() for task in tasks]),
         }
-        if all(task.optimal_actions is not None for task in tasks):
-            self._columns["optimal_actions"] = np.concatenate([task.optimal_actions for task in tasks])
+        optimal = [task.optimal_actions for task in tasks if task.optimal_actions is not None]
+        if len(optimal) == len(tasks):
+            self._columns["optimal_actions"] = joined(optimal)
         self._num_histories = np.array([task.num_histories for task in tasks])  # per task
         self._first_history = np.cumsum(self._num_histories) - self._num_histories
         lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
         self._lengths, self._births = lengths, np.cumsum(lengths) - lengths  # per history, in env steps
-        ends = np.concatenate([task.episode_ends for task in tasks])
+        ends = np.concatenate([np.asarray(task.episode_ends) for task in tasks])
         num_episodes = [len(task.episode_ends) for task in tasks]
         sizes = np.array([task.num_env_steps for task in tasks])
         ends = ends + np.repeat(np.cumsum(sizes) - sizes, num_episodes)
@@ -104,7 +106,7 @@ class Sampler:
         if plan is not None:
             is_detour = np.arange(length) < behind[:, None]
             places, targets = np.where(is_detour, plan.places[rows], places), mask & ~is_detour
-        batch = {name: column.take(places, axis=0) for name, column in self._columns.items()}
+        batch = take_all(self._columns, places)
         if self._detours:
             self._detours.repay(batch, task, behind)
         return {**batch, "mask": mask, "targets": targets, "task_index": task, "start": start}

@@ -37,12 +37,17 @@ def dtype(space: Space) -> np.dtype[Any]:
     return np.dtype(np.min_scalar_type(max(sizes(space)) - 1))
 
 
+def bounds(space: Space) -> NDArray[np.float64]:
+    """Return the least and the greatest value of every feature of a box *space*, ``2 o``."""
+    low, high = (np.broadcast_to(np.asarray(space[end], np.float64), space["shape"]) for end in ("low", "high"))
+    return np.stack([low.reshape(-1), high.reshape(-1)])
+
+
 def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
     """Say which rows of *values* (``t o``, or ``t`` for a discrete space) are no element of *space*, as ``t``."""
     rows = values.reshape(len(values), -1)
     if space["kind"] == "box":
-        low = np.broadcast_to(np.asarray(space["low"], np.float64), space["shape"]).reshape(-1)
-        high = np.broadcast_to(np.asarray(space["high"], np.float64), space["shape"]).reshape(-1)
+        low, high = bounds(space)
         inside = (rows >= low) & (rows <= high)
     else:
         inside = (rows >= 0) & (rows < np.asarray(sizes(space)))

@@ -1,8 +1,9 @@
-"""A corridor: the smallest task family that has all a source, a collection and an audit ask of one. For tests.
+"""The smallest task families, for tests: a corridor, a track of real numbers and some levers.
 
-The walker starts in the middle of ``size`` cells and sees its place. Actions: 0 right, 1 left, 2 stay. Each env step
-that ends on the task's goal is worth 1. The episode is truncated at the horizon or, where the spec says so, terminated
-on the goal.
+The corridor has all that a source, a collection and an audit ask of a family; the others have what a source asks. In
+the corridor the walker starts in the middle of ``size`` cells and sees its place. Actions: 0 right, 1 left, 2 stay.
+Each env step that ends on the task's goal is worth 1. The episode is truncated at the horizon or, where the spec says
+so, terminated on the goal.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ _MOVES = np.array([1, -1, 0])
 
 @frozen(kw_only=True)
 class CorridorTask:
-    """A goal cell."""
+    """A goal cell, a goal on the track, or the best lever."""
 
     task_id: str
     params: Mapping[str, int]
@@ -47,21 +48,11 @@ class CorridorSpec:
         return Corridor(self)
 
 
-class Corridor:
-    """One task per cell."""
+class _Listed:
+    """A family whose tasks are a short list."""
 
-    name = "corridor"
-
-    def __init__(self, spec: CorridorSpec) -> None:
-        self.spec, self.horizon = spec, spec.horizon
-        self.spaces = {
-            "observation": {"kind": "multi-discrete", "sizes": [spec.size]},
-            "action": {"kind": "discrete", "n": 3},
-        }
-        self.tasks = tuple(
-            CorridorTask(task_id=f"corridor-{spec.size}/goal-{goal}", params={"goal": goal})
-            for goal in range(spec.size)
-        )
+    name: str
+    tasks: tuple[CorridorTask, ...]
 
     def task(self, task_id: str) -> CorridorTask:
         """Return the task of that id; raises LookupError when there is none."""
@@ -77,6 +68,23 @@ class Corridor:
         return CorridorSplit(
             train=tuple(task for i, task in enumerate(self.tasks) if i not in held_out),
             held_out=tuple(task for i, task in enumerate(self.tasks) if i in held_out),
+        )
+
+
+class Corridor(_Listed):
+    """One task per cell."""
+
+    name = "corridor"
+
+    def __init__(self, spec: CorridorSpec) -> None:
+        self.spec, self.horizon = spec, spec.horizon
+        self.spaces = {
+            "observation": {"kind": "multi-discrete", "sizes": [spec.size]},
+            "action": {"kind": "discrete", "n": 3},
+        }
+        self.tasks = tuple(
+            CorridorTask(task_id=f"corridor-{spec.size}/goal-{goal}", params={"goal": goal})
+            for goal in range(spec.size)
         )
 
     def make_vec(self, tasks: Sequence[CorridorTask]) -> "CorridorVec":
@@ -122,31 +130,139 @@ class Corridor:
         return total
 
 
-class CorridorVec:
-    """Corridors played together; an episode's end is followed by the next one's start in the same env step."""
+class _Vec:
+    """Worlds played together; an episode's end is followed by the next one's start in the same env step."""
 
-    def __init__(self, spec: CorridorSpec, goals: Array) -> None:
-        self.spec, self.goals, self.num_envs = spec, goals, len(goals)
-        self.places, self.ages = np.full(len(goals), spec.size // 2), np.zeros(len(goals), np.int64)
+    def __init__(self, horizon: int, goals: Array, start: Array) -> None:
+        self.horizon, self.goals, self.start, self.num_envs = horizon, goals, start, len(goals)
+        self.places, self.ages = np.tile(start, (len(goals), 1)), np.zeros(len(goals), np.int64)  # e o, e
+        self.chance: dict[int, np.random.Generator] = {}
 
-    def reset(self, *, seed: int | None = None) -> tuple[Array, dict[str, Any]]:
-        """Put every walker in the middle."""
-        self.places[:], self.ages[:] = self.spec.size // 2, 0
-        return self.places[:, None].astype(np.uint8), {}
+    def reset(
+        self, *, seed: int | None = None, options: Mapping[str, Array] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Put everyone, or the rows of ``options["reset_mask"]``, at the start; row i gets the stream of *seed* + i."""
+        rows = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
+        self.places[rows], self.ages[rows] = self.start, 0
+        self.chance |= {row: np.random.Generator(np.random.PCG64((seed or 0) + row)) for row in rows.tolist()}
+        return self.places.copy(), {}
+
+    def _play(self, actions: Array) -> tuple[Array, Array]:
+        """Change the places; return rewards and terminations."""
+        raise NotImplementedError
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
-        """Move every walker."""
-        self.places = np.clip(self.places + _MOVES[actions], 0, self.spec.size - 1)
+        """Let everyone act."""
+        rewards, terminations = self._play(actions)
         self.ages += 1
-        rewards = (self.places == self.goals).astype(np.float64)
-        terminations = (rewards > 0) & self.spec.ends_on_goal
-        truncations = (self.ages == self.spec.horizon) & ~terminations
+        truncations = (self.ages == self.horizon) & ~terminations
         ended = terminations | truncations
-        infos = {"final_obs": self.places[:, None].astype(np.uint8), "_final_obs": ended}
-        self.places = np.where(ended, self.spec.size // 2, self.places)
-        self.ages[ended] = 0
-        return self.places[:, None].astype(np.uint8), rewards, terminations, truncations, infos
+        infos = {"final_obs": self.places.copy(), "_final_obs": ended}
+        self.places[ended], self.ages[ended] = self.start, 0
+        return self.places.copy(), rewards, terminations, truncations, infos
+
+
+class CorridorVec(_Vec):
+    """Corridors."""
+
+    def __init__(self, spec: CorridorSpec, goals: Array) -> None:
+        super().__init__(spec.horizon, goals, np.array([spec.size // 2], np.uint8))
+        self.spec = spec
+
+    def _play(self, actions: Array) -> tuple[Array, Array]:
+        moved = self.places.astype(np.int64) + _MOVES[actions][:, None]
+        self.places = moved.clip(0, self.spec.size - 1).astype(np.uint8)
+        is_on_goal = self.places[:, 0] == self.goals
+        return is_on_goal.astype(np.float64), is_on_goal & self.spec.ends_on_goal
 
     def optimal_actions(self) -> Array:
         """Return the way to the goal."""
-        return np.select([self.goals > self.places, self.goals < self.places], [0, 1], 2)
+        return np.select([self.goals > self.places[:, 0], self.goals < self.places[:, 0]], [0, 1], 2)
+
+
+@frozen(kw_only=True)
+class TrackSpec:
+    """A track from -1 to 1, where each env step pays the more the nearer it ends to the goal."""
+
+    horizon: int = field(default=8, validator=validators.ge(1))
+
+    def build(self) -> "Track":
+        """Return the family."""
+        return Track(self)
+
+
+class Track(_Listed):
+    """Observations and actions are boxes; an action of 1 moves the runner by 0.25."""
+
+    name = "track"
+
+    def __init__(self, spec: TrackSpec) -> None:
+        self.spec, self.horizon = spec, spec.horizon
+        box = {"kind": "box", "shape": [1], "low": -1.0, "high": 1.0}
+        self.spaces = {"observation": box, "action": box}
+        self.tasks = tuple(CorridorTask(task_id=f"track/{goal}", params={"goal": goal}) for goal in (-75, -25, 25, 75))
+
+    def make_vec(self, tasks: Sequence[CorridorTask]) -> "TrackVec":
+        """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
+        goals = np.array([task.params["goal"] / 100 for task in tasks])
+        return TrackVec(self.horizon, goals, np.zeros(1, np.float32))
+
+    def optimal_return(self, task: CorridorTask) -> float:
+        """Return the return of running to the goal and staying there."""
+        away = abs(task.params["goal"]) / 100 - 0.25 * np.arange(1, self.horizon + 1)
+        return float((1.0 - away.clip(0.0)).sum())
+
+
+class TrackVec(_Vec):
+    """Tracks."""
+
+    def _play(self, actions: Array) -> tuple[Array, Array]:
+        assert np.abs(actions).max() <= 1.0
+        self.places = (self.places + 0.25 * actions).clip(-1.0, 1.0).astype(np.float32)
+        return 1.0 - np.abs(self.places[:, 0] - self.goals), np.zeros(self.num_envs, bool)
+
+
+@frozen(kw_only=True)
+class LeversSpec:
+    """Some levers that pay 1 or 0; one of them pays four times in five, the others once in five."""
+
+    num_levers: int = field(default=4, validator=validators.ge(2))
+    horizon: int = field(default=20, validator=validators.ge(1))
+
+    def build(self) -> "Levers":
+        """Return the family."""
+        return Levers(self)
+
+
+class Levers(_Listed):
+    """A bandit: one state, and rewards by chance."""
+
+    name = "levers"
+    has_random_rewards = True
+
+    def __init__(self, spec: LeversSpec) -> None:
+        self.spec, self.horizon = spec, spec.horizon
+        self.spaces = {
+            "observation": {"kind": "multi-discrete", "sizes": [1]},
+            "action": {"kind": "discrete", "n": spec.num_levers},
+        }
+        self.tasks = tuple(
+            CorridorTask(task_id=f"levers/{best}", params={"best": best}) for best in range(spec.num_levers)
+        )
+
+    def make_vec(self, tasks: Sequence[CorridorTask]) -> "LeversVec":
+        """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
+        return LeversVec(self.horizon, np.array([task.params["best"] for task in tasks]), np.zeros(1, np.uint8))
+
+
+class LeversVec(_Vec):
+    """Levers, each row with a stream of random numbers of its own."""
+
+    def _play(self, actions: Array) -> tuple[Array, Array]:
+        drawn = np.array([self.chance[row].random() for row in range(self.num_envs)])
+        pays = drawn < np.where(actions == self.goals, 0.8, 0.2)
+        return pays.astype(np.float64), np.zeros(self.num_envs, bool)
+
+    def optimal_actions(self) -> Array:
+        """Return the best levers."""
+        return self.goals

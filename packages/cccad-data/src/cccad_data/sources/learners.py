@@ -1,8 +1,9 @@
 """Many small actor-critics that learn side by side: every layer of all of them is one batched matrix product.
 
-Legend: ``e`` learners (one per task), ``b`` samples, ``f`` input features, ``d`` hidden width, ``a`` actions. Row ``i``
-of a weight tensor is the policy of learner ``i``, row ``e + i`` its value function, whose output is column 0. The
-gradient is written by hand, which saves autograd's bookkeeping; a test holds it against autograd through SB3's formula.
+Legend: ``e`` learners (one per task), ``b`` samples, ``f`` input features, ``d`` hidden width, ``a`` outputs. Row ``i``
+of a weight tensor is the policy of learner ``i``, row ``e + i`` its value function, whose output is column 0. A policy
+with a spread has a seventh parameter, the logarithms of its deviations (rows from ``e`` on are not used). The gradient
+is written by hand, which saves autograd's bookkeeping; a test holds it against autograd through SB3's formula.
 """
 
 import math
@@ -14,6 +15,8 @@ from attrs import frozen
 from numpy.random import Generator
 from torch import Tensor
 
+from cccad_data.sources.heads import Categorical, Gaussian
+
 WIDTH = 64
 
 
@@ -22,7 +25,7 @@ class Minibatch:
     """What PPO learns from, per learner."""
 
     inputs: Tensor  # e b f
-    actions: Tensor  # e b int64
+    actions: Tensor  # e b int64, or e b a
     log_probs: Tensor  # e b, of the actions when they were taken
     advantages: Tensor  # e b, not normalised
     returns: Tensor  # e b
@@ -42,14 +45,16 @@ class Objective:
 class Learners:
     """The networks of Stable-Baselines3's MlpPolicy, two tanh layers of 64 each for policy and value, per learner."""
 
-    def __init__(self, num_features: int, num_actions: int, streams: Sequence[Generator], learning_rate: float) -> None:
-        self.num_learners = len(streams)
+    def __init__(
+        self, num_features: int, head: Categorical | Gaussian, streams: Sequence[Generator], learning_rate: float
+    ) -> None:
+        self.num_learners, self.head, num_outputs = len(streams), head, head.num_outputs
         rows = 2 * self.num_learners
         shapes = (  # the outputs are kept transposed, ``a b``: several times faster while there are few actions
             (rows, num_features, WIDTH), (rows, 1, WIDTH),
             (rows, WIDTH, WIDTH), (rows, 1, WIDTH),
-            (rows, num_actions, WIDTH), (rows, num_actions, 1),
-        )  # fmt: skip
+            (rows, num_outputs, WIDTH), (rows, num_outputs, 1),
+        ) + ((rows, num_outputs, 1),) * head.has_spread  # fmt: skip
         sizes = [math.prod(shape) for shape in shapes]
         self.flat = torch.zeros(sum(sizes))
         self.flat.grad = torch.zeros(sum(sizes))
@@ -58,17 +63,23 @@ class Learners:
         self._buffers: dict[str, Tensor] = {}
         self.optimizer = torch.optim.Adam([self.flat], lr=learning_rate, eps=1e-5, fused=True)
         for learner, stream in enumerate(streams):
-            self._initialise(learner, stream, num_outputs=num_actions, output_gain=0.01)
+            self._initialise(learner, stream, num_outputs=num_outputs, output_gain=0.01)
             self._initialise(self.num_learners + learner, stream, num_outputs=1, output_gain=1.0)
 
     def _initialise(self, row: int, stream: Generator, *, num_outputs: int, output_gain: float) -> None:
-        first, _, second, _, third, _ = (parameter[row] for parameter in self.parameters)
+        first, _, second, _, third, _ = (parameter[row] for parameter in self.parameters[:6])
         first.copy_(torch.from_numpy(orthogonal(stream, *first.shape) * 2.0**0.5))
         second.copy_(torch.from_numpy(orthogonal(stream, *second.shape) * 2.0**0.5))
         third[:num_outputs].copy_(torch.from_numpy(orthogonal(stream, num_outputs, WIDTH) * output_gain))
 
-    def logits(self, inputs: Tensor) -> Tensor:
-        """Return the policies' logits, ``e b f -> e a b``."""
+    @property
+    def spread(self) -> Tensor:
+        """The logarithms of the policies' deviations, ``e a 1``; without a spread, something that means nothing."""
+        spread: Tensor = self.parameters[-1][: self.num_learners]
+        return spread
+
+    def outputs(self, inputs: Tensor) -> Tensor:
+        """Return the policies' logits or means, ``e b f -> e a b``."""
         return self._forward(inputs, slice(0, self.num_learners))[-1]
 
     def values(self, inputs: Tensor) -> Tensor:
@@ -77,7 +88,7 @@ class Learners:
 
     def _forward(self, inputs: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return both hidden layers, ``r b d``, in buffers that the next call reuses, and the outputs, ``r a b``."""
-        w1, b1, w2, b2, w3, b3 = (parameter[rows] for parameter in self.parameters)
+        w1, b1, w2, b2, w3, b3 = (parameter[rows] for parameter in self.parameters[:6])
         shape = (len(w1), inputs.shape[1], WIDTH)
         first = _tanh_of_affine(b1, inputs, w1, self._buffer("first", shape))
         second = _tanh_of_affine(b2, first, w2, self._buffer("second", shape))
@@ -104,10 +115,12 @@ class Learners:
         first, second, outputs = self._forward(inputs, slice(None))
         slopes = torch.zeros_like(outputs)  # d loss / d outputs, 2e a b
         policies, values = outputs.split(self.num_learners)
-        slopes[: self.num_learners] = policy_slopes(policies, batch, objective)
+        slopes[: self.num_learners], spread = self.head.slopes(policies, self.spread, batch, objective)
+        if self.head.has_spread:
+            self.gradients[6][: self.num_learners] = spread
         slopes[self.num_learners :, 0] = (values[:, 0] - batch.returns) * (2.0 * objective.vf_coef / count)
-        _, _, w2, _, w3, _ = self.parameters
-        g1, gb1, g2, gb2, g3, gb3 = self.gradients
+        _, _, w2, _, w3, _ = self.parameters[:6]
+        g1, gb1, g2, gb2, g3, gb3 = self.gradients[:6]
         torch.bmm(slopes, second, out=g3)
         torch.sum(slopes, 2, keepdim=True, out=gb3)
         inner = self._buffer("inner", (rows, count, WIDTH))  # d loss / d what goes into a tanh
@@ -134,28 +147,6 @@ def _tanh_of_affine(bias: Tensor, inputs: Tensor, weight: Tensor, out: Tensor) -
     """Return tanh(inputs weight + bias), as 2 sigmoid(2 x) - 1: torch's own tanh takes more than twice as long."""
     torch.baddbmm(bias, inputs, weight, beta=2.0, alpha=2.0, out=out)
     return out.sigmoid_().mul_(2.0).sub_(1.0)
-
-
-def policy_slopes(logits: Tensor, batch: Minibatch, objective: Objective) -> Tensor:
-    """Return the gradient of PPO's clipped loss and entropy bonus by the *logits*, ``e a b`` (arXiv 1707.06347)."""
-    count = logits.shape[-1]
-    log_probs = logits.log_softmax(1)
-    probs = log_probs.exp()
-    advantages = batch.advantages
-    if objective.normalize_advantage and count > 1:
-        std, mean = torch.std_mean(advantages, 1, keepdim=True)
-        advantages = (advantages - mean) / (std + 1e-8)
-    chosen = batch.actions[:, None]
-    ratio = (log_probs.gather(1, chosen)[:, 0] - batch.log_probs).exp_()
-    # Where the clipped term is the smaller one, its slope is zero: ratio > 1 + c above, ratio < 1 - c below.
-    is_free = (ratio - 1.0) * advantages.sign() <= objective.clip_range
-    strength = (advantages * ratio * is_free).mul_(1.0 / count)[:, None]  # - d loss / d log prob of the chosen action
-    slopes = probs * strength
-    slopes.scatter_add_(1, chosen, -strength)
-    if objective.ent_coef:
-        entropy = -(probs * log_probs).sum(1, keepdim=True)
-        slopes += (objective.ent_coef / count) * probs * (log_probs + entropy)
-    return slopes
 
 
 def orthogonal(stream: Generator, num_rows: int, num_columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

@@ -1,31 +1,39 @@
-"""Histories without any learning: the optimal policy, its noise decaying over each life (arXiv 2312.12275)."""
+"""Histories without any learning: a good policy, its noise decaying over each life (arXiv 2312.12275)."""
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from attrs import field, frozen, validators
 
-from cccad_data import chance, spaces
+from cccad_data import spaces
 from cccad_data.errors import SourceError
-from cccad_data.history import TaskHistories
-from cccad_data.recorder import Recorder
-
-Progress = Callable[[int], None]
+from cccad_data.history import Array, TaskHistories
+from cccad_data.sources.sb3 import stable_baselines
+from cccad_data.sources.unit import LifeSpec, Progress, Unit, uniform_actions
 
 
 @frozen(kw_only=True)
-class NoisyOracleSpec:
-    """Act at random with probability eps, else optimally; eps falls linearly from 1 to 0 within each life."""
+class NoisyOracleSpec(LifeSpec):
+    """Act at random with probability eps, else by a good policy; eps falls linearly from 1 to 0 within each life."""
 
-    num_envs: int = field(default=20, validator=validators.ge(1))
-    "Histories per task, each with its own noise."
-    env_steps: int = field(default=1000, validator=validators.ge(1))
-    "Length of each history."
-    noise_end_frac: float = field(default=1.0, validator=[validators.gt(0.0), validators.le(1.0)])
-    "Fraction of the life after which no noise is left."
-    tasks_per_unit: int = field(default=64, validator=validators.ge(1))
-    "Tasks collected, and written, together."
+    noise_end_frac: float = field(
+        default=1.0,
+        validator=[validators.gt(0.0), validators.le(1.0)],
+        metadata={"help": "fraction of the life after which no noise is left"},
+    )
+    policy: str = field(
+        default="",
+        metadata={
+            "help": "a zip file that a stable-baselines3 algorithm saved, one to trust; {task_id} in it stands for "
+            "the task's id with '-' for '/'. Empty: the family's own optimal policy"
+        },
+    )
+    algorithm: str = field(default="PPO", metadata={"help": "the class that saved the policy"})
+    store_optimal_actions: bool = field(
+        default=True, metadata={"help": "keep the actions of the family's own optimal policy, too"}
+    )
 
     def build(self) -> "NoisyOracle":
         """Return the source."""
@@ -45,29 +53,29 @@ class NoisyOracle:
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 
-        Raises SourceError when the action space is not discrete.
+        Raises SourceError when the family has no optimum and no policy is given, or the policy does not fit.
         """
-        if family.spaces["action"]["kind"] != "discrete":
-            raise SourceError(f"the noisy oracle needs discrete actions; family {family.name!r} has others")
-        spec = self.spec
-        (num_actions,) = spaces.sizes(family.spaces["action"])
-        recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
-        streams = [chance.generator(seed, self.name, task.task_id) for task in tasks]
-        env = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
-        observations, _ = env.reset(seed=chance.seed_of(seed, self.name, tasks[0].task_id))
-        for now in range(spec.env_steps):
-            noise = max(0.0, 1.0 - now / (spec.env_steps * spec.noise_end_frac))
-            # One uniform number decides both whether to stray (u < noise) and, if so, where to: u / noise is uniform.
-            uniform = np.concatenate([stream.random(spec.num_envs) for stream in streams])
-            optimal = env.optimal_actions()
-            if noise > 0.0:
-                stray = np.minimum(uniform * (num_actions / noise), num_actions - 1).astype(np.int64)
-                actions = np.where(uniform < noise, stray, optimal)
-            else:
-                actions = optimal
-            outcome = env.step(actions)
-            recorder.add(observations, actions, outcome, optimal)
-            observations = outcome[0]
-            if progress is not None:
-                progress((now + 1) * len(uniform))
-        return recorder.histories()
+        unit, space = Unit(self, family, tasks, seed, progress), family.spaces["action"]
+        if not self.spec.policy and not hasattr(unit.worlds, "optimal_actions"):
+            raise SourceError(f"noisy-oracle needs a 'policy' file: family {family.name!r} knows no optimal actions")
+        act = self._saved(family, tasks) if self.spec.policy else lambda _: unit.optimal_actions()
+        lifetime = self.spec.env_steps * self.spec.noise_end_frac
+        while not unit.is_over:
+            uniform = unit.uniform(1 + spaces.num_features(space))
+            strays = uniform[:, 0] < 1.0 - unit.now / lifetime
+            actions = np.array(act(unit.observations))
+            actions[strays] = uniform_actions(space, uniform[strays, 1:]).reshape(-1, *actions.shape[1:])
+            unit.step(actions)
+        return unit.histories()
+
+    def _saved(self, family: Any, tasks: Sequence[Any]) -> Callable[[Array], Array]:
+        """Return what maps observations, ``r o``, to the actions of the saved policies, task by task."""
+        load_policy = stable_baselines().load_policy
+        paths = [Path(self.spec.policy.replace("{task_id}", task.task_id.replace("/", "-"))) for task in tasks]
+        loaded = {path: load_policy(path, self.spec.algorithm, family) for path in dict.fromkeys(paths)}
+
+        def act(observations: Array) -> Array:
+            parts = zip(paths, np.split(observations, len(paths)), strict=True)
+            return np.concatenate([loaded[path](part) for path, part in parts])
+
+        return act

@@ -3,8 +3,7 @@
 Losses and networks are Stable-Baselines3's; each of the ``num_envs`` environments of a learner is one history.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,27 +11,26 @@ import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
-from cccad_data import chance, spaces
+from cccad_data import spaces
 from cccad_data.errors import SourceError
 from cccad_data.history import Array, TaskHistories
-from cccad_data.recorder import Recorder
+from cccad_data.sources.unit import LifeSpec, Progress, Unit, one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-
-Progress = Callable[[int], None]
 _FRACTION = [validators.ge(0.0), validators.le(1.0)]
 
 
 @frozen(kw_only=True)
-class PPOSpec:
-    """The settings of every learner."""
+class PPOSpec(LifeSpec):
+    """Batched PPO, for discrete actions and boxes: one learner per task, all trained at once."""
 
-    num_envs: int = field(default=20, validator=validators.ge(1))
-    "Environments of a learner, and so histories per task."
-    env_steps: int = field(default=1000, validator=validators.ge(1))
-    "Length of each history: env steps in each environment."
+    num_envs: int = field(
+        default=20,
+        validator=validators.ge(1),
+        metadata={"help": "environments of a learner, and so histories per task"},
+    )
     n_steps: int = field(default=80, validator=validators.ge(1))
     "Env steps in each environment between two rounds of learning."
     batch_size: int = field(default=40, validator=validators.ge(2))
@@ -46,8 +44,9 @@ class PPOSpec:
     ent_coef: float = field(default=0.0, validator=validators.ge(0.0))
     vf_coef: float = field(default=0.5, validator=validators.ge(0.0))
     max_grad_norm: float = field(default=0.5, validator=validators.gt(0.0))
-    tasks_per_unit: int = field(default=37, validator=validators.ge(1))
-    "Tasks that learn, and are written, together."
+    tasks_per_unit: int = field(
+        default=37, validator=validators.ge(1), metadata={"help": "tasks that learn, and are written, together"}
+    )
 
     def build(self) -> "PPO":
         """Return the source."""
@@ -67,77 +66,62 @@ class PPO:
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 
-        Uses one thread: units in several processes use more cores better, and give the same arrays.
-        Raises SourceError when torch is missing or the action space is not discrete.
+        Uses one thread. Raises SourceError when torch is missing.
         """
-        if family.spaces["action"]["kind"] != "discrete":
-            raise SourceError(
-                f"ppo needs discrete actions; family {family.name!r} has {family.spaces['action']['kind']}"
-            )
         try:
             import torch
         except ImportError as error:
             raise SourceError("the ppo source needs torch; install cccad-data[rl]") from error
-        with _one_thread(), torch.no_grad():
-            return _Run(self.spec, family, tasks, seed).play(progress or _silent)
+        with one_thread(), torch.no_grad():
+            return _Run(self, family, tasks, seed).play(progress or _silent)
 
 
 class _Run:
     """The learners of one unit, their environments, and what they have seen since they last learned."""
 
-    def __init__(self, spec: PPOSpec, family: Any, tasks: Sequence[Any], seed: int) -> None:
+    def __init__(self, source: PPO, family: Any, tasks: Sequence[Any], seed: int) -> None:
+        from cccad_data.sources.heads import head_of
         from cccad_data.sources.learners import Learners
 
-        self.spec, self.num_tasks = spec, len(tasks)
-        self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
-        self.streams = [chance.generator(seed, PPO.name, task.task_id) for task in tasks]
-        self.encode = Encoder(family.spaces["observation"])
-        (num_actions,) = spaces.sizes(family.spaces["action"])
-        self.learners = Learners(self.encode.num_features, num_actions, self.streams, spec.learning_rate)
-        self.env = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
-        self.observations, _ = self.env.reset(seed=chance.seed_of(seed, PPO.name, tasks[0].task_id))
+        self.spec, self.unit = source.spec, Unit(source, family, tasks, seed)
+        self.encode, self.head = Encoder(family.spaces["observation"]), head_of(family.spaces["action"])
+        streams, rate = self.unit.streams, self.spec.learning_rate
+        self.learners = Learners(self.encode.num_features, self.head, streams, rate)
 
     def play(self, progress: Progress) -> list[TaskHistories]:
         """Act and learn in turns until every history is long enough; the last turn only acts."""
-        per_env_step = self.num_tasks * self.spec.num_envs
-        while self.recorder.length < self.spec.env_steps:
-            done = self.recorder.length
-            rollout = self._act(min(self.spec.n_steps, self.spec.env_steps - done))
-            gained = self.recorder.length - done
-            if self.recorder.length < self.spec.env_steps:
-                for epoch in range(self.spec.n_epochs):
+        unit, spec = self.unit, self.spec
+        while not unit.is_over:
+            done = unit.now
+            rollout = self._act(min(spec.n_steps, spec.env_steps - done))
+            gained = unit.now - done
+            if not unit.is_over:
+                for epoch in range(spec.n_epochs):
                     self._learn(rollout)
-                    progress(int((done + gained * (epoch + 1) / self.spec.n_epochs) * per_env_step))
-        progress(self.recorder.length * per_env_step)
-        return self.recorder.histories()
+                    progress(int((done + gained * (epoch + 1) / spec.n_epochs) * unit.num_rows))
+        progress(unit.now * unit.num_rows)
+        return unit.histories()
 
     def _act(self, length: int) -> dict[str, "Tensor"]:
         """Play *length* env steps and return what to learn from, ``e b ...`` with b = length * num_envs."""
         import torch
 
-        shape = (length, self.num_tasks, self.spec.num_envs)
-        actions, log_probs = np.empty(shape, np.int64), np.empty(shape, np.float32)
-        uniform = np.stack([stream.random(shape[::2], np.float32) for stream in self.streams], axis=1)
-        seen, final, rewards, terminations, truncations = [], [], [], [], []
+        unit, head = self.unit, self.head
+        noise = np.stack([head.noise(stream, length, unit.num_envs) for stream in unit.streams], axis=1)  # t e b ...
+        seen, final, acted, outcomes = [], [], [], []
         for now in range(length):
-            seen.append(np.array(self.observations))
-            log_policy = self.learners.logits(self.encode(self._grouped(seen[-1]))).log_softmax(1).mT.numpy()  # e b a
-            actions[now] = choose(np.exp(log_policy), uniform[now])
-            log_probs[now] = np.take_along_axis(log_policy, actions[now][:, :, None], 2)[:, :, 0]
-            outcome = self.env.step(actions[now].reshape(-1))
-            self.recorder.add(seen[-1], actions[now].reshape(-1), outcome)
-            self.observations = outcome[0]
-            rewards.append(outcome[1])
-            terminations.append(outcome[2])
-            truncations.append(outcome[3])
+            seen.append(unit.observations)
+            outputs = self.learners.outputs(self.encode(self._grouped(seen[-1])))
+            acted.append(head.act(outputs, self.learners.spread, noise[now]))
+            outcome = unit.step(head.played(acted[-1][0]).reshape(unit.num_rows, -1))
+            outcomes.append(outcome[1:4])
             final.append(np.array(outcome[4]["final_obs"]) if outcome[3].any() else None)
-        returns, advantages = self._targets(
-            seen, final, np.stack(rewards), np.stack(terminations), np.stack(truncations)
-        )
+        returns, advantages = self._targets(seen, final, *map(np.stack, zip(*outcomes, strict=True)))
+        actions, log_probs = map(np.stack, zip(*acted, strict=True))
 
         def by_task(array: Array) -> "Tensor":  # t e b -> e (t b)
             return torch.from_numpy(
-                np.ascontiguousarray(array.swapaxes(0, 1).reshape(self.num_tasks, -1, *array.shape[3:]))
+                np.ascontiguousarray(array.swapaxes(0, 1).reshape(unit.num_tasks, -1, *array.shape[3:]))
             )
 
         observations = np.stack([self._grouped(observation) for observation in seen])
@@ -153,8 +137,8 @@ class _Run:
         self, seen: list[Array], final: list[Array | None], rewards: Array, terminations: Array, truncations: Array
     ) -> tuple[Array, Array]:
         """Return returns and advantages, ``t e b``; the value of what a truncation cut off is added to its reward."""
-        shape = (len(seen), self.num_tasks, self.spec.num_envs)
-        values = np.stack([self._values(observations) for observations in [*seen, self.observations]])
+        shape = (len(seen), self.unit.num_tasks, self.unit.num_envs)
+        values = np.stack([self._values(observations) for observations in [*seen, self.unit.observations]])
         rewards = rewards.astype(np.float32).reshape(shape)
         truncations, terminations = truncations.reshape(shape), terminations.reshape(shape)
         for now, observations in enumerate(final):
@@ -171,7 +155,7 @@ class _Run:
         return values
 
     def _grouped(self, observations: Array) -> Array:
-        return observations.reshape(self.num_tasks, self.spec.num_envs, -1)
+        return observations.reshape(self.unit.num_tasks, self.unit.num_envs, -1)
 
     def _learn(self, rollout: dict[str, "Tensor"]) -> None:
         """Go once through *rollout* in minibatches, in an order of each learner's own."""
@@ -182,8 +166,8 @@ class _Run:
         spec, size = self.spec, rollout["actions"].shape[1]
         constants = {name: getattr(spec, name) for name in attrs.fields_dict(Objective)}
         objective = Objective(**constants)
-        order = torch.from_numpy(np.stack([stream.permutation(size) for stream in self.streams]))
-        rows = torch.arange(self.num_tasks)[:, None]
+        order = torch.from_numpy(np.stack([stream.permutation(size) for stream in self.unit.streams]))
+        rows = torch.arange(self.unit.num_tasks)[:, None]
         shuffled = {name: tensor[rows, order] for name, tensor in rollout.items()}
         for first in range(0, size, spec.batch_size):
             part = slice(first, first + spec.batch_size)
@@ -222,25 +206,6 @@ def gae(rewards: Array, values: Array, ends: Array, *, gamma: float, gae_lambda:
         surprise = rewards[now] + gamma * values[now + 1] * goes_on - values[now]
         advantages[now] = surprise + gamma * gae_lambda * goes_on * advantages[now + 1]
     return advantages[:-1].astype(np.float32)
-
-
-def choose(probs: Array, uniform: Array) -> NDArray[np.int64]:
-    """Return one action per row of *probs* ``... a``, by its cumulative distribution at *uniform* ``...`` in [0, 1)."""
-    cumulative = probs.cumsum(-1)
-    chosen: NDArray[np.int64] = (cumulative[..., :-1] <= uniform[..., None] * cumulative[..., -1:]).sum(-1)
-    return chosen
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _silent(done_env_steps: int) -> None:

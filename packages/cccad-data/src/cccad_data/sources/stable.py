@@ -1,0 +1,150 @@
+"""Stable-Baselines3 from the inside: its algorithms by name, the worlds of a unit as its VecEnv, its saved policies."""
+
+import copy
+import inspect
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.vec_env import VecEnv
+
+from cccad_data import spaces
+from cccad_data.errors import SourceError, hint
+from cccad_data.history import Array
+from cccad_data.sources.unit import Unit, one_thread
+
+_OURS = {"self", "policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+
+
+def algorithm_of(name: str) -> Any:
+    """Return the algorithm of that name in stable-baselines3 or sb3-contrib; raises SourceError when there is none."""
+    known: dict[str, Any] = {}
+    for module in ("sb3_contrib", "stable_baselines3"):
+        try:
+            offers = vars(import_module(module))
+        except ImportError:
+            continue
+        known |= {
+            key: value for key, value in offers.items() if inspect.isclass(value) and issubclass(value, BaseAlgorithm)
+        }
+    if name not in known:
+        raise SourceError(f"there is no algorithm {name!r} in stable-baselines3; {hint(name, known)}")
+    return known[name]
+
+
+def check_hyperparameters(algorithm: Any, given: Mapping[str, Any]) -> None:
+    """Raise SourceError when *algorithm* takes no argument of one of these names."""
+    known = set(inspect.signature(algorithm.__init__).parameters) - _OURS
+    for name in given:
+        if name not in known:
+            raise SourceError(f"{algorithm.__name__} has no hyperparameter {name!r}; {hint(name, known)}")
+
+
+def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
+    """Let one learner live in the worlds of *unit* until its histories have their length.
+
+    Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter.
+    """
+    worlds = Worlds(unit)
+    mine = copy.deepcopy(spec.hyperparameters)  # algorithms add to the tables that they are given
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in mine.items()}
+    with one_thread(), _own_randomness():
+        noise = given.get("action_noise")
+        if isinstance(noise, int | float) and unit.action_space["kind"] == "box":
+            mean = np.zeros(unit.action_space["shape"])
+            given["action_noise"] = NormalActionNoise(mean, mean + noise)
+        try:
+            model = algorithm(policy=spec.policy, env=worlds, seed=seed, device="cpu", **given)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise SourceError(f"{algorithm.__name__} cannot be made for these worlds and settings: {error}") from error
+        model.learn(spec.env_steps * unit.num_rows, callback=lambda *_: not unit.is_over, log_interval=None)
+
+
+def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Array]:
+    """Return what maps observations, ``r o``, to the actions of the policy saved in the zip file *path*.
+
+    Raises SourceError when there is no such file, it holds no such policy, or the policy is one for other spaces.
+    """
+    if not path.is_file():
+        raise SourceError(f"there is no policy file {str(path)!r}")
+    try:
+        model = algorithm_of(algorithm).load(path, device="cpu")
+    except SourceError:
+        raise
+    except Exception as error:
+        raise SourceError(f"{str(path)!r} holds no policy that {algorithm} saved: {error}") from error
+    for side, space in (("observation", model.observation_space), ("action", model.action_space)):
+        wanted = family.spaces[side]
+        if wanted["kind"] == "box":
+            fits = tuple(getattr(space, "shape", ())) == tuple(wanted["shape"]) and hasattr(space, "low")
+        else:
+            fits = tuple(np.ravel(getattr(space, "nvec", getattr(space, "n", ())))) == spaces.sizes(wanted)
+        if not fits:
+            raise SourceError(
+                f"the policy in {str(path)!r} is for {side}s {space}; family {family.name!r} has {wanted}"
+            )
+
+    def act(observations: Array) -> Array:
+        with one_thread():
+            return np.asarray(model.predict(observations, deterministic=True)[0])
+
+    return act
+
+
+class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
+    """A unit of one task behind the interface of many single environments; what happens is written down on the way."""
+
+    def __init__(self, unit: Unit) -> None:
+        world = unit.worlds
+        if not hasattr(world, "single_action_space"):
+            raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
+        self.unit, self.actions = unit, np.empty(0)
+        super().__init__(unit.num_rows, world.single_observation_space, world.single_action_space)
+
+    def reset(self) -> Array:
+        return self.unit.observations
+
+    def step_async(self, actions: Array) -> None:
+        self.actions = actions
+
+    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+        _, rewards, terminations, truncations, infos = self.unit.step(self.actions)
+        notes: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        for row in np.flatnonzero(terminations | truncations):
+            notes[row]["terminal_observation"] = infos["final_obs"][row]
+            notes[row]["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
+        return self.unit.observations, np.array(rewards, np.float32), terminations | truncations, notes
+
+    def close(self) -> None:
+        """Leave the worlds to the unit."""
+
+    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+        return [getattr(self.unit.worlds, attr_name, None)] * self.num_envs
+
+    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+        raise AttributeError(f"{attr_name!r} of a recorded world cannot be set")
+
+    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+        raise AttributeError(f"a recorded world has no method {method_name!r}")
+
+    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+        return [False] * self.num_envs
+
+
+@contextmanager
+def _own_randomness() -> Iterator[None]:
+    """Give the generators that Stable-Baselines3 seeds for the whole process back as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # it is the one that is seeded
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)  # noqa: NPY002  # the same

@@ -1,0 +1,133 @@
+"""One unit of collection: the worlds of some tasks, all stepped together, and each task's own random stream.
+
+Legend: ``r`` rows, task by task and ``num_envs`` of each; ``o`` observation features, ``a`` actions or their features.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import field, frozen, validators
+
+from cccad_data import chance, spaces
+from cccad_data.errors import SourceError
+from cccad_data.history import Array, TaskHistories
+from cccad_data.recorder import Recorder
+
+if TYPE_CHECKING:
+    from cccad_data.collection import Source
+
+Progress = Callable[[int], None]
+_ABOVE_ROWS = 2**40  # keeps a task's seed less its first row positive
+
+
+@frozen(kw_only=True)
+class LifeSpec:
+    """How many histories a source makes and how long they are: the fields that every source has."""
+
+    num_envs: int = field(default=20, validator=validators.ge(1), metadata={"help": "histories per task"})
+    env_steps: int = field(default=1000, validator=validators.ge(1), metadata={"help": "length of each history"})
+    tasks_per_unit: int = field(
+        default=64, validator=validators.ge(1), metadata={"help": "tasks that are collected, and written, together"}
+    )
+    store_optimal_actions: bool = field(
+        default=False, metadata={"help": "keep what an optimal agent who knows the task would have done, too"}
+    )
+
+
+class Unit:
+    """The worlds of *tasks* under *source*, played until every history has its length, and written down.
+
+    A task's arrays depend on the seed and its id alone. For that, row i of a vector env that draws random numbers must
+    draw as if it were alone and had been reset with seed + i, and ``options["reset_mask"]`` must reset some rows only.
+    """
+
+    def __init__(
+        self, source: "Source", family: Any, tasks: Sequence[Any], seed: int, progress: Progress | None = None
+    ) -> None:
+        spec = source.spec
+        self.num_tasks, self.num_envs, self.num_rows = len(tasks), spec.num_envs, len(tasks) * spec.num_envs
+        self.action_space = family.spaces["action"]
+        self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
+        self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
+        self.worlds = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
+        if spec.store_optimal_actions and not hasattr(self.worlds, "optimal_actions"):
+            raise SourceError(
+                f"'store_optimal_actions' needs them, and family {family.name!r} knows none; set it false"
+            )
+        self.observations = np.array(self.worlds.reset(seed=0)[0])
+        for index, task in enumerate(tasks):
+            rows = np.arange(self.num_rows) // spec.num_envs == index
+            number = chance.seed_of(seed, source.name, task.task_id, "worlds") + _ABOVE_ROWS - index * spec.num_envs
+            self.observations[rows] = self.worlds.reset(seed=number, options={"reset_mask": rows})[0][rows]
+        self._spec, self._progress = spec, progress
+
+    @property
+    def now(self) -> int:
+        """Env steps that every row has taken."""
+        return self.recorder.length
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the histories have their length."""
+        return self.now >= int(self._spec.env_steps)
+
+    def uniform(self, *shape: int, dtype: Any = np.float64) -> Array:
+        """Return numbers in [0, 1), ``r *shape``, of each task's own stream."""
+        return np.concatenate([stream.random((self.num_envs, *shape), dtype) for stream in self.streams])
+
+    def optimal_actions(self) -> Array:
+        """Return what is best to do now, ``r`` or ``r a``."""
+        return np.asarray(self.worlds.optimal_actions())
+
+    def step(self, actions: Array) -> tuple[Any, ...]:
+        """Take one env step in every row, write it down and return what the vector env returned."""
+        optimal = self.optimal_actions() if self._spec.store_optimal_actions else None
+        shape = self.action_space["shape"] if self.action_space["kind"] == "box" else ()
+        actions = actions.reshape(self.num_rows, *shape)
+        outcome: tuple[Any, ...] = self.worlds.step(actions)
+        self.recorder.add(self.observations, actions, outcome, optimal)
+        self.observations = np.array(outcome[0])
+        if self._progress is not None:
+            self._progress(self.now * self.num_rows)
+        return outcome
+
+    def histories(self) -> list[TaskHistories]:
+        """Return what was written down, one `TaskHistories` per task."""
+        return self.recorder.histories()
+
+
+def uniform_actions(space: spaces.Space, uniform: Array) -> Array:
+    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, ``... a``.
+
+    Raises SourceError when a box has no finite bounds.
+    """
+    if space["kind"] == "box":
+        low, high = spaces.bounds(space)
+        if not np.isfinite([low, high]).all():
+            raise SourceError("uniform actions need a box with finite bounds")
+        return np.asarray(low + uniform * (high - low), np.float32)
+    (num_actions,) = spaces.sizes(space)
+    return np.asarray(np.minimum(uniform * num_actions, num_actions - 1), np.int64)
+
+
+def num_discrete(source: "Source", family: Any, side: str = "action") -> tuple[int, ...]:
+    """Return the sizes of the family's action or observation space; raises SourceError when it is not discrete."""
+    kind = family.spaces[side]["kind"]
+    if kind == "box":
+        raise SourceError(f"{source.name} needs discrete {side}s; family {family.name!r} has {kind}")
+    return spaces.sizes(family.spaces[side])
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch use one thread inside: units in several processes use more cores better, and give the same arrays."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,164 @@
+import random
+
+import numpy as np
+import pytest
+
+pytest.importorskip("stable_baselines3", reason="the sb3 source needs stable-baselines3 (extra 'rl')")
+torch = pytest.importorskip("torch")
+
+from cccad_data import InlineSpec, NoisyOracleSpec, RandomSpec, SB3Spec, SourceError, collect, learning_curve, verify  # noqa: E402
+from cccad_data.testing import CorridorSpec, CorridorVec, TrackSpec, TrackVec  # noqa: E402
+from gymnasium.spaces import Box, Discrete, MultiDiscrete  # noqa: E402
+
+# Settings with which a life of a few hundred env steps is enough.
+SMALL = {"policy_kwargs": {"net_arch": [32, 32]}, "learning_rate": 5e-3}
+OFF_POLICY = {"learning_starts": 40, "batch_size": 64, "gamma": 0.7, "gradient_steps": 2, **SMALL}
+QUICK = {
+    "PPO": (8, 320, {"n_steps": 16, "batch_size": 32, "n_epochs": 6, **SMALL}),
+    "A2C": (8, 480, SMALL),
+    "DQN": (8, 240, {**OFF_POLICY, "train_freq": 2, "target_update_interval": 50, "exploration_fraction": 0.5}),
+    "SAC": (4, 80, {**OFF_POLICY, "ent_coef": 0.02}),
+    "TD3": (4, 80, {**OFF_POLICY, "action_noise": 0.3}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _spaces(monkeypatch):
+    """The spaces that a gymnasium vector env has, and that the worlds for tests do without."""
+    box = Box(-1.0, 1.0, (1,))
+    for world, spaces in ((CorridorVec, (MultiDiscrete([7]), Discrete(3))), (TrackVec, (box, Box(-1.0, 1.0, (1,))))):
+        for side, space in zip(("observation", "action"), spaces, strict=True):
+            monkeypatch.setattr(world, f"single_{side}_space", space, raising=False)
+
+
+def quick(name, env_steps=None, **fields):
+    num_envs, length, hyperparameters = QUICK[name]
+    return SB3Spec(
+        algorithm=name, num_envs=num_envs, env_steps=env_steps or length, hyperparameters=hyperparameters, **fields
+    ).build()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_algorithms_learn_by_their_names(name):
+    family = (TrackSpec() if name in {"SAC", "TD3"} else CorridorSpec(horizon=10)).build()
+    task = family.tasks[0]
+    (curve,) = learning_curve(quick(name).collect(family, [task], seed=0)).values()
+    optimal, first, last = family.optimal_return(task), curve[:2].mean(), curve[-4:].mean()
+    assert first < 0.5 * optimal
+    assert last > 0.8 * optimal, curve
+
+
+def test_what_is_recorded_is_what_the_worlds_give_true_last_observations_too(tmp_path):
+    family = CorridorSpec(ends_on_goal=True).build()
+    out = collect(
+        family, quick("A2C", env_steps=60), InlineSpec().build(), out=tmp_path / "set", split={"seed": 0}, seed=0,
+        max_tasks=2,
+    )  # fmt: skip
+    assert [fault for fault in verify(out, family) if "improve" not in str(fault)] == []
+
+
+def test_the_same_seed_gives_the_same_histories_and_leaves_the_random_numbers_of_others_alone():
+    family, source = CorridorSpec().build(), quick("DQN", env_steps=40)
+    states = [random.getstate()[1][:3], np.random.get_state()[1][:3].tolist(), torch.get_rng_state().tolist()]  # noqa: NPY002
+    together = source.collect(family, family.tasks[1:3], seed=0)
+    assert states == [
+        random.getstate()[1][:3], np.random.get_state()[1][:3].tolist(), torch.get_rng_state().tolist()  # noqa: NPY002
+    ]  # fmt: skip
+    (alone,) = source.collect(family, family.tasks[2:3], seed=0)
+    (other,) = source.collect(family, family.tasks[2:3], seed=1)
+    assert together[1].actions.tobytes() == alone.actions.tobytes()
+    assert other.actions.tobytes() != alone.actions.tobytes()
+
+
+def test_progress_counts_the_env_steps_of_all_tasks():
+    seen = []
+    family = CorridorSpec().build()
+    quick("A2C", env_steps=20).collect(family, family.tasks[:2], seed=0, progress=seen.append)
+    assert seen == [8 * (i + 1) for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"algorithm": "ppo"}, "there is no algorithm 'ppo' in stable-baselines3; did you mean 'PPO'?"),
+        ({"algorithm": "REINFORCE"}, "there is no algorithm 'REINFORCE' in stable-baselines3; known: A2C, "),
+        ({"hyperparameters": {"learning_rat": 1.0}}, "PPO has no hyperparameter 'learning_rat'; did you mean 'learn"),
+        ({"algorithm": "DQN", "hyperparameters": {"clip_range": 1}}, "DQN has no hyperparameter 'clip_range'; known: "),
+        ({"hyperparameters": {"seed": 1}}, "PPO has no hyperparameter 'seed'"),
+    ],
+)
+def test_unknown_names_are_refused_before_anything_is_collected(fields, sentence):
+    with pytest.raises(SourceError) as caught:
+        SB3Spec(**fields).build()
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_the_algorithm_refuses_is_told_in_its_words():
+    family = TrackSpec().build()
+    with pytest.raises(SourceError, match=r"DQN cannot be made for these worlds and settings: .*Discrete"):
+        SB3Spec(algorithm="DQN", env_steps=20).build().collect(family, family.tasks, seed=0)
+    with pytest.raises(SourceError, match=r"PPO cannot be made for these worlds .*n_steps"):
+        SB3Spec(env_steps=20, hyperparameters={"n_steps": 0}).build().collect(family, family.tasks, seed=0)
+
+
+def test_worlds_without_spaces_are_refused(monkeypatch):
+    monkeypatch.delattr(TrackVec, "single_action_space")
+    family = TrackSpec().build()
+    with pytest.raises(SourceError, match="sb3 needs worlds that are gymnasium vector environments"):
+        SB3Spec(env_steps=20).build().collect(family, family.tasks, seed=0)
+
+
+def saved(folder, family, name, algorithm="PPO"):
+    """A policy that has learnt nothing, in a file, and itself."""
+    from cccad_data.sources import stable
+
+    unit = stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0)
+    model = stable.algorithm_of(algorithm)("MlpPolicy", stable.Worlds(unit), seed=len(name))
+    model.save(folder / name)
+    return model
+
+
+@pytest.mark.parametrize("world", [CorridorSpec, TrackSpec])
+def test_the_noise_of_a_saved_policy_fades_like_that_of_the_optimal_one(tmp_path, world):
+    family = world().build()
+    model = saved(tmp_path, family, "one.zip")
+    spec = NoisyOracleSpec(
+        policy=str(tmp_path / "one.zip"), num_envs=200, env_steps=40, noise_end_frac=0.5, store_optimal_actions=False
+    )
+    task = spec.build().collect(family, family.tasks, seed=0)[1]
+    wanted = model.predict(task.observations, deterministic=True)[0]
+    strayed = np.abs(task.actions - wanted).reshape(200, 40, -1).max(2).round(4) > 0
+    chances = strayed.mean(0)
+    assert not chances[20:].any()
+    by_chance = 2 / 3 if world is CorridorSpec else 1.0  # a random action is seldom the very number of the policy
+    assert np.abs(chances[:20] - by_chance * (1 - np.arange(20) / 20)).max() < 0.15
+
+
+def test_a_policy_may_be_given_for_each_task(tmp_path):
+    family = CorridorSpec().build()
+    models = [saved(tmp_path, family, f"{task.task_id.replace('/', '-')}.zip") for task in family.tasks[:3]]
+    source = NoisyOracleSpec(policy=str(tmp_path / "{task_id}.zip"), num_envs=3, env_steps=32, noise_end_frac=0.25)
+    for task, model in zip(source.build().collect(family, family.tasks[:3], seed=0), models, strict=True):
+        assert (task.actions == model.predict(task.observations, deterministic=True)[0]).reshape(3, 32)[:, 8:].all()
+        assert task.optimal_actions is not None
+
+
+def test_a_policy_file_that_does_not_serve_is_named(tmp_path):
+    corridor, track = CorridorSpec().build(), TrackSpec().build()
+    saved(tmp_path, corridor, "corridor.zip")
+    (tmp_path / "text.zip").write_text("nothing")
+
+    def play(family, name, **fields):
+        NoisyOracleSpec(policy=str(tmp_path / name), **fields).build().collect(family, family.tasks, seed=0)
+
+    with pytest.raises(SourceError, match=r"there is no policy file '.*none.zip'"):
+        play(corridor, "none.zip")
+    with pytest.raises(SourceError, match=r"text.zip' holds no policy that PPO saved"):
+        play(corridor, "text.zip")
+    with pytest.raises(SourceError, match=r"corridor.zip' holds no policy that SAC saved"):
+        play(corridor, "corridor.zip", algorithm="SAC")
+    with pytest.raises(SourceError, match=r"corridor.zip' is for observations MultiDiscrete.*family 'track' has"):
+        play(track, "corridor.zip", store_optimal_actions=False)
+    with pytest.raises(SourceError, match="there is no algorithm 'PO' in stable-baselines3; did you mean 'PPO'"):
+        play(corridor, "corridor.zip", algorithm="PO")

@@ -1,0 +1,113 @@
+from importlib.metadata import entry_points
+
+import numpy as np
+import pytest
+from cccad_data import (
+    InlineSpec,
+    NoisyOracleSpec,
+    PPOSpec,
+    ProcessesSpec,
+    QLearningSpec,
+    RandomSpec,
+    SB3Spec,
+    SourceError,
+    ThompsonSpec,
+    UCBSpec,
+    collect,
+    store,
+)
+from cccad_data.testing import CorridorSpec, LeversSpec, TrackSpec
+
+LIFE = {"num_envs": 3, "env_steps": 48}
+LEVERS, CORRIDOR, TRACK = LeversSpec(horizon=16), CorridorSpec(ends_on_goal=True), TrackSpec()
+PAIRS = {
+    "ucb": (UCBSpec(**LIFE), LEVERS),
+    "thompson": (ThompsonSpec(**LIFE), LEVERS),
+    "random": (RandomSpec(**LIFE), CORRIDOR),
+    "random in a box": (RandomSpec(**LIFE), TRACK),
+    "random by chance": (RandomSpec(**LIFE), LEVERS),
+    "q-learning by ucb": (QLearningSpec(**LIFE), CORRIDOR),
+    "q-learning by epsilon": (QLearningSpec(exploration="epsilon", **LIFE), LEVERS),
+    "noisy-oracle": (NoisyOracleSpec(**LIFE), LEVERS),
+    "ppo": (PPOSpec(n_steps=16, batch_size=16, n_epochs=2, **LIFE), LEVERS),
+    "ppo in a box": (PPOSpec(n_steps=16, batch_size=16, n_epochs=2, **LIFE), TRACK),
+}
+NUMPY = [name for name in PAIRS if not name.startswith("ppo")]
+
+
+def same(one, other, atol=0.0):
+    return all(
+        array.dtype == found.dtype and array.shape == found.shape and np.allclose(array, found, rtol=0.0, atol=atol)
+        for array, found in zip(one.arrays().values(), other.arrays().values(), strict=True)
+    )
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_task_has_the_same_arrays_alone_and_among_others(name):
+    spec, family = PAIRS[name][0], PAIRS[name][1].build()
+    together = spec.build().collect(family, family.tasks, seed=3)
+    backwards = spec.build().collect(family, family.tasks[::-1], seed=3)[::-1]
+    (alone,) = spec.build().collect(family, family.tasks[2:3], seed=3)
+    (other,) = spec.build().collect(family, family.tasks[2:3], seed=4)
+    atol = 1e-4 if name == "ppo in a box" else 0.0  # batched products of another size round differently
+    assert same(together[2], alone, atol)
+    assert all(same(*pair, atol) for pair in zip(together, backwards, strict=True))
+    assert not same(other, alone)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_histories_of_a_task_differ_from_one_another(name):
+    spec, family = PAIRS[name][0], PAIRS[name][1].build()
+    for task in spec.build().collect(family, family.tasks, seed=0):
+        assert len({life.actions.tobytes() for life in task}) == spec.num_envs
+
+
+def test_executors_give_the_same_arrays(tmp_path):
+    spec, family = QLearningSpec(tasks_per_unit=2, **LIFE), LEVERS.build()
+    sets = []
+    for name, executor in (("inline", InlineSpec()), ("processes", ProcessesSpec(num_workers=2))):
+        out = collect(family, spec.build(), executor.build(), out=tmp_path / name, split={"seed": 0}, seed=0)
+        sets.append([store.read_header(shard)["tasks"] for shard in sorted(out.glob("shards/*.h5"))])
+        sets[-1] += [shard.read_bytes() for shard in sorted(out.glob("shards/*.h5"))]
+    assert len(sets[0]) == 4
+    assert sets[0] == sets[1]
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if "box" not in name])
+def test_optimal_actions_are_kept_where_they_are_asked_for(name):
+    made, family = type(PAIRS[name][0]), PAIRS[name][1].build()
+    (task,) = made(store_optimal_actions=True, **LIFE).build().collect(family, family.tasks[2:3], seed=0)
+    best = family.make_vec(family.tasks[2:3])
+    for before, action in zip(task.observations[:30], task.optimal_actions[:30], strict=True):
+        best.places[:] = before
+        assert action == best.optimal_actions()[0]
+    (without,) = made(store_optimal_actions=False, **LIFE).build().collect(family, family.tasks[2:3], seed=0)
+    assert without.optimal_actions is None
+    assert without.actions.tobytes() == task.actions.tobytes()
+
+
+def test_optimal_actions_that_nobody_knows_are_refused():
+    family = TRACK.build()
+    with pytest.raises(SourceError, match="'store_optimal_actions' needs them, and family 'track' knows none"):
+        RandomSpec(store_optimal_actions=True, **LIFE).build().collect(family, family.tasks, seed=0)
+    with pytest.raises(SourceError, match="noisy-oracle needs a 'policy' file: family 'track' knows no optimal"):
+        NoisyOracleSpec(store_optimal_actions=False, **LIFE).build().collect(family, family.tasks, seed=0)
+
+
+@pytest.mark.parametrize("name", NUMPY)
+def test_histories_hold_true_last_observations(name):
+    spec, family = PAIRS[name][0], PAIRS[name][1].build()
+    for task in spec.build().collect(family, family.tasks, seed=0):
+        if family.name == "corridor":
+            following = task.next_observations()
+            assert (family.next_observations(task, task.observations, task.actions) == following).all()
+        assert (np.diff(task.episode_ends, prepend=0) <= family.horizon).all()
+
+
+def test_every_source_is_registered_by_its_name():
+    offers = {
+        entry.name: entry.load() for entry in entry_points(group="cccad.source") if entry.dist.name == "cccad-data"
+    }
+    specs = (NoisyOracleSpec, PPOSpec, QLearningSpec, RandomSpec, SB3Spec, ThompsonSpec, UCBSpec)
+    assert set(offers.values()) == set(specs)
+    assert all(spec().build().name == name for name, spec in offers.items())
