@@ -48,9 +48,9 @@ def test_without_a_planted_bug_nothing_is_caught(spec):
 def test_latents_that_see_the_future_are_caught(monkeypatch, spec):
     fold = Together.fold
 
-    def peek(self, policy, tokens, mask, max_gradient_rounds):
+    def peek(self, policy, tokens, mask, max_gradient_rounds, state):
         ahead = [evolve(piece, stop=min(piece.stop + 2, tokens.shape[1])) for piece in self.pieces]
-        return fold(evolve(self, pieces=ahead), policy, tokens, mask, max_gradient_rounds)
+        return fold(evolve(self, pieces=ahead), policy, tokens, mask, max_gradient_rounds, state)
 
     monkeypatch.setattr(Together, "fold", peek)
     with caught("no future"):
@@ -99,7 +99,7 @@ def test_a_compressor_to_which_padding_matters_is_caught(make):
 
 
 def test_reconstruction_of_padding_is_caught(monkeypatch):
-    def everything(rebuilt):
+    def everything(rebuilt, **_):
         return {"reconstruction": torch.stack([r.losses["reward"].mean() for r in rebuilt]).mean()}
 
     monkeypatch.setattr(losses, "rebuilt_losses", everything)
@@ -140,8 +140,8 @@ def test_a_write_that_does_not_learn_is_caught(make, monkeypatch):
 def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
     fold = Together.fold
 
-    def wrong_end(self, policy, tokens, mask, max_gradient_rounds):
-        folded = fold(self, policy, tokens, mask, None)
+    def wrong_end(self, policy, tokens, mask, max_gradient_rounds, state):
+        folded = fold(self, policy, tokens, mask, None, state)
         if max_gradient_rounds is not None:
             folded.prefixes[-1] = folded.prefixes[-1].detach()
         return folded
@@ -247,8 +247,8 @@ def test_writes_that_happen_too_often_are_caught(monkeypatch):
 def test_a_first_window_without_latents_is_caught(monkeypatch):
     fold = Together.fold
 
-    def nothing_at_first(self, policy, tokens, mask, max_gradient_rounds):
-        folded = fold(self, policy, tokens, mask, max_gradient_rounds)
+    def nothing_at_first(self, policy, tokens, mask, max_gradient_rounds, state):
+        folded = fold(self, policy, tokens, mask, max_gradient_rounds, state)
         folded.prefixes[0] = torch.zeros_like(folded.prefixes[0])
         return folded
 

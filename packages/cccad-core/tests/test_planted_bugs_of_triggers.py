@@ -124,9 +124,9 @@ def test_chance_that_goes_on_after_training_is_caught(monkeypatch):
 def test_segments_of_rows_apart_that_see_the_future_are_caught(monkeypatch):
     fold = Apart.fold
 
-    def peek(self, policy, tokens, mask, max_gradient_rounds):
+    def peek(self, policy, tokens, mask, max_gradient_rounds, state):
         ahead = evolve(self, stops=(self.stops + 2).clamp(max=mask.shape[1]))
-        return fold(ahead, policy, tokens, mask, max_gradient_rounds)
+        return fold(ahead, policy, tokens, mask, max_gradient_rounds, state)
 
     monkeypatch.setattr(Apart, "fold", peek)
     with caught("no future"):
@@ -142,10 +142,10 @@ def test_a_short_segment_padded_with_what_follows_it_is_caught(monkeypatch):
 
     fold = Apart.fold
 
-    def unmasked(self, policy, tokens, mask, max_gradient_rounds):
+    def unmasked(self, policy, tokens, mask, max_gradient_rounds, state):
         with monkeypatch.context() as patch:
             patch.setattr(passes, "_span", all_real)
-            return fold(self, policy, tokens, mask, max_gradient_rounds)
+            return fold(self, policy, tokens, mask, max_gradient_rounds, state)
 
     monkeypatch.setattr(Apart, "fold", unmasked)
     with pytest.raises(LawBroken):  # the rows that write alike do not show it; those that write apart do

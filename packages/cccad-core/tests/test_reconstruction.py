@@ -9,7 +9,7 @@ from cccad_core.context import ContextSpec
 from cccad_core.losses import Pretraining, rebuilt_losses
 from cccad_core.policy import PolicySpec
 from cccad_core.reconstruction import Rebuilt, Reconstruction
-from cccad_core.spaces import Box, Discrete, Spaces
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from cccad_core.testing import random_batch
 from cccad_core.tokens import TransitionSpec
 
@@ -87,9 +87,31 @@ def test_folding_asks_after_every_write_for_all_that_it_folded():
 def test_fields_are_averaged_over_real_transitions_by_hand():
     losses, hits = torch.tensor([[1.0, 2.0], [3.0, 100.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     mask = torch.tensor([[True, True], [True, False]])
-    told = rebuilt_losses([Rebuilt(losses={"action": losses}, hits={"action": hits}, mask=mask)])
-    assert float(told["reconstruction_action"]) == 2.0
+    rebuilt = Rebuilt(
+        losses={"action": losses},
+        hits={"action": hits},
+        values={"action": torch.tensor([[7, 4], [4, 7]])},
+        rewarded=torch.tensor([[False, False], [True, True]]),
+        mask=mask,
+    )
+    told = rebuilt_losses([rebuilt])
+    assert float(told["reconstruction_action"]) == pytest.approx(2.0)
     assert float(told["reconstruction_action_accuracy"]) == pytest.approx(2 / 3)
+    assert float(told["reconstruction_action_majority"]) == pytest.approx(2 / 3)  # 4 twice, and the 7 in the padding
+    weighted = rebuilt_losses([rebuilt], reward_weighted=True)
+    assert float(weighted["reconstruction_action"]) == pytest.approx((3.0 + (1.0 + 2.0) / 2) / 2)
+    assert weighted["reconstruction_action_accuracy"] == told["reconstruction_action_accuracy"]
+
+
+def test_the_majority_baseline_is_what_always_telling_the_most_common_value_gives():
+    spaces = Spaces(observation=MultiDiscrete((3, 5)), action=Discrete(3))
+    batch = random_batch(spaces, size=6, length=9, seed=3)
+    losses = losses_of(SPEC.build(spaces, seed=0), batch)
+    folded = batch.at(slice(0, 8))  # two writes of four transitions
+    for name, values in (("action", folded.actions[..., None]), ("next_observation", folded.next_observations)):
+        rows = [tuple(row) for row in values.flatten(0, 1).tolist()]
+        share = max(rows.count(row) for row in rows) / len(rows)
+        assert losses[f"reconstruction_{name}_majority"] == pytest.approx(share, abs=1e-5)
 
 
 def test_a_batch_splits_and_joins_by_rows():

@@ -96,6 +96,15 @@ def test_the_same_seed_plays_the_same_pulls():
     assert (first != other).any()
 
 
+def test_the_family_names_its_strategies_and_makes_them_for_given_rows():
+    rows = FAMILY.make_vec(FAMILY.tasks[:7])
+    rows.reset(seed=0)
+    players = {name: make(rows, 1) for name, make in FAMILY.reference_players.items()}
+    assert list(players) == list(PLAYERS)
+    assert (players["best-arm"].choose() == rows.optimal_actions()).all()
+    assert (players["uniform"].choose() == BanditPlayer("uniform", FAMILY, rows, 1).choose()).all()
+
+
 def test_an_unknown_strategy_or_task_number_is_refused():
     with pytest.raises(
         SettingError, match="a bandit is played by uniform, ucb1, thompson, best-arm; there is no 'exp3'"

@@ -60,7 +60,7 @@ def test_the_random_reference_is_near_its_expectation():
 
 def test_returns_are_counted_episode_by_episode():
     tasks = [FAMILY.task("darkroom-5x5/goal-2-2"), FAMILY.task("darkroom-5x5/goal-2-3")]
-    stay = Reference(lambda size: np.full(size, 4))
+    stay = Reference(lambda: np.full(2, 4))
     played = play(stay, FAMILY.make_vec(tasks), num_episodes=3)
     assert played.returns.tolist() == [[8.0, 8.0, 8.0], [0.0, 0.0, 0.0]]
     assert played.writes == [[], []]

@@ -32,7 +32,7 @@ def test_there_is_a_test_for_every_paper_spec():
     [
         ("ad_darkroom", ["73 training tasks, 8 held-out", 'kind = "window"', "n_steps = 80", "window = 240"]),
         ("ad_key_to_door", ["1,024 training tasks, 64 held-out", "n_steps = 50", "batch_size = 100"]),
-        ("cad_darkroom", ["73 training tasks, 8 held-out", "num_latents = 40", "reconstruction_weight = 0.1"]),
+        ("cad_darkroom", ["73 training tasks, 8 held-out", "num_latents = 40", "[train.reconstruction]\nweight = 0.1"]),
         ("cad_key_to_door", ["1,024 training tasks, 64 held-out", "max_gradient_rounds = 2", 'kind = "transition"']),
     ],
 )

@@ -276,6 +276,42 @@ def test_seeds_of_one_name_are_pooled_and_their_spread_counts(tmp_path):
     assert seeds["cad"] == [0] * NUM_REPLICAS + [1] * NUM_REPLICAS
 
 
+def with_world(run, seed, num_episodes=4):
+    """Add to the results of *run* a world in which lives have *num_episodes*."""
+    path = run / "evaluation" / "results.json"
+    inner = make_results(seed, num_episodes)
+    path.write_text(json.dumps({**make_results(seed), "worlds": {"x3": inner}}))
+    return inner
+
+
+def test_every_world_has_a_table_of_its_own_that_says_how_many_episodes_it_is_of(run_dir):
+    inner = with_world(run_dir, seed=1)
+    page = write_report(run_dir).read_text()
+    assert page.count("<th>agent</th>") == 2
+    assert "In the world x3" in visible(page)
+    assert '<th class="number">last 4 or 10</th>' in page  # the source has 50 episodes
+    del inner["agents"]["source"]
+    first, second = summary_table({**make_results(), "worlds": {"x3": inner}}).split("\n\nin x3:\n")
+    assert first == summary_table(make_results())
+    assert " ".join(second.split()).startswith("last 4 IQM")
+
+
+def test_worlds_are_pooled_over_seeds_and_left_out_where_a_seed_lacks_them(tmp_path):
+    runs = [make_run(tmp_path, f"cad-0a1b2c3d-s{seed}", seed=seed) for seed in range(2)]
+    with_world(runs[0], seed=0)
+    assert "In the world x3" not in write_comparison(runs).read_text()
+    with_world(runs[1], seed=1)
+    words = visible(write_comparison(runs).read_text())
+    assert "cad (2 seeds): CAD, gated-query" in words.split("In the world x3")[1]
+
+
+def test_a_fault_in_a_world_is_named_with_the_world(run_dir):
+    results = {**make_results(), "worlds": {"x3": {**make_results(), "agents": {}}}}
+    (run_dir / "evaluation" / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ReportError, match="world 'x3': the results hold no agents"):
+        write_report(run_dir)
+
+
 def test_specs_of_one_name_that_differ_are_not_pooled(tmp_path):
     runs = [make_run(tmp_path, f"cad-{digest}-s0", num_episodes=30) for digest in ("00000000", "11111111")]
     words = visible(write_comparison(runs).read_text())

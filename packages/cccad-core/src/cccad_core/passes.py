@@ -12,7 +12,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from cccad_core.batch import HistoryBatch
-from cccad_core.compressors.base import Segment, detach, keep_rows, put_rows, take_rows
+from cccad_core.compressors.base import Segment, State, detach, keep_rows, put_rows, take_rows
 from cccad_core.context import Piece, RollingContext
 from cccad_core.reconstruction import Rebuilt
 
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 class Folded:
     """What the writes of a pass leave.
 
-    `prefixes`: of its windows, each `b k d`; `auxiliary`: losses by name, `b`; `writes`: how many were done, `b`.
+    `prefixes`: of its windows, each `b k d`; `state`: the last of every row; `auxiliary`: losses by name, `b`;
+    `writes`: how many were done, `b`.
     """
 
     prefixes: list[Tensor]
+    state: State
     auxiliary: dict[str, Tensor]
     writes: Tensor
 
@@ -43,19 +45,17 @@ class Together:
         """Where the last window begins to decide, `1`: in every row."""
         return torch.tensor([self.pieces[-1].start])
 
-    def fold(self, policy: "Policy", tokens: Tensor, mask: Tensor, max_gradient_rounds: int | None) -> Folded:
-        """Write between each two pieces; return the prefix that every piece sees."""
+    def fold(self, policy: "Policy", tokens: Tensor, mask: Tensor, rounds: int | None, state: State) -> Folded:
+        """Write between each two pieces, from *state* on; return the prefix that every piece sees."""
         compressor, slots = policy.compressor, policy.layout.slots
-        state = compressor.begin(tokens.shape[0])
-        folded = Folded(
-            prefixes=[compressor.read(state)], auxiliary={}, writes=torch.zeros(len(mask), dtype=torch.int64)
-        )
+        writes = torch.zeros(len(mask), dtype=torch.int64)
+        folded = Folded(prefixes=[compressor.read(state)], state=state, auxiliary={}, writes=writes)
         is_padded = not bool(mask.all())
         if is_padded and slots > 1:
             mask = repeat(mask, "b t -> b (t slots)", slots=slots)
         for index, piece in enumerate(self.pieces[:-1]):
             rounds_left = len(self.pieces) - 1 - index
-            if max_gradient_rounds is not None and rounds_left % max_gradient_rounds == 0:
+            if rounds is not None and rounds_left % rounds == 0:
                 state = detach(state)
             part = slice(piece.start * slots, piece.stop * slots)
             real = mask[:, part] if is_padded else None
@@ -65,6 +65,7 @@ class Together:
             folded.writes += 1
             for name, loss in losses.items():
                 folded.auxiliary[name] = folded.auxiliary.get(name, 0.0) + loss
+        folded.state = state
         return folded
 
     def decide(self, policy: "Policy", tokens: Tensor, batch: HistoryBatch, folded: Folded) -> Tensor:
@@ -136,10 +137,10 @@ class Apart:
         """Whether a write comes after each window, `n`."""
         return self.rounds < self.num_writes[self.rows]
 
-    def fold(self, policy: "Policy", tokens: Tensor, mask: Tensor, max_gradient_rounds: int | None) -> Folded:
-        """Write after every window but a row's last; return the prefixes of all windows as one, `n k d`."""
+    def fold(self, policy: "Policy", tokens: Tensor, mask: Tensor, rounds: int | None, state: State) -> Folded:
+        """Write after every window but a row's last, from *state* on; return all windows' prefixes as one, `n k d`."""
         compressor, slots = policy.compressor, policy.layout.slots
-        state, writes = compressor.begin(len(mask)), torch.zeros_like(self.num_writes)
+        writes = torch.zeros_like(self.num_writes)
         auxiliary: dict[str, Tensor] = {}
         seen = [compressor.read(state)]
         by_decision = rearrange(tokens, "b (t slots) d -> b t slots d", slots=slots)
@@ -147,9 +148,9 @@ class Apart:
             which = torch.nonzero(self._is_written & (self.rounds == index))[:, 0]
             rows = self.rows[which]
             mine = take_rows(state, rows)
-            if max_gradient_rounds is not None:
+            if rounds is not None:
                 rounds_left = self.num_writes[rows] - index
-                mine = keep_rows(detach(mine), mine, rounds_left % max_gradient_rounds == 0)
+                mine = keep_rows(detach(mine), mine, rounds_left % rounds == 0)
             at, inside = _span(self.starts[which], self.stops[which], len(mask[0]))
             real = repeat(inside & mask[rows[:, None], at], "b s -> b (s slots)", slots=slots)
             folds = rearrange(by_decision[rows[:, None], at], "b s slots d -> b (s slots) d")
@@ -159,7 +160,7 @@ class Apart:
             for name, loss in losses.items():
                 auxiliary[name] = auxiliary.get(name, loss.new_zeros(len(mask))).index_add(0, rows, loss)
         prefixes = torch.stack(seen)[self.rounds, self.rows]
-        return Folded(prefixes=[prefixes], auxiliary=auxiliary, writes=writes)
+        return Folded(prefixes=[prefixes], state=state, auxiliary=auxiliary, writes=writes)
 
     def decide(self, policy: "Policy", tokens: Tensor, batch: HistoryBatch, folded: Folded) -> Tensor:
         """Return the parameters of all decisions, `b t a`: all windows pass the backbone together, padded."""

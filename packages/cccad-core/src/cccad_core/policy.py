@@ -8,10 +8,12 @@ from torch import Tensor, nn
 
 from cccad_core.backbone import Backbone
 from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.base import keep_rows, take_rows
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.heads import build_head
-from cccad_core.passes import Apart, Together
+from cccad_core.moment import Moment
+from cccad_core.passes import Apart, Folded, Together
 from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Spaces
 from cccad_core.specs import Kind
@@ -85,15 +87,21 @@ class Policy(nn.Module):
             self.register_buffer("num_passes", torch.zeros((), dtype=torch.int64))  # seeds them; saved with the weights
 
     def forward(
-        self, batch: HistoryBatch, *, max_gradient_rounds: int | None = None, reconstruct: bool = False
+        self,
+        batch: HistoryBatch,
+        *,
+        max_gradient_rounds: int | None = None,
+        reconstruct: bool = False,
+        moment: Moment | None = None,
     ) -> Decisions:
         """Make every decision of *batch* in one pass, writing as the rolling context says.
 
         Gradients of the last window's decisions reach its *max_gradient_rounds* newest writes (all when None): the
-        input state of every write that many rounds back is detached, so the newest writes always learn.
+        input state of every write that many rounds back is detached, so the newest writes always learn. *moment*: what
+        chance does to this pass, in training alone. Raises ValueError unless max_gradient_rounds >= 1.
         """
         plan, tokens = self.plan(batch), self.layout.sequence(batch)
-        folded = plan.fold(self, tokens, batch.mask, max_gradient_rounds)
+        folded = self._fold(plan, tokens, batch, max_gradient_rounds, moment)
         return Decisions(
             parameters=plan.decide(self, tokens, batch, folded),
             auxiliary=folded.auxiliary,
@@ -105,8 +113,27 @@ class Policy(nn.Module):
     def fold(self, batch: HistoryBatch, *, max_gradient_rounds: int | None = None) -> list[Rebuilt]:
         """Only write, and rebuild what each write folded in: the pass of reconstruction pre-training."""
         plan = self.plan(batch)
-        folded = plan.fold(self, self.layout.sequence(batch), batch.mask, max_gradient_rounds)
+        folded = self._fold(plan, self.layout.sequence(batch), batch, max_gradient_rounds, None)
         return plan.rebuild(self, batch, folded)
+
+    def _fold(
+        self, plan: Together | Apart, tokens: Tensor, batch: HistoryBatch, rounds: int | None, moment: Moment | None
+    ) -> Folded:
+        if rounds is not None and rounds < 1:
+            raise ValueError(f"'max_gradient_rounds' must be >= 1, or None for all: {rounds}")
+        state = self.compressor.begin(batch.size)
+        if moment is None or not self.training:
+            return plan.fold(self, tokens, batch.mask, rounds, state)
+        donors, is_passed = moment.donors(batch.size)
+        if is_passed.any():
+            with torch.no_grad():
+                final = plan.fold(self, tokens, batch.mask, rounds, state).state
+            torch.clear_autocast_cache()  # else weights that were cast here would get no gradient below
+            lent = take_rows(final, donors.to(tokens.device))
+            state = keep_rows(lent, state, is_passed.to(tokens.device))
+        folded = plan.fold(self, tokens, batch.mask, rounds, state)
+        folded.prefixes = moment.blur(folded.prefixes)
+        return folded
 
     def plan(self, batch: HistoryBatch) -> Together | Apart:
         """Return where the windows of a pass over *batch* begin and end.

@@ -22,11 +22,14 @@ class Rebuilt:
     """Per field: the loss, and 1 or 0 for right or wrong, of every transition, `b s`.
 
     `hits` leaves out actions and observations that are real-valued; a reward is right when it is less than 0.5 off.
-    `mask`, `b s`, is False at padding.
+    `values`, `b s`: what was to be told, as one number each, of the fields in `hits`; `rewarded`, `b s`: whether the
+    reward was not 0. `mask`, `b s`, is False at padding.
     """
 
     losses: dict[str, Tensor]
     hits: dict[str, Tensor]
+    values: dict[str, Tensor]
+    rewarded: Tensor
     mask: Tensor
 
 
@@ -39,6 +42,13 @@ class Field(nn.Module):
         self.real = isinstance(space, Box)
         self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
         self.predict = nn.Linear(width, sum(self.sizes))
+
+    def number(self, values: Tensor) -> Tensor:
+        """Return *values*, `b s o`, as one number each, `b s`: equal numbers, equal values."""
+        told = values[..., 0]
+        for i in range(1, 1 if self.real else len(self.sizes)):
+            told = told * self.sizes[i] + values[..., i]
+        return told
 
     def forward(self, hidden: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return loss `b s` and whether every coordinate is right, `b s`; *values* are `b s o`.
@@ -77,10 +87,17 @@ class Reconstruction(nn.Module):
         places = sinusoids(segment.length * self.slots, latents.shape[-1], latents)[:: self.slots]
         asked = self.observation(segment.observations) + self.where(places)
         hidden = self.norm(self.look(asked, latents, None, alone=True))  # else the observations asked about tell
-        told = {
-            "action": self.action(hidden, as_features(segment.actions)),
-            "reward": self.reward(hidden, segment.rewards[..., None]),
-            "next_observation": self.next_observation(hidden, segment.next_observations),
+        asked_for = {
+            "action": (self.action, as_features(segment.actions)),
+            "reward": (self.reward, segment.rewards[..., None]),
+            "next_observation": (self.next_observation, segment.next_observations),
         }
+        told = {name: field(hidden, values) for name, (field, values) in asked_for.items()}
         hits = {name: right for name, (_, right) in told.items() if right is not None}
-        return Rebuilt(losses={name: loss for name, (loss, _) in told.items()}, hits=hits, mask=segment.mask)
+        return Rebuilt(
+            losses={name: loss for name, (loss, _) in told.items()},
+            hits=hits,
+            values={name: asked_for[name][0].number(asked_for[name][1]) for name in hits},
+            rewarded=segment.rewards != 0,
+            mask=segment.mask,
+        )

@@ -1,7 +1,7 @@
 """A bandit: nothing to see and nowhere to go, only arms to pull and chance in what they pay."""
 
-from collections.abc import Sequence
-from functools import cached_property
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import Any, final
 
 import numpy as np
@@ -116,6 +116,13 @@ class BanditFamily(NumberedFamily):
             Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(row)})
             for number, row in enumerate(means.tolist())
         )
+
+    @property
+    def reference_players(self) -> dict[str, Callable[[RowsEnv, int], Any]]:
+        """Known strategies by name: functions of rows and a seed that return a `BanditPlayer`."""
+        from cccad_envs.bandit_players import PLAYERS, BanditPlayer  # they know this family
+
+        return {name: partial(BanditPlayer, name, self) for name in PLAYERS}
 
     def means(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
         """Return the expected reward of every arm, ``e a``."""

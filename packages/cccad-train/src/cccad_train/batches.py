@@ -2,14 +2,18 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from attrs import frozen
 from cccad_core.batch import HistoryBatch
 from cccad_core.context import RollingContext
+from cccad_core.moment import Moment
 from cccad_data import Sampler
 
 from cccad_train.curricula import Curriculum
 from cccad_train.experiment import FitSpec
+
+_DOMAIN = 0xCCCAD_7A21  # keeps these seeds apart from others with the same numbers
 
 
 @frozen(kw_only=True)
@@ -42,3 +46,8 @@ class Batches:
         rows = slice(first, last)
         mine = {name: value[rows] for name, value in arrays.items()}
         return HistoryBatch.from_arrays(mine, torch.device(self.device)), num_targets
+
+    def moment(self, update: int) -> Moment:
+        """Return what sets *update* apart; processes, whose rows differ, draw apart too."""
+        seed = np.random.SeedSequence([_DOMAIN, self.sampler.seed, update, self.rank]).generate_state(1, np.uint64)
+        return self.spec.moment(update, int(seed[0] >> 1))

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from cccad_core.policy import Policy
 from cccad_core.specs import to_toml, unstructure
-from cccad_data import Histories, early_late_returns
+from cccad_data import Histories, early_late_returns, learning_curve
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.statistics import NUM_LAST_EPISODES
 
 
 def describe_agent(agent: AgentSpec) -> str:
@@ -52,15 +53,16 @@ actions, state = agent.act(state, observations)  # then agent.observe(state, rew
 
 def data_card(histories: Histories) -> dict[str, Any]:
     """Return what the report tells of the data."""
-    early, late = np.array(list(early_late_returns(histories).values())).T
+    early, late = np.array(list(early_late_returns(histories, num_episodes=NUM_LAST_EPISODES).values())).T
+    told = f"{min(NUM_LAST_EPISODES, *map(len, learning_curve(histories).values()))}_episodes"
     return {
         "tasks": len(histories),
         "held_out_tasks": len(histories.held_out_task_ids),
         "histories": histories.num_histories,
         "env_steps": histories.num_env_steps,
-        "return_of_first_10_episodes": round(float(early.mean()), 3),
-        "return_of_last_10_episodes": round(float(late.mean()), 3),
-        "lowest_task_return_of_last_10_episodes": round(float(late.min()), 3),
+        f"return_of_first_{told}": round(float(early.mean()), 3),
+        f"return_of_last_{told}": round(float(late.mean()), 3),
+        f"lowest_task_return_of_last_{told}": round(float(late.min()), 3),
         "source": histories.header["source"],
         "env": histories.header["env"],
         "seed": histories.header["seed"],

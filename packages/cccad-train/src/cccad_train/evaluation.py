@@ -1,7 +1,6 @@
 """Every held-out task is lived by every agent and control, side by side; nothing here was seen in training."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
-from cccad_train.statistics import summarise
+from cccad_train.statistics import NUM_LAST_EPISODES, summarise
 
 FORMAT = "cccad-results/1"
 
@@ -37,28 +36,25 @@ def refuse_leaks(held_out: Sequence[Any], trained_ids: Sequence[str], where: str
 
 
 class Reference:
-    """Plays by a rule of its own where `play` expects an agent: it has no memory and learns nothing."""
+    """Plays by a rule where `play` expects an agent: *choose* acts in all rows, *learn* is told what that paid."""
 
-    def __init__(self, choose: Any) -> None:
-        self.choose = choose
+    def __init__(self, choose: Callable[[], Any], learn: Callable[[Any, Any], object] | None = None) -> None:
+        self.choose, self.learn = choose, learn
 
     def begin(self, num_envs: int) -> Any:
         """Return a state that never writes."""
-        return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64))
+        return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64), actions=None)
 
     def act(self, state: Any, observations: Any, **_: Any) -> tuple[Tensor, Any]:
         """Return one action per row."""
-        return torch.as_tensor(self.choose(size=len(observations))), state
+        state.actions = self.choose()
+        return torch.as_tensor(state.actions), state
 
-    def observe(self, state: Any, *_: Any) -> Any:
-        """Return the state as it was."""
+    def observe(self, state: Any, rewards: Any, *_: Any) -> Any:
+        """Return the state, having learned."""
+        if self.learn is not None:
+            self.learn(state.actions, rewards)
         return state
-
-
-def _best(worlds: Any, size: int) -> Any:
-    """Return what is best to do in each of the *size* rows of *worlds*."""
-    assert size == worlds.num_envs
-    return worlds.optimal_actions()
 
 
 @define
@@ -120,13 +116,25 @@ class Evaluation:
             self.add(f"{name}-swapped", f"{label}, latents swapped", "control", told, self.live(policy))
         policy.compressor = inner
 
+    def rules(self, worlds: Any) -> dict[str, tuple[str, Reference]]:
+        """Return who plays *worlds* by rule, one after the other, by name, with a word on each.
+
+        Besides the optimal and the random policy it is what the family offers as `reference_players`: functions of
+        worlds and seed, which return what can `choose` and `learn`.
+        """
+        worlds.action_space.seed(self.spec.seed)
+        rules = {"random": ("acts uniformly at random", Reference(worlds.action_space.sample))}
+        if hasattr(worlds, "optimal_actions"):
+            rules = {"optimal": ("acts with full knowledge of the task", Reference(worlds.optimal_actions)), **rules}
+        for name, make in getattr(self.family, "reference_players", {}).items():
+            player = make(worlds, self.spec.seed)
+            rules[name] = (f"a known strategy for {self.family.name}", Reference(player.choose, player.learn))
+        return rules
+
     def references(self) -> None:
-        """Play the optimal and the random policy."""
-        rng, num_actions = np.random.default_rng(self.spec.seed), self.family.spaces["action"]["n"]
-        for name, told in (("optimal", "acts with full knowledge of the task"), ("random", "acts uniformly at random")):
-            worlds = self.worlds()
-            optimal, random = partial(_best, worlds), partial(rng.integers, num_actions)
-            rule = Reference(optimal if name == "optimal" else random)
+        """Play the optimal and the random policy, and the family's own strategies."""
+        worlds = self.worlds()
+        for name, (told, rule) in self.rules(worlds).items():
             self.add(name, name, "control", told, self._play(rule, worlds, "cpu"))
             self.agents[name]["actions_per_s"] = None
 
@@ -142,7 +150,7 @@ class Evaluation:
             "role": "control",
             "description": "the algorithm whose histories were imitated, on its own training tasks",
             "normalized_curve": [round(float(x), 4) for x in scores.mean(0)],
-            "worst_task_normalized": round(float(scores[:, -10:].mean(1).min()), 4),
+            "worst_task_normalized": round(float(scores[:, -NUM_LAST_EPISODES:].mean(1).min()), 4),
         }
 
     def results(self, extra: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from attrs import Factory, evolve, field, frozen, validators
+from cccad_core.moment import Moment
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind, digest, unstructure
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
@@ -11,6 +12,7 @@ from cccad_envs.darkroom import DarkroomSpec
 
 from cccad_train.curricula import NoneSpec
 from cccad_train.optimization import OptimizerSpec
+from cccad_train.recursion import ReconstructionSpec, StatePassingSpec, TeacherSpec
 
 _count = validators.ge(1)
 
@@ -58,13 +60,39 @@ class FitSpec:
     checkpoint_every_updates: int = field(default=500, validator=_count)
     log_every_updates: int = field(default=20, validator=_count)
 
+    def moment(self, update: int, seed: int) -> Moment:
+        """Return what sets *update* apart, with a *seed* of its own."""
+        return Moment(seed=seed)
+
 
 @frozen(kw_only=True)
 class TrainSpec(FitSpec):
     """Imitation of the histories, through as many writes as the curriculum allows."""
 
     curriculum: Annotated[Any, Kind("curriculum")] = Factory(NoneSpec)
-    reconstruction_weight: float = field(default=0.0, validator=validators.ge(0))
+    reconstruction: ReconstructionSpec = Factory(ReconstructionSpec)
+    state_passing: StatePassingSpec = Factory(StatePassingSpec)
+    latent_noise: float = field(
+        default=0.0, validator=validators.ge(0.0), metadata={"help": "standard deviation, on what the latents show"}
+    )
+    warm_start: str | None = field(
+        default=None, metadata={"help": "the other agent whose layout, backbone and head training begins with"}
+    )
+    teacher: TeacherSpec | None = None
+
+    def moment(self, update: int, seed: int) -> Moment:
+        """Return what sets *update* apart, with a *seed* of its own."""
+        return Moment(
+            seed=seed,
+            state_passing=self.state_passing.frac,
+            latent_noise=self.latent_noise,
+            fade=self.reconstruction.fade(update / self.num_updates),
+        )
+
+    def named(self) -> dict[str, str]:
+        """Return the other agents that must be trained first, by the field that names them."""
+        named = {"warm_start": self.warm_start, "teacher": None if self.teacher is None else self.teacher.agent}
+        return {name: agent for name, agent in named.items() if agent is not None}
 
 
 @frozen(kw_only=True)
@@ -81,17 +109,27 @@ class AgentSpec:
             raise ValueError("'pretrain' trains a compressor, and this policy's compressor remembers nothing")
         if self.pretrain is not None and self.pretrain.num_writes < 1:
             raise ValueError(f"'pretrain.num_writes' must be >= 1: {self.pretrain.num_writes}")
+        if (self.train.state_passing.frac or self.train.latent_noise) and not self.policy.compressor.num_latents:
+            raise ValueError(
+                "'train.state_passing' and 'train.latent_noise' are about latents, "
+                "and this policy's compressor remembers nothing"
+            )
 
 
 @frozen(kw_only=True)
 class EvaluateSpec:
     """How the held-out tasks are played."""
 
-    num_episodes: int = field(default=100, validator=validators.ge(10))
+    num_episodes: int = field(
+        default=100, validator=_count, metadata={"help": "in a life; its last ten or fewer count"}
+    )
     num_replicas: int = field(default=16, validator=_count, metadata={"help": "lives per task"})
     greedy: bool = field(default=False, metadata={"help": "take the likeliest action instead of drawing one"})
     memory_controls: bool = field(default=True, metadata={"help": "play again with latents zeroed and swapped"})
     seed: int = field(default=0, validator=validators.ge(0))
+    worlds: dict[str, dict[str, Any]] = field(
+        factory=dict, metadata={"help": "by name: other settings of 'env' to play in as well"}
+    )
 
 
 @frozen(kw_only=True)
@@ -115,7 +153,7 @@ class ExperimentSpec:
         """Check what no single field can: raises ValueError."""
         if self.agent in self.controls:
             raise ValueError(f"'controls' has the name of the main agent: {self.agent!r}")
-        self.agents()
+        refuse_what_does_not_fit(self.agents())
 
     def agents(self) -> dict[str, AgentSpec]:
         """Return every agent to be trained by name, the main one first."""
@@ -126,3 +164,27 @@ class ExperimentSpec:
         """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins."""
         files = tuple(Path(file).name for file in self.imports)
         return digest(unstructure(evolve(self, seed=0, imports=files)))
+
+
+def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
+    """Raise ValueError where an agent names another that is not there, of another shape, or trained after it."""
+    for name, agent in agents.items():
+        for place, other in agent.train.named().items():
+            if other == name or other not in agents:
+                known = ", ".join(sorted(set(agents) - {name})) or "there is none"
+                raise ValueError(f"'train.{place}' of {name!r} must name another agent ({known}): {other!r}")
+        if agent.train.warm_start is not None:
+            ours, theirs = agent.policy, agents[agent.train.warm_start].policy
+            for part in ("tokens", "width", "num_layers", "num_heads", "mlp_ratio"):
+                if getattr(ours, part) != getattr(theirs, part):
+                    raise ValueError(
+                        f"'train.warm_start' of {name!r} needs the 'policy.{part}' of {agent.train.warm_start!r}, "
+                        f"{getattr(theirs, part)}, not {getattr(ours, part)}"
+                    )
+    left = {name: set(agent.train.named().values()) for name, agent in agents.items()}
+    while ready := [name for name, waits in left.items() if not waits & left.keys()]:
+        left = {name: waits for name, waits in left.items() if name not in ready}
+    if left:
+        raise ValueError(
+            f"each of {', '.join(sorted(left))} must be trained before the others ('warm_start', 'teacher')"
+        )

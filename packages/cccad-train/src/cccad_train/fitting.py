@@ -36,16 +36,24 @@ class Parts:
     curriculum: Any
 
 
-def assemble(stage: str, policy: Policy, agent: AgentSpec) -> Parts:
-    """Return what stage `pretrain-...` or `train-...` of *agent* needs."""
+def assemble(stage: str, policy: Policy, agent: AgentSpec, teacher: Policy | None = None) -> Parts:
+    """Return what stage `pretrain-...` or `train-...` of *agent* needs; *teacher* is trained, and frozen from here."""
+    train: TrainSpec = agent.train
     if stage.startswith("pretrain-"):
         assert agent.pretrain is not None
+        if train.warm_start is not None:  # what is there already stays as it is until there are actions to imitate
+            for part in (policy.layout, policy.backbone, policy.head):
+                part.requires_grad_(False)
         objective = Pretraining(policy, max_gradient_rounds=agent.pretrain.max_gradient_rounds)
         return Parts(spec=agent.pretrain, objective=objective, curriculum=NoneSpec())
-    train: TrainSpec = agent.train
-    policy.reconstruction.requires_grad_(train.reconstruction_weight > 0)
+    policy.reconstruction.requires_grad_(train.reconstruction.weight > 0)
     imitation = Imitation(
-        policy, max_gradient_rounds=train.max_gradient_rounds, reconstruction_weight=train.reconstruction_weight
+        policy,
+        max_gradient_rounds=train.max_gradient_rounds,
+        reconstruction_weight=train.reconstruction.weight,
+        reward_weighted=train.reconstruction.reward_weighted,
+        teacher=teacher,
+        teacher_weight=0.0 if train.teacher is None else train.teacher.weight,
     )
     return Parts(spec=train, objective=imitation, curriculum=train.curriculum.build())
 
@@ -59,9 +67,9 @@ class Fit:
     stage: str
     inputs: str
 
-    def run(self, policy: Policy, agent: AgentSpec, sampler: Sampler) -> None:
+    def run(self, policy: Policy, agent: AgentSpec, sampler: Sampler, teacher: Policy | None = None) -> None:
         """Train *policy* in place, from the newest checkpoint of the same inputs if there is one."""
-        parts, accelerator = assemble(self.stage, policy, agent), self.accelerator
+        parts, accelerator = assemble(self.stage, policy, agent, teacher), self.accelerator
         spec = parts.spec
         optimizer = spec.optimizer.build(p for p in policy.parameters() if p.requires_grad)
         progress = self._resume(policy, optimizer)
@@ -127,7 +135,7 @@ class _Recorder:
             )
         if self.metrics is not None:
             self.metrics.write(update, means)
-        self.meter.show(update, loss=f"{means['loss']:.4f}")
+        self.meter.show(update, loss=f"{means['loss']:.4f}{_against_majority(means)}")
 
     def _save(self, update: int) -> None:
         loss = self.progress.smoothed_loss
@@ -147,3 +155,10 @@ class _Recorder:
         self.meter.close()
         if self.metrics is not None:
             self.metrics.close()
+
+
+def _against_majority(means: dict[str, float]) -> str:
+    """Return the accuracy of every rebuilt field beside that of always telling its most common value."""
+    fields = [name.removesuffix("_majority") for name in means if name.endswith("_majority")]
+    told = {f.removeprefix("reconstruction_"): (means[f"{f}_accuracy"], means[f"{f}_majority"]) for f in fields}
+    return "".join(f", {name} {right:.1%} (majority {most:.1%})" for name, (right, most) in told.items())

@@ -32,7 +32,7 @@ def fit(
     for update in range(progress.update, spec.num_updates):
         batch, num_targets = batches.batch(update)
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-            losses = objective(batch, num_targets)
+            losses = objective(batch, num_targets, batches.moment(update))
         apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
         progress.update = update + 1
         for hook in hooks:

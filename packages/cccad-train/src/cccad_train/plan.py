@@ -10,6 +10,7 @@ from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
+from cccad_train.worlds import other_worlds, own_world
 
 
 class UnfinishedRunError(ValueError):
@@ -18,7 +19,31 @@ class UnfinishedRunError(ValueError):
 
 def fits(spec: ExperimentSpec, kind: str) -> list[str]:
     """Return the training stages of *kind*, `pretrain` or `train`, such as `train-cad`, in order."""
-    return [f"{kind}-{name}" for name, agent in spec.agents().items() if getattr(agent, kind) is not None]
+    stages = [f"{kind}-{name}" for name, agent in spec.agents().items() if getattr(agent, kind) is not None]
+    order: list[str] = []
+
+    def add(stage: str) -> None:
+        for needed in before(spec, stage):
+            add(needed)
+        if stage not in order:
+            order.append(stage)
+
+    for stage in stages:
+        add(stage)
+    return [stage for stage in order if stage in stages]
+
+
+def before(spec: ExperimentSpec, stage: str) -> list[str]:
+    """Return the training stages that *stage* builds on; the first, if it is no teacher's, gives it weights."""
+    kind, name = stage.split("-", 1)
+    agent = spec.agents()[name]
+    first, teacher = agent.train.warm_start, agent.train.teacher
+    needed = [] if first is None else [f"train-{first}"]
+    if kind == "pretrain":
+        return needed
+    if agent.pretrain is not None:
+        needed = [f"pretrain-{name}"]
+    return needed if teacher is None else [*needed, f"train-{teacher.agent}"]
 
 
 def inputs(spec: ExperimentSpec, stage: str) -> str:
@@ -35,10 +60,9 @@ def inputs(spec: ExperimentSpec, stage: str) -> str:
         return digest({"agents": trained, "names": agents, "evaluate": plain["evaluate"], **limited})
     kind, name = stage.split("-", 1)
     agent = spec.agents()[name]
-    is_warm = kind == "train" and agent.pretrain is not None
     return digest(
         {
-            "before": inputs(spec, f"pretrain-{name}" if is_warm else "collect"),
+            "before": [inputs(spec, needed) for needed in before(spec, stage) or ["collect"]],
             "policy": unstructure(agent.policy),
             "by": distributions(sorted(parts(agent.policy))),
             "own": unstructure(getattr(agent, kind)),
@@ -100,10 +124,11 @@ def require(spec: ExperimentSpec, folder: RunFolder, stage: str) -> None:
 
 def dry_run(spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> str:
     """Return what a run would do, as comment lines below a spec in TOML."""
-    split = spec.env.build().split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
-    num_train = len(split.train[: spec.split.max_train_tasks])
-    num_held_out = len(split.held_out[: spec.split.max_held_out_tasks])
+    own = own_world(spec)
+    num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
+    for name, world in other_worlds(spec, own).items():
+        lines.append(f"  also played in {name}: {len(world.held_out):,} held-out tasks")
     for stage, state in {**states(spec, folder), "report": "to do"}.items():
         is_wanted = stage.split("-", 1)[0] in stages
         lines.append(f"  {stage:24s} {state if is_wanted else 'left out by --only'}")

@@ -27,6 +27,7 @@ from cccad_train.report_data import (
     read_agents,
     read_run,
     references,
+    within,
 )
 
 REFERENCES = ("optimal", "random")  # drawn as level lines: their returns are known exactly
@@ -39,13 +40,13 @@ def two_digits(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
 
 
-def _cells(agent: Agent) -> dict[str, str]:
-    """Return the row of *agent* as text, by column title."""
+def _cells(agent: Agent, last: str = "last 10") -> dict[str, str]:
+    """Return the row of *agent* as text, by column title; *last* is that of its last episodes."""
     row = agent.row
     interval = row.get("ci95")
     solved, writes, speed = row.get("episodes_to_90pct"), agent.compressions_per_history, agent.actions_per_s
     return {
-        "last 10": two_digits(row.get("normalized_last10_mean")),
+        last: two_digits(row.get("normalized_last10_mean")),
         "IQM": two_digits(row.get("iqm")),
         "95 %": " – ".join(map(two_digits, interval)) if interval else "–",
         "worst task": two_digits(row.get("worst_task_normalized")),
@@ -55,14 +56,22 @@ def _cells(agent: Agent) -> dict[str, str]:
     }
 
 
+def _rows(agents: Sequence[Agent]) -> list[tuple[Agent, dict[str, str]]]:
+    """Return the table of *agents*; its titles say how many last episodes it is about."""
+    last = "last " + " or ".join(map(str, sorted({agent.num_last for agent in agents})))
+    return [(agent, _cells(agent, last)) for agent in agents]
+
+
 def summary_table(results: Json) -> str:
-    """Return the table of agents and their statistics as plain text, one line each, for a terminal.
+    """Return the tables of agents and their statistics as plain text, for a terminal: one line each, world by world.
 
     Raises:
         ReportError: see `check_results`.
     """
-    agents = read_agents(check_results(results))
-    return aligned([("", *_cells(agents[0]))] + [(agent.label, *_cells(agent).values()) for agent in agents])
+    rows = _rows(read_agents(check_results(results)))
+    table = aligned([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
+    others = (f"in {name}:\n{summary_table(inner)}" for name, inner in results.get("worlds", {}).items())
+    return "\n\n".join([table, *others])
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
@@ -136,6 +145,7 @@ def write_report(run_dir: Path) -> Path:
         "meta": _flat(run.meta),
         "spec": run.spec,
         "runs": [run],
+        "worlds": {name: _rows(read_agents(inner)) for name, inner in run.results.get("worlds", {}).items()},
     }
     return _render(run_dir / "report.html", page, agents, agents, run.results)
 
@@ -170,7 +180,33 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
     experiments: dict[str, list[Run]] = {}
     for run in runs:
         experiments.setdefault(run.experiment, []).append(run)
-    pooled = {title: pool(members) for title, members in _titled(experiments).items()}
+    titled = _titled(experiments)
+    agents, results = _side_by_side(titled)
+    worlds = dict.fromkeys(name for run in runs for name in run.results.get("worlds", {}))
+    inner = {
+        world: {
+            title: [within(run, world) for run in members]
+            for title, members in titled.items()
+            if all(world in run.results.get("worlds", {}) for run in members)
+        }
+        for world in worlds
+    }
+    on_trial = [agent for agent in agents if agent.role == "agent"] or agents
+    page = {
+        "title": f"{families[0]}: {', '.join(titled)}",
+        "headline": f"{len(runs)} runs on {families[0]}: " + "; ".join(_standing(agent) for agent in on_trial) + ".",
+        "is_comparison": True,
+        "runs": runs,
+        "worlds": {world: _rows(_side_by_side(those)[0]) for world, those in inner.items() if those},
+    }
+    digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
+    path = Path(run_dirs[0]).resolve().parent / f"comparison-{digest}.html"
+    return _render(path, page, agents, on_trial, results)
+
+
+def _side_by_side(titled: Mapping[str, list[Run]]) -> tuple[list[Agent], Json]:
+    """Return the agents of several experiments, those on trial first, and the pooled results of the first."""
+    pooled = {title: pool(members) for title, members in titled.items()}
     first = next(iter(pooled))
     agents = [
         agent if agent.name in REFERENCES else _of_run(agent, title)
@@ -178,17 +214,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         for agent in read_agents(results, seeds)
         if agent.name not in REFERENCES or title == first
     ]
-    agents.sort(key=lambda agent: agent.role != "agent")
-    on_trial = [agent for agent in agents if agent.role == "agent"] or agents
-    page = {
-        "title": f"{families[0]}: {', '.join(pooled)}",
-        "headline": f"{len(runs)} runs on {families[0]}: " + "; ".join(_standing(agent) for agent in on_trial) + ".",
-        "is_comparison": True,
-        "runs": runs,
-    }
-    digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
-    path = Path(run_dirs[0]).resolve().parent / f"comparison-{digest}.html"
-    return _render(path, page, agents, on_trial, pooled[first][0])
+    return sorted(agents, key=lambda agent: agent.role != "agent"), pooled[first][0]
 
 
 def _of_run(agent: Agent, title: str) -> Agent:
@@ -254,7 +280,7 @@ def _render(
         curves=curves,
         curve_chart=_learning_curve(curves, css, results, y_label),
         horizon=results.get("horizon"),
-        rows=[(agent, _cells(agent)) for agent in agents],
+        rows=_rows(agents),
         rug_task=results["tasks"][0]["task_id"],
     )
     path.write_text(text, encoding="utf-8")

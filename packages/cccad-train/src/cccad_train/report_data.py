@@ -35,10 +35,15 @@ class Agent:
     row: Json  # the statistics of `summarise`, by the same names; absent ones are None
     curve: Floats  # mean return by episode
     band: tuple[Floats, Floats] | None = None  # 95 % interval of the same
-    by_task: tuple[float, ...] = ()  # normalised mean of the last ten episodes of each task
+    by_task: tuple[float, ...] = ()  # normalised mean of the last episodes of each task
     compressions: tuple[tuple[int, ...], ...] = ()  # env steps of the writes, per task, of the first replica
     compressions_per_history: float | None = None
     actions_per_s: float | None = None
+
+    @property
+    def num_last(self) -> int:
+        """How many last episodes its statistics are of."""
+        return min(statistics.NUM_LAST_EPISODES, len(self.curve))
 
 
 @frozen(kw_only=True)
@@ -123,6 +128,8 @@ def check_results(results: Json, where: str = "results.json") -> Json:
     for name, agent in results["agents"].items():
         if not (agent.get("returns") or agent.get("normalized_curve")):
             raise ReportError(f"{where}: agent {name!r} has neither 'returns' nor 'normalized_curve'")
+    for name, inner in results.get("worlds", {}).items():
+        check_results(inner, f"{where}, world {name!r}")
     return results
 
 
@@ -190,6 +197,11 @@ def _curve_only(about: Agent, results: Json) -> Agent:
         "normalized_by_decade": statistics.decade_means(curve),
     }
     return evolve(about, row=row, curve=random + curve * (optimal - random))
+
+
+def within(run: Run, world: str) -> Run:
+    """Return *run* as if it had been judged in another of its worlds."""
+    return evolve(run, results=run.results["worlds"][world])
 
 
 def pool(runs: Sequence[Run]) -> tuple[Json, dict[str, list[int]]]:

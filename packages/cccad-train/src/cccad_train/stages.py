@@ -27,6 +27,7 @@ from cccad_train.folder import RunFolder, read_json, write_text
 from cccad_train.metrics import Metrics
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
+from cccad_train.worlds import World, other_worlds, own_world
 
 
 @frozen(kw_only=True, slots=False)
@@ -39,21 +40,24 @@ class Run:
     plugins: tuple[Path, ...] = ()
 
     @cached_property
+    def world(self) -> World:
+        """The task family of the spec, and its split."""
+        return own_world(self.spec)
+
+    @property
     def family(self) -> Any:
         """The task family of the spec."""
-        return self.spec.env.build()
+        return self.world.family
 
     @cached_property
     def dataset(self) -> Path:
         """The folder of the histories."""
         return plan.dataset(self.spec, self.folder)
 
-    @cached_property
+    @property
     def held_out(self) -> tuple[Any, ...]:
         """The tasks that are kept for evaluation."""
-        split = self.spec.split
-        held_out = self.family.split(seed=split.seed, held_out_frac=split.held_out_frac).held_out
-        return tuple(held_out[: split.max_held_out_tasks])
+        return self.world.held_out
 
     @cached_property
     def histories(self) -> Histories:
@@ -117,18 +121,18 @@ def _collect(run: Run) -> None:
 def do_pretrain(run: Run) -> None:
     """Train every agent's compressor that asks for it, on reconstruction alone."""
     for stage in plan.fits(run.spec, "pretrain"):
-        _fit(run, stage, initial=None)
+        for needed in plan.before(run.spec, stage):  # the agent whose weights it starts from
+            _fit(run, needed)
+        _fit(run, stage)
 
 
 def do_train(run: Run) -> None:
-    """Train every agent on imitation, from its pre-trained weights where it has them."""
-    warm = plan.fits(run.spec, "pretrain")
+    """Train every agent on imitation, from its pre-trained weights or another agent's, where it has them."""
     for stage in plan.fits(run.spec, "train"):
-        before = stage.replace("train-", "pretrain-", 1)
-        _fit(run, stage, initial=before if before in warm else None)
+        _fit(run, stage)
 
 
-def _fit(run: Run, stage: str, initial: str | None) -> None:
+def _fit(run: Run, stage: str) -> None:
     """Do one training stage, or take it from another run that has done it on the same inputs."""
     inputs = run.inputs(stage)
     twin = run.folder.sibling_with(stage, inputs)
@@ -136,16 +140,26 @@ def _fit(run: Run, stage: str, initial: str | None) -> None:
         return
     if twin is None:
         agent = run.spec.agents()[stage.split("-", 1)[1]]
-        policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
-        if initial is not None:
-            load_weights(policy, run, initial)
+        policy, teacher = _fresh(run, agent), None
+        named = agent.train.teacher
+        if named is not None and stage.startswith("train-"):
+            teacher = _fresh(run, run.spec.agents()[named.agent])
+            load_weights(teacher, run, f"train-{named.agent}")
+        if agent.pretrain is not None and stage.startswith("train-"):
+            load_weights(policy, run, stage.replace("train-", "pretrain-", 1))
+        elif agent.train.warm_start is not None:
+            load_weights(policy, run, f"train-{agent.train.warm_start}", parts=("layout", "backbone", "head"))
         sampler = run.spec.data.sampler.build(run.histories, run.spec.seed, run.family)
-        Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler)
+        Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler, teacher)
     elif run.is_main:
         _take(run, stage, twin)
     if run.is_main:
         run.folder.finish(stage, inputs)
     run.accelerator.wait_for_everyone()
+
+
+def _fresh(run: Run, agent: AgentSpec) -> Policy:
+    return agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
 
 
 def _take(run: Run, stage: str, twin: RunFolder) -> None:
@@ -162,12 +176,23 @@ def _take(run: Run, stage: str, twin: RunFolder) -> None:
     say(f"{stage}: taken from {twin.path}, where it was done on the same inputs")
 
 
-def load_weights(policy: Policy, run: Run, stage: str) -> None:
-    """Load the outcome of *stage* into *policy*; raises UnfinishedRunError when it is not finished."""
+def load_weights(policy: Policy, run: Run, stage: str, parts: tuple[str, ...] = ()) -> None:
+    """Load the outcome of *stage* (of *parts* alone, if any) into *policy*.
+
+    Raises UnfinishedRunError when the stage is not finished, or its weights have other names or shapes.
+    """
     state = checkpoints.load_latest(run.folder.checkpoints(stage))
     if state is None or run.folder.stages().get(stage) != run.inputs(stage):
         raise UnfinishedRunError(f"'{stage}' is not done in {run.folder.path}; run it first, or without '--only'")
-    policy.load_state_dict(state["policy"])
+    mine, theirs = policy.state_dict(), state["policy"]
+    if parts:
+        theirs = {**mine, **{name: value for name, value in theirs.items() if name.split(".")[0] in parts}}
+    try:
+        policy.load_state_dict(theirs)
+    except RuntimeError as error:
+        raise UnfinishedRunError(
+            f"the weights of '{stage}' do not fit: {str(error).splitlines()[-1].strip()}"
+        ) from None
 
 
 def do_evaluate(run: Run) -> None:
@@ -184,7 +209,7 @@ def do_evaluate(run: Run) -> None:
 def _release(run: Run, name: str, agent: AgentSpec) -> None:
     """Write the release artefact of a trained agent, whole or not at all."""
     task_ids = run.histories.task_ids  # before anything is written: a leak is refused here
-    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
+    policy = _fresh(run, agent)
     load_weights(policy, run, f"train-{name}")
     place = run.folder.artefact(name, run.spec)
     partial = place.with_name(f".{place.name}.partial")
@@ -208,35 +233,52 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
     refuse_leaks(run.held_out, told["train_task_ids"], f"the training of the policy in {place}")
     if structure(told["policy"], PolicySpec, str(place)) != agent.policy:  # fields added since have their defaults
         raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
-    policy = agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
+    policy = _fresh(run, agent)
     policy.load_state_dict(load_file(place / "model.safetensors"))
     return policy.to(run.accelerator.device)
 
 
 def evaluate(run: Run) -> None:
-    """Play the held-out tasks and write `evaluation/`; raises LeakError before anything is played or written."""
+    """Play the held-out tasks of all worlds and write `evaluation/`.
+
+    Raises LeakError and SpecError before anything is played or written.
+    """
     spec, agents, histories = run.spec, run.spec.agents(), run.histories
+    others = other_worlds(spec, run.world)
+    for name, world in others.items():
+        refuse_leaks(world.held_out, histories.task_ids, f"the data, in the world '{name}',")
     policies = {name: released(run, name, agent) for name, agent in agents.items()}
-    remembers = bool(policies[spec.agent].compressor.num_latents)
-    num_lives = len(policies) + 2 + 2 * (spec.evaluate.memory_controls and remembers)
-    with Meter("evaluate", spec.evaluate.num_episodes * num_lives, "episodes") as meter:
-        evaluation = Evaluation(run.family, run.held_out, spec.evaluate, meter)
-        for name, policy in policies.items():
-            role = "agent" if name == spec.agent else "control"
-            evaluation.add(name, name, role, describe_agent(agents[name]), evaluation.live(policy))
-            if name == spec.agent and spec.evaluate.memory_controls and remembers:
-                evaluation.live_without_memory(name, name, policy)
-        evaluation.references()
-        evaluation.source(histories)
+    with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
+    evaluation = _live(run, run.world, policies, with_controls=with_controls)
+    evaluation.source(histories)
     extra = {
         "spec_digest": spec.digest(),
         "seed": spec.seed,
         "evaluate": unstructure(spec.evaluate),
         **_training_facts(run, policies[spec.agent], evaluation),
+        "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
     }
     write_text(run.folder.results, json.dumps(evaluation.results(extra)))
     write_text(run.folder.path / "evaluation" / "data_card.json", json.dumps(data_card(histories), indent=2))
     run.folder.finish("evaluate", run.inputs("evaluate"))
+
+
+def _live(
+    run: Run, world: World, policies: dict[str, Policy], where: str = "", *, with_controls: bool = False
+) -> Evaluation:
+    """Let all policies live in one world, and its references; return what they did."""
+    spec = run.spec
+    with Meter(f"evaluate{where}", 0, "episodes") as meter:
+        evaluation = Evaluation(world.family, world.held_out, spec.evaluate, meter)
+        num_lives = len(policies) + 2 * with_controls + len(evaluation.rules(evaluation.worlds()))
+        meter.total = spec.evaluate.num_episodes * num_lives
+        for name, policy in policies.items():
+            role = "agent" if name == spec.agent else "control"
+            evaluation.add(name, name, role, describe_agent(spec.agents()[name]), evaluation.live(policy))
+            if name == spec.agent and with_controls:
+                evaluation.live_without_memory(name, name, policy)
+        evaluation.references()
+    return evaluation
 
 
 def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[str, Any]:

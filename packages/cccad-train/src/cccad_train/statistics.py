@@ -189,7 +189,7 @@ def summarise(
         seeds: the training seed of each replica, `replica`, where several are pooled.
 
     Returns:
-        `normalized_last10_mean`: mean over tasks and replicas of the last ten episodes.
+        `normalized_last10_mean`: mean over tasks and replicas of the last ten episodes, or of all if fewer.
         `iqm`: the interquartile mean of the same over tasks x replicas.
         `ci95`: its interval [low, high], or None for a single replica.
         `episodes_to_90pct`: see `episodes_to_solve`.

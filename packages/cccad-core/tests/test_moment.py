@@ -1,0 +1,123 @@
+"""Chance and teachers in training: felt in the decisions, repeated by the same seed, absent outside of training."""
+
+import pytest
+import torch
+from attrs import evolve
+from cccad_core.compressors.base import take_rows
+from cccad_core.compressors.full import FullSpec
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.losses import Imitation
+from cccad_core.moment import Moment
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Box, Spaces
+from cccad_core.testing import SPACES, random_batch
+
+SPEC = PolicySpec(
+    context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
+)
+PASSED = Moment(seed=3, state_passing=1.0)
+
+
+@pytest.fixture(params=["full", "episode"])
+def policy(request):
+    return evolve(SPEC, context=ContextSpec(window=8, trigger=request.param)).build(SPACES, seed=0)
+
+
+@pytest.fixture
+def batch():
+    return random_batch(SPACES, size=4, length=20, seed=0)
+
+
+def told(policy, batch, moment):
+    with torch.no_grad():
+        return policy(batch, moment=moment).parameters
+
+
+def test_a_moment_without_chance_changes_no_bit(policy, batch):
+    assert torch.equal(told(policy, batch, Moment(seed=3)), told(policy, batch, None))
+
+
+@pytest.mark.parametrize("moment", [PASSED, Moment(seed=3, latent_noise=0.5)], ids=["state passing", "latent noise"])
+def test_chance_is_felt_in_training_alone_and_repeats_with_its_seed(policy, batch, moment):
+    calm = told(policy, batch, None)
+    assert not torch.allclose(told(policy, batch, moment), calm, atol=1e-4)
+    assert torch.equal(told(policy, batch, moment), told(policy, batch, moment))
+    others = [told(policy, batch, evolve(moment, seed=seed)) for seed in range(4, 10)]
+    assert not all(torch.equal(told(policy, batch, moment), other) for other in others)
+    policy.eval()
+    assert torch.equal(told(policy, batch, moment), told(policy, batch, None))
+
+
+def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch):
+    plan, tokens = policy.plan(batch), policy.layout.sequence(batch)
+    with torch.no_grad():
+        final = plan.fold(policy, tokens, batch.mask, None, policy.compressor.begin(4)).state
+        donors, is_passed = PASSED.donors(4)
+        folded = plan.fold(policy, tokens, batch.mask, None, take_rows(final, donors))
+        wanted = plan.decide(policy, tokens, batch, folded)
+    assert is_passed.all()
+    assert not (donors == torch.arange(4)).any()
+    torch.testing.assert_close(told(policy, batch, PASSED), wanted)
+
+
+def test_what_is_lent_has_no_gradient(policy, batch):
+    """Where every row starts from another's end, nobody begins with the initial memory, and none learns through it."""
+    for moment, is_reached in ((None, True), (PASSED, False)):
+        policy.zero_grad()
+        Imitation(policy)(batch, 80.0, moment)["loss"].backward()
+        assert bool(policy.compressor.initial.grad.any()) is is_reached
+
+
+def test_as_many_rows_are_passed_a_state_as_the_share_says():
+    shares = [Moment(seed=seed, state_passing=0.3).donors(50)[1].float().mean() for seed in range(40)]
+    assert float(torch.stack(shares).mean()) == pytest.approx(0.3, abs=0.05)
+    assert not Moment(state_passing=1.0).donors(1)[1].any()  # nobody else is there
+
+
+def test_noise_on_the_latents_has_the_standard_deviation_asked_for():
+    [blurred] = Moment(seed=1, latent_noise=0.2).blur([torch.ones(100, 8, 16)])
+    assert float((blurred - 1).std()) == pytest.approx(0.2, rel=0.05)
+
+
+def test_weights_learn_in_half_precision_after_a_pass_that_lent_states(policy, batch):
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = Imitation(policy)(batch, 80.0, PASSED)["loss"]
+    loss.backward()
+    looks = [p for name, p in policy.compressor.named_parameters() if "look" in name and p.dim() == 2]
+    assert looks
+    assert all(p.grad is not None and bool(p.grad.any()) for p in looks)
+
+
+@pytest.mark.parametrize("rounds", [0, -1])
+def test_no_round_of_gradients_is_refused(policy, batch, rounds):
+    with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
+        policy(batch, max_gradient_rounds=rounds)
+    with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
+        policy.fold(batch, max_gradient_rounds=rounds)
+
+
+def test_reconstruction_fades(policy, batch):
+    objective = Imitation(policy, reconstruction_weight=0.5)
+    for fade in (1.0, 0.25, 0.0):
+        losses = objective(batch, 80.0, Moment(fade=fade))
+        torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * fade * losses["reconstruction"])
+
+
+def test_a_teacher_adds_its_divergence_over_the_targets_and_learns_nothing(policy, batch):
+    batch = evolve(batch, mask=torch.arange(20) < torch.tensor([20, 13, 20, 6])[:, None])
+    teacher = evolve(SPEC, compressor=FullSpec()).build(SPACES, seed=1)
+    losses = Imitation(policy, teacher=teacher, teacher_weight=0.5)(batch, 59.0)
+    q, p = (x(batch).parameters.log_softmax(-1) for x in (policy, teacher))
+    by_hand = ((p.exp() * (p - q)).sum(-1) * batch.mask).sum() / 59
+    torch.testing.assert_close(losses["teacher_nats"], by_hand)
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * by_hand)
+    losses["loss"].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_a_teacher_for_real_valued_actions_is_refused():
+    spaces = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(1,), low=-1.0, high=1.0))
+    policy = SPEC.build(spaces, seed=0)
+    with pytest.raises(ValueError, match="a teacher needs discrete actions"):
+        Imitation(policy, teacher=policy)

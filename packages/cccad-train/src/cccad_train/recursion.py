@@ -1,0 +1,39 @@
+"""What helps a policy to learn through many writes: small objects in the spec, each off unless asked for."""
+
+from attrs import field, frozen, validators
+
+_share = validators.le(1.0)
+
+
+@frozen(kw_only=True)
+class ReconstructionSpec:
+    """How much of rebuilding what was folded in stays beside imitation."""
+
+    weight: float = field(default=0.0, validator=validators.ge(0.0))
+    decay_frac: float | None = field(
+        default=None,
+        validator=validators.optional([validators.gt(0.0), _share]),
+        metadata={"help": "share of the updates in which the weight falls evenly to zero; without it, it stays"},
+    )
+    reward_weighted: bool = field(
+        default=False, metadata={"help": "transitions with a reward weigh as much together as those without"}
+    )
+
+    def fade(self, done: float) -> float:
+        """Return what is left of the weight when the share *done* of the updates is over."""
+        return 1.0 if self.decay_frac is None else max(0.0, 1.0 - done / self.decay_frac)
+
+
+@frozen(kw_only=True)
+class StatePassingSpec:
+    """Stretches that begin with the memory that another stretch of the batch ended with."""
+
+    frac: float = field(default=0.0, validator=[validators.ge(0.0), _share], metadata={"help": "of all stretches"})
+
+
+@frozen(kw_only=True)
+class TeacherSpec:
+    """Another agent of the experiment, trained first and then frozen, whose action probabilities are learned too."""
+
+    agent: str
+    weight: float = field(default=1.0, validator=validators.gt(0.0), metadata={"help": "of the divergence, in nats"})

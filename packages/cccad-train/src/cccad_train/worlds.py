@@ -1,0 +1,64 @@
+"""Where an experiment is judged: in its own world, and in others that differ from it in a few settings."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import frozen
+from cccad_core.errors import SpecError
+from cccad_core.specs import structure, unstructure
+
+from cccad_train.experiment import ExperimentSpec
+
+
+@frozen(kw_only=True)
+class World:
+    """A task family, its tasks to train on, and those that are kept for evaluation."""
+
+    family: Any
+    train: tuple[Any, ...]
+    held_out: tuple[Any, ...]
+
+
+def own_world(spec: ExperimentSpec) -> World:
+    """Return the world of the spec's `env` and `split`."""
+    return _split(spec, spec.env.build())
+
+
+def other_worlds(spec: ExperimentSpec, own: World) -> dict[str, World]:
+    """Return the worlds of `evaluate.worlds` by name.
+
+    Their held-out tasks are those of *own*, by id, where all of these exist there too; else those of the same split of
+    their own tasks, without any that may be trained on. Raises SpecError with everything that is wrong with any.
+    """
+    found, problems = {}, []
+    for name, changes in spec.evaluate.worlds.items():
+        try:
+            found[name] = _other(spec, own, changes)
+        except SpecError as error:
+            problems += [(f"evaluate.worlds.{name}{path and '.'}{path}", told) for path, told in error.problems]
+        except ValueError as error:  # of the family: such settings, or such a split of them, cannot be
+            problems.append((f"evaluate.worlds.{name}", str(error)))
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> World:
+    world = _split(spec, structure({**unstructure(spec.env), **changes}, type(spec.env)).build())
+    if world.family.spaces != own.family.spaces:
+        told = f"an agent plays only where spaces are those of its env: {world.family.spaces}, not {own.family.spaces}"
+        raise SpecError([("", told)])
+    known = {task.task_id: task for task in world.family.tasks}
+    trained = {task.task_id for task in own.train}
+    same = tuple(known[task.task_id] for task in own.held_out if task.task_id in known)
+    fresh = tuple(task for task in world.held_out if task.task_id not in trained)
+    held_out = same if len(same) == len(own.held_out) else fresh
+    if not held_out:
+        raise SpecError([("", "all tasks that would be held out here are trained on; change what tells tasks apart")])
+    return World(family=world.family, train=world.train, held_out=held_out)
+
+
+def _split(spec: ExperimentSpec, family: Any) -> World:
+    split = family.split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
+    held_out = tuple(split.held_out[: spec.split.max_held_out_tasks])
+    return World(family=family, train=tuple(split.train), held_out=held_out)

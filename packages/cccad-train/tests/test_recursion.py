@@ -1,0 +1,113 @@
+"""Warm starts, teachers and chance: in the right order, refused where they cannot be, and resumed to the bit."""
+
+import pytest
+import torch
+from cccad_core.specs import load
+from cccad_train import checkpoints, plan
+from cccad_train.experiment import ExperimentSpec
+from cccad_train.folder import RunFolder
+from cccad_train.recursion import ReconstructionSpec
+
+WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
+AIDS = [
+    *(WARM, TEACHER, "train.state_passing={ frac = 0.5 }", "train.latent_noise=0.1"),
+    "train.reconstruction={ weight = 0.1, decay_frac = 0.5, reward_weighted = true }",
+]
+
+
+def overridden(*overrides):
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def weights(folder, stage):
+    return checkpoints.load_latest(folder / "checkpoints" / stage)["policy"]
+
+
+def same(ours, theirs, names):
+    return all(torch.equal(ours[name], theirs[name]) for name in names)
+
+
+def test_the_weight_of_reconstruction_stays_or_falls_to_zero():
+    assert [ReconstructionSpec(weight=1.0).fade(done) for done in (0.0, 0.5, 1.0)] == [1, 1, 1]
+    falling = ReconstructionSpec(weight=1.0, decay_frac=0.5)
+    assert [falling.fade(done) for done in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_agents_that_others_need_are_trained_first(micro):
+    spec = load(micro, ExperimentSpec, [])
+    assert plan.fits(spec, "train") == ["train-cad", "train-ad"]
+    for override, of_pretraining, of_training in (
+        (WARM, ["train-ad"], ["pretrain-cad"]),
+        (TEACHER, [], ["pretrain-cad", "train-ad"]),
+    ):
+        spec = load(micro, ExperimentSpec, [override])
+        assert plan.fits(spec, "train") == ["train-ad", "train-cad"]
+        assert plan.before(spec, "pretrain-cad") == of_pretraining
+        assert plan.before(spec, "train-cad") == of_training
+        other = load(micro, ExperimentSpec, [override, "controls.ad.train.num_updates=7"])
+        assert plan.inputs(other, "train-cad") != plan.inputs(spec, "train-cad")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["train.warm_start='da'"], "'train.warm_start' of 'cad' must name another agent (ad): 'da'"),
+        (["train.teacher={ agent = 'cad' }"], "'train.teacher' of 'cad' must name another agent (ad): 'cad'"),
+        (
+            [WARM, "controls.ad.policy.width=32"],
+            "'train.warm_start' of 'cad' needs the 'policy.width' of 'ad', 32, not 16",
+        ),
+        ([WARM, "controls.ad.train.teacher={ agent = 'cad' }"], "each of ad, cad must be trained before the others"),
+        (["controls.ad.train.latent_noise=0.1"], "this policy's compressor remembers nothing"),
+        (["train.state_passing.frac=1.5"], "must be >= 0.0 and <= 1.0: 1.5 @ train.state_passing"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_done(overrides, words, micro, cccad_run, tmp_path):
+    done = cccad_run(micro, "--out", tmp_path, *overridden(*overrides))
+    assert done.code == 2
+    assert words in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pre_training_tells_how_much_better_it_is_than_the_most_common_value(micro_run):
+    rows = [row for row in (micro_run / "metrics.jsonl").read_text().splitlines() if '"pretrain-cad"' in row]
+    for name in ("action", "reward", "next_observation"):
+        assert all(f'"reconstruction_{name}_accuracy"' in row for row in rows)
+        assert all(f'"reconstruction_{name}_majority"' in row for row in rows)
+
+
+@pytest.mark.timeout(600)
+def test_all_aids_together_start_from_the_named_agent_and_resume_with_the_same_bits(
+    micro, cccad_run, cccad_run_killed, tmp_path, only_run
+):
+    calm, killed = tmp_path / "calm", tmp_path / "killed"
+    for stage in ("collect", "pretrain", "train"):
+        done = cccad_run(micro, "--out", calm, "--only", stage, *overridden(*AIDS))
+        assert done.code == 0, done.err
+    ours = only_run(calm)
+    ad, pretrained, trained = (weights(ours, stage) for stage in ("train-ad", "pretrain-cad", "train-cad"))
+    lent = [name for name in ad if name.split(".")[0] in ("layout", "backbone", "head")]
+    assert same(pretrained, ad, lent)
+    assert not same(trained, ad, lent)
+    assert "teacher_nats" in (ours / "metrics.jsonl").read_text()
+    killed.mkdir()
+    (calm / "data").rename(killed / "data")
+    stopped = cccad_run_killed("*/train-cad/update_10", 1, micro, "--out", killed, *overridden(*AIDS))
+    assert stopped.code == -9, stopped.err
+    assert (only_run(killed) / "checkpoints" / "train-cad" / "latest").resolve().name == "update_5"
+    done = cccad_run(micro, "--out", killed, "--only", "train", "--resume", *overridden(*AIDS))
+    assert done.code == 0, done.err
+    assert same(weights(only_run(killed), "train-cad"), trained, trained)
+
+
+def test_every_aid_changes_what_is_learned(micro, copied_run, cccad_run):
+    ends = []
+    for aid in ([], *([aid] for aid in AIDS[1:])):
+        overrides = ["train.num_updates=2", *aid]
+        done = cccad_run(micro, "--out", copied_run.parent, "--only", "pretrain", *overridden(*overrides))
+        assert done.code == 0, done.err
+        done = cccad_run(micro, "--out", copied_run.parent, "--only", "train", *overridden(*overrides))
+        assert done.code == 0, done.err
+        ends.append(weights(RunFolder.of(load(micro, ExperimentSpec, overrides), copied_run.parent).path, "train-cad"))
+    names = [name for name in ends[0] if not name.startswith("reconstruction.")]
+    assert [same(ends[0], end, names) for end in ends[1:]] == [False] * 4
