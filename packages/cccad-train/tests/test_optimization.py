@@ -39,7 +39,7 @@ class Multiply(torch.nn.Module):
         super().__init__()
         self.weight, self.seen = torch.nn.Parameter(torch.ones(2, 2)), set()
 
-    def forward(self, batch, num_targets):
+    def forward(self, batch, num_targets, moment):
         product = batch @ self.weight
         self.seen.add(product.dtype)
         return {"loss": product.float().square().sum() / num_targets}
@@ -53,6 +53,9 @@ class Ones:
 
     def batch(self, update):
         return torch.ones(3, 2), 3.0
+
+    def moment(self, update):
+        return self.spec.moment(update, seed=update)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
