@@ -91,6 +91,7 @@ def test_importing_the_package_needs_neither_torch_nor_gymnasium():
 
 @pytest.mark.usefixtures("corridor_installed")
 def test_the_card_is_written_as_markdown_and_as_a_plot(dataset, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the plot needs matplotlib")
     page, plot = tmp_path / "card.md", tmp_path / "card.png"
     assert main(["info", str(dataset), "--markdown", str(page), "--plot", str(plot)]) == 0
     assert capsys.readouterr().out.strip() in page.read_text()

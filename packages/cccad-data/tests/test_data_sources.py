@@ -1,4 +1,5 @@
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -33,6 +34,8 @@ PAIRS = {
     "ppo in a box": (PPOSpec(n_steps=16, batch_size=16, n_epochs=2, **LIFE), TRACK),
 }
 NUMPY = [name for name in PAIRS if not name.startswith("ppo")]
+needs_torch = pytest.mark.skipif(find_spec("torch") is None, reason="the ppo source needs torch (extra 'rl')")
+ALL = [pytest.param(name, marks=[] if name in NUMPY else needs_torch) for name in PAIRS]
 
 
 def same(one, other, atol=0.0):
@@ -42,7 +45,7 @@ def same(one, other, atol=0.0):
     )
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ALL)
 def test_a_task_has_the_same_arrays_alone_and_among_others(name):
     spec, family = PAIRS[name][0], PAIRS[name][1].build()
     together = spec.build().collect(family, family.tasks, seed=3)
@@ -55,7 +58,7 @@ def test_a_task_has_the_same_arrays_alone_and_among_others(name):
     assert not same(other, alone)
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ALL)
 def test_histories_of_a_task_differ_from_one_another(name):
     spec, family = PAIRS[name][0], PAIRS[name][1].build()
     for task in spec.build().collect(family, family.tasks, seed=0):
@@ -73,7 +76,7 @@ def test_executors_give_the_same_arrays(tmp_path):
     assert sets[0] == sets[1]
 
 
-@pytest.mark.parametrize("name", [name for name in PAIRS if "box" not in name])
+@pytest.mark.parametrize("name", [each for each in ALL if "box" not in each.values[0]])
 def test_optimal_actions_are_kept_where_they_are_asked_for(name):
     made, family = type(PAIRS[name][0]), PAIRS[name][1].build()
     (task,) = made(store_optimal_actions=True, **LIFE).build().collect(family, family.tasks[2:3], seed=0)
@@ -104,6 +107,7 @@ def test_histories_hold_true_last_observations(name):
         assert (np.diff(task.episode_ends, prepend=0) <= family.horizon).all()
 
 
+@needs_torch
 def test_every_source_is_registered_by_its_name():
     offers = {
         entry.name: entry.load() for entry in entry_points(group="cccad.source") if entry.dist.name == "cccad-data"
