@@ -6,7 +6,7 @@ from torch import Tensor
 from cccad_core.compressors.base import Compressor, Segment, State
 
 
-class _Wrapped(Compressor):
+class Wrapped(Compressor):
     """Begins, writes and costs as *inner* does."""
 
     def __init__(self, inner: Compressor) -> None:
@@ -27,14 +27,14 @@ class _Wrapped(Compressor):
         return self.inner.num_thought(num_tokens)
 
 
-class ZeroedLatents(_Wrapped):
+class ZeroedLatents(Wrapped):
     """Writes as ever, but the backbone reads zeros."""
 
     def read(self, state: State) -> Tensor:
         return torch.zeros_like(self.inner.read(state))
 
 
-class SwappedLatents(_Wrapped):
+class SwappedLatents(Wrapped):
     """Writes as ever, but row *i* reads the latents of row *i + shift*: another life, on another task.
 
     All rows must write together, as they do where every episode is as long as the others.

@@ -7,6 +7,7 @@ imitator is never asked to imitate, the later half of this task's history follow
 So the only thing that a fruitless visit says is where the goal is not, and whoever found nothing yet goes and looks.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,10 @@ class DetourSpec:
     max_episodes: int = field(default=10, validator=validators.ge(1))
     "Their number is uniform from 1 to this."
 
-    def build(self, tasks: list[TaskHistories], family: Any) -> "Detours | None":
+    def build(self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> "Detours | None":
         """Return the detours among *tasks*, None when they are off; *family* says what each task would pay.
+
+        *columns* are the env steps of all tasks, end to end.
 
         Raises SamplingError unless there are two tasks and only rewards tell them apart.
         """
@@ -41,7 +44,7 @@ class DetourSpec:
             raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
         if len(tasks) < 2:
             raise SamplingError("detours need histories of at least two tasks")
-        return Detours(self, tasks, family)
+        return Detours(self, tasks, columns, family)
 
 
 @frozen(kw_only=True)
@@ -55,14 +58,18 @@ class Plan:
 class Detours:
     """Every episode of every history, by task."""
 
-    def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], family: Any) -> None:
+    def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> None:
         self.spec, self._family = spec, family
         self._tasks = [family.task(task.task_id) for task in tasks]
         self._counts = np.concatenate([np.diff(np.asarray(task.episode_ends), prepend=0) for task in tasks])
-        self._begins = np.cumsum(self._counts) - self._counts  # in the sampler's columns
+        self._begins = np.cumsum(self._counts) - self._counts  # in the columns
         self._num_of_task = np.array([task.num_episodes for task in tasks])
         self._first_of_task = np.cumsum(self._num_of_task) - self._num_of_task
-        self._check(tasks)
+        self._check(columns)
+
+    def episode_begin(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return where in the columns the episodes begin that *places* belong to."""
+        return np.asarray(self._begins[np.searchsorted(self._begins, places, side="right") - 1])
 
     def plan(self, random: np.random.Generator, task: NDArray[np.int64], length: int) -> Plan:
         """Choose the detours of a batch whose rows belong to the tasks *task*, ``b``, in stretches of *length*."""
@@ -97,20 +104,18 @@ class Detours:
             raise SamplingError(f"detours need episodes that end alike in every task; in {task.task_id!r} one does not")
         return np.asarray(rewards)
 
-    def _check(self, tasks: list[TaskHistories]) -> None:
+    def _check(self, columns: Mapping[str, Array]) -> None:
         """Play one episode of every task again as if it were the next task's."""
-        for index, histories in enumerate(tasks):
-            task = self._tasks[(index + 1) % len(tasks)]
-            part = slice(0, int(histories.episode_ends[0]))
-            columns = {name: getattr(histories, name)[part] for name in _TOLD if name != "next_observations"}
-            columns["next_observations"] = histories.next_observations()[part]
-            led = self._family.next_observations(task, columns["observations"], columns["actions"])
-            if (np.asarray(led) != columns["next_observations"]).any():
+        for first, own, task in zip(self._first_of_task, self._tasks, [*self._tasks[1:], self._tasks[0]], strict=True):
+            begin = int(self._begins[first])
+            part = {name: columns[name][begin : begin + int(self._counts[first])] for name in _TOLD}
+            led = self._family.next_observations(task, part["observations"], part["actions"])
+            if (np.asarray(led) != part["next_observations"]).any():
                 raise SamplingError(
-                    f"detours need tasks that differ in their rewards alone: an episode of {histories.task_id!r} goes "
+                    f"detours need tasks that differ in their rewards alone: an episode of {own.task_id!r} goes "
                     f"another way in {task.task_id!r}; set 'detours.frac' to 0"
                 )
-            self._paid(task, columns)
+            self._paid(task, part)
 
 
 _TOLD = ("observations", "actions", "terminations", "truncations", "next_observations")

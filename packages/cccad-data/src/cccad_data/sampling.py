@@ -23,7 +23,6 @@ class SamplerSpec:
     "Where a stretch without detours begins: anywhere in its history, or at its birth."
     subsample_episodes: int = field(default=1, validator=validators.ge(1))
     "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
-
     detours: DetourSpec = Factory(DetourSpec)
     "Fruitless visits at the head of a stretch; see `DetourSpec`."
 
@@ -56,12 +55,7 @@ class Sampler:
         self._first_history = np.cumsum(self._num_histories) - self._num_histories
         lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
         self._lengths, self._births = lengths, np.cumsum(lengths) - lengths  # per history, in env steps
-        ends = np.concatenate([np.asarray(task.episode_ends) for task in tasks])
-        num_episodes = [len(task.episode_ends) for task in tasks]
-        sizes = np.array([task.num_env_steps for task in tasks])
-        ends = ends + np.repeat(np.cumsum(sizes) - sizes, num_episodes)
-        self._episode_begins = np.concatenate(([0], ends[:-1]))  # in the columns
-        self._detours = spec.detours.build(tasks, family)
+        self._detours = spec.detours.build(tasks, self._columns, family)
 
     @property
     def num_env_steps(self) -> int:
@@ -97,7 +91,9 @@ class Sampler:
         start = earliest + (uniform[:, 2] * (room - earliest + 1)).astype(np.int64)
         if self.spec.starts == "birth":
             start[behind == 0] = 0
-        start = np.where(behind > 0, self._episode_start(history, start), start)
+        if self._detours:
+            born = self._births[history]
+            start = np.where(behind > 0, self._detours.episode_begin(born + start) - born, start)
         task, history, behind, start = (part[rows] for part in (task, history, behind, start))
         age = start[:, None] + np.arange(length) - behind[:, None]  # b t
         mask = age < self._lengths[history][:, None]
@@ -110,12 +106,6 @@ class Sampler:
         if self._detours:
             self._detours.repay(batch, task, behind)
         return {**batch, "mask": mask, "targets": targets, "task_index": task, "start": start}
-
-    def _episode_start(self, history: NDArray[np.int64], start: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return where the episode begins that env step *start* of each *history* belongs to."""
-        born = self._births[history]
-        place = np.searchsorted(self._episode_begins, born + start, side="right") - 1
-        return np.asarray(self._episode_begins[place] - born)
 
     def _random(self, index: int, purpose: int) -> np.random.Generator:
         counter = [0, purpose, index, 0]

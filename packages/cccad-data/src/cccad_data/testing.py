@@ -6,6 +6,7 @@ Each env step that ends on the task's goal is worth 1. The episode is truncated 
 so, terminated on the goal.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -130,7 +131,7 @@ class Corridor(_Listed):
         return total
 
 
-class _Vec:
+class _Vec(ABC):
     """Worlds played together; an episode's end is followed by the next one's start in the same env step."""
 
     def __init__(self, horizon: int, goals: Array, start: Array) -> None:
@@ -147,9 +148,9 @@ class _Vec:
         self.chance |= {row: np.random.Generator(np.random.PCG64((seed or 0) + row)) for row in rows.tolist()}
         return self.places.copy(), {}
 
+    @abstractmethod
     def _play(self, actions: Array) -> tuple[Array, Array]:
         """Change the places; return rewards and terminations."""
-        raise NotImplementedError
 
     def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Let everyone act."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from cccad_core.agent import Agent, AgentState
 from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.controls import Wrapped
 from cccad_core.policy import Policy
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ AGE = "writes of this life"  # beside the inner compressor's own state
 MOST_WRITES = 100  # that are watched
 
 
-class Lent(Compressor):
+class Lent(Wrapped):
     """Writes as *inner*, but each life may begin with a memory that was lent to it, and stop changing it.
 
     Args:
@@ -31,9 +32,8 @@ class Lent(Compressor):
     """
 
     def __init__(self, inner: Compressor, *, start: State | None = None, last_write: float = math.inf) -> None:
-        super().__init__()
-        self.inner, self.start, self.last_write = inner, start, last_write
-        self.num_latents = inner.num_latents
+        super().__init__(inner)
+        self.start, self.last_write = start, last_write
         self.openness: dict[int, list[float]] = defaultdict(list)
 
     def begin(self, size: int) -> State:
@@ -55,9 +55,6 @@ class Lent(Compressor):
         rows = torch.nonzero(age >= self.last_write)[:, 0]
         written = {name: value.index_copy(0, rows, own[name][rows]) for name, value in written.items()}
         return {**written, AGE: age + 1}, extra
-
-    def flops_per_write(self, num_tokens: int) -> int:
-        return int(self.inner.flops_per_write(num_tokens))
 
 
 def _own(state: State) -> State:

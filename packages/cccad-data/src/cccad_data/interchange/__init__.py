@@ -1,7 +1,7 @@
 """Other people's formats: a module each, with ``read``, ``write`` or both, found by name in two dictionaries."""
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,14 @@ def _module(table: Mapping[str, str], form: str) -> Any:
     if form not in table:
         raise DataError(f"there is no format {form!r} here; known: {', '.join(table)}")
     return import_module(table[form])
+
+
+def check_groups(source: Path, file: Mapping[str, Any], groups: Sequence[str], arrays: Sequence[str]) -> None:
+    """Raise DataError unless each of the *groups* of an open HDF5 *file* has all *arrays*."""
+    for name in groups:
+        missing = [array for array in arrays if array not in file[name]]
+        if missing:
+            raise DataError(f"{source}: group {name!r} lacks {', '.join(map(repr, missing))}")
 
 
 def foreign_header(form: str, source: Path, world: Mapping[str, Any], **facts: Any) -> dict[str, Any]:

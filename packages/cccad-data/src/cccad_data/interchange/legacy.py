@@ -18,7 +18,7 @@ from cccad_data.collection import spec_dict
 from cccad_data.errors import DataError
 from cccad_data.families import build_family
 from cccad_data.history import Array, TaskHistories
-from cccad_data.interchange import Found, Wishes, fitting, foreign_header
+from cccad_data.interchange import Found, Wishes, check_groups, fitting, foreign_header
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.store import open_shard, sound
 
@@ -34,10 +34,7 @@ def read(source: Path, wishes: Wishes) -> Found:
     held_out = [task.task_id for task in family.split(**wishes.split).held_out]
     with open_shard(source) as file, sound(source, "not groups as the earlier code wrote them"):
         groups = sorted((name for name in file if name.isdecimal()), key=int)
-        for name in groups:
-            missing = [array for array in _ARRAYS if array not in file[name]]
-            if missing:
-                raise DataError(f"{source}: group {name!r} lacks {', '.join(map(repr, missing))}")
+        check_groups(source, file, groups, _ARRAYS)
     if not groups:
         raise DataError(f"{source}: has no groups '0', '1', ... as the earlier code wrote them")
     world = {

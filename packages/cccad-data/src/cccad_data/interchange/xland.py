@@ -13,7 +13,7 @@ import numpy as np
 
 from cccad_data.errors import DataError
 from cccad_data.history import TaskHistories
-from cccad_data.interchange import Found, Wishes, fitting, foreign_header
+from cccad_data.interchange import Found, Wishes, check_groups, fitting, foreign_header
 from cccad_data.interchange.episodes import UNKNOWN_LAST, laid_end_to_end
 from cccad_data.store import open_shard, sound
 
@@ -26,10 +26,7 @@ def read(source: Path, _wishes: Wishes) -> Found:
     notes = [UNKNOWN_LAST]
     with open_shard(source) as file, sound(source, "not groups as XLand-100B has them"):
         groups = sorted(file, key=lambda name: (len(name), name))
-        for name in groups:
-            missing = [array for array in _ARRAYS if array not in file[name]]
-            if missing:
-                raise DataError(f"{source}: group {name!r} lacks {', '.join(map(repr, missing))}")
+        check_groups(source, file, groups, _ARRAYS)
         if not groups:
             raise DataError(f"{source}: has no groups")
         num_actions = 1 + max(int(file[name]["actions"][...].max()) for name in groups)
