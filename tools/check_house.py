@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FOLDERS = ("packages", "plugins", "tools", "benchmarks", "tests")
-MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SRC_LINES = 400, 50, 11_500
+MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_SRC_LINES = 400, 50, 12_000
 VAGUE_NAMES = {"utils", "common", "misc", "helpers"}
 # Written so that this file does not match itself.
 MACHINE_TEXT = re.compile(r"(?<![\w.])/(home|Users|root|work)/\w|pypi[.]org|download[.]pytorch[.]org")

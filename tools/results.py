@@ -1,28 +1,69 @@
 """Keep what finished runs of one spec found: their summaries by seed, with the command and the machine.
 
-Usage: `.venv/bin/python tools/results.py docs/results/cad_darkroom.json runs/cad_darkroom-...-s*`
+Usage: `.venv/bin/python tools/results.py experiments/cad_darkroom.toml runs/cad_darkroom-...-s*`, which writes
+`docs/results/cad_darkroom.json`. Where `cccad memory-report RUN` was run before, its numbers are kept too.
 """
 
 import json
+import math
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-TOLD = ("normalized_last10_mean", "iqm", "ci95", "worst_task_normalized", "episodes_to_90pct")
+TOLD = ("normalized_last10_mean", "iqm", "ci95", "worst_task_normalized", "episodes_to_90pct", "normalized_by_decade")
+AGES = (1, 2, 5, 10, 50)  # of a life, in trained histories
+REMEMBERED = ("probe", "swap", "latents", "attention")
+WRITES = (1, 2, 5, 10, 20, 50, 100)  # whose latents are told of
+
+
+def summary(results: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of every agent in one world."""
+    told = {name: {key: row[key] for key in TOLD if key in row} for name, row in results["summary"].items()}
+    for name, row in told.items():
+        row["normalized_at_age"] = at_ages(results, results["agents"][name]["returns"])
+    return told
+
+
+def at_ages(results: dict[str, Any], returns: list[Any]) -> dict[str, float]:
+    """Return the normalised return of the ten episodes before a life is 1, 2, 5... trained histories long."""
+    trained, length = results.get("trained_episodes", math.inf), len(returns[0][0])
+    lives = []
+    for task, lived_on in zip(results["tasks"], returns, strict=True):
+        least, most = task["random_return"], task["optimal_return"]
+        lives += [[(value - least) / (most - least) for value in life] for life in lived_on]
+    ends = {f"{times}x": int(times * trained) for times in AGES if times * trained <= length}
+    return {age: fmean(value for life in lives for value in life[max(0, end - 10) : end]) for age, end in ends.items()}
 
 
 def found(run: Path) -> dict[str, Any]:
     """Return what one run found, without its returns."""
     results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
     meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
-    agents = {name: {key: row.get(key) for key in TOLD} for name, row in results["summary"].items()}
     keys = ("host", "versions", "git_commit")
-    return {"seed": results["seed"], "agents": agents, **{key: meta[key] for key in keys if key in meta}}
+    told = {"seed": results["seed"], "agents": summary(results), **{key: meta[key] for key in keys if key in meta}}
+    if worlds := results.get("worlds"):
+        told["worlds"] = {name: summary(world) for name, world in worlds.items()}
+    if (memory := run / "evaluation" / "memory.json").is_file():
+        kept = json.loads(memory.read_text(encoding="utf-8"))
+        kept["latents"] = [row for row in kept["latents"] if row["write"] in WRITES]
+        kept["attention"] = {key: kept["attention"][key] for key in ("by_layer", "even")}
+        told["memory"] = {key: kept[key] for key in REMEMBERED}
+    return told
+
+
+def rounded(value: Any) -> Any:
+    """Return *value* with four digits after the point."""
+    if isinstance(value, dict):
+        return {key: rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [rounded(inner) for inner in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 if __name__ == "__main__":
-    out, runs = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-    seeds = [found(run) for run in runs]
-    command = f"cccad-run experiments/{out.stem}.toml --set seed=SEED"
+    spec, runs = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
+    out = Path("docs/results") / spec.relative_to("experiments").with_suffix(".json")
+    told = {"command": f"cccad-run {spec} --set seed=SEED", "runs": rounded([found(run) for run in runs])}
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps({"command": command, "runs": seeds}, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from cccad_data import InlineSpec, NoisyOracleSpec, collect
+from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
 from cccad_data.testing import Corridor, CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
@@ -27,3 +27,19 @@ def corridor_installed(tmp_path, monkeypatch):
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.testing:CorridorSpec\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
+
+
+@pytest.fixture
+def assert_same():
+    """Compare two folders of histories bit by bit."""
+
+    def compare(left, right):
+        left, right = Histories.open(left), Histories.open(right)
+        assert left.header == right.header
+        for ours, theirs in zip(left, right, strict=True):
+            assert ours.arrays().keys() == theirs.arrays().keys()
+            for name, array in ours.arrays().items():
+                assert array.dtype == theirs.arrays()[name].dtype
+                assert array.tobytes() == theirs.arrays()[name].tobytes()
+
+    return compare

@@ -21,17 +21,7 @@ def gather(out, family=None, executor=None, seed=4, **kwargs):
     return collect(family or CorridorSpec().build(), source, executor, out=out, split=SPLIT, seed=seed, **kwargs)
 
 
-def assert_same(left, right):
-    left, right = Histories.open(left), Histories.open(right)
-    assert left.header == right.header
-    for ours, theirs in zip(left, right, strict=True):
-        assert ours.arrays().keys() == theirs.arrays().keys()
-        for name, array in ours.arrays().items():
-            assert array.dtype == theirs.arrays()[name].dtype
-            assert array.tobytes() == theirs.arrays()[name].tobytes()
-
-
-def test_several_processes_give_the_same_arrays_as_one(dataset, tmp_path):
+def test_several_processes_give_the_same_arrays_as_one(dataset, tmp_path, assert_same):
     other = gather(tmp_path / "other", executor=ProcessesSpec(num_workers=2).build())
     assert_same(dataset, other)
 
@@ -44,7 +34,7 @@ def test_units_that_are_there_are_not_collected_again(dataset):
     assert {name for name in before if before[name] != after[name]} == {"unit-0001.h5"}
 
 
-def test_a_shard_that_is_cut_off_is_collected_again(dataset, tmp_path):
+def test_a_shard_that_is_cut_off_is_collected_again(dataset, tmp_path, assert_same):
     shard = dataset / "shards" / "unit-0002.h5"
     shard.write_bytes(shard.read_bytes()[:2000])
     gather(dataset)
@@ -67,7 +57,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("executor", ["InlineSpec()", "ProcessesSpec(num_workers=1)"])
-def test_a_collection_killed_half_way_resumes_to_the_same_arrays(tmp_path, executor):
+def test_a_collection_killed_half_way_resumes_to_the_same_arrays(tmp_path, executor, assert_same):
     out = tmp_path / "killed"
     script = tmp_path / "collect.py"
     script.write_text(SLOW_COLLECTION.format(split=SPLIT, executor=executor))
@@ -172,7 +162,7 @@ def test_a_collection_killed_at_twenty_random_moments_resumes_to_the_same_bytes(
 
 
 @pytest.mark.parametrize("executor", [InlineSpec(), ProcessesSpec(num_workers=2)])
-def test_a_full_disk_ends_in_one_clear_line_and_the_collection_goes_on_later(tmp_path, executor):
+def test_a_full_disk_ends_in_one_clear_line_and_the_collection_goes_on_later(tmp_path, executor, assert_same):
     small = tmp_path / "small"
     small.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]

@@ -4,8 +4,19 @@ import pickle
 
 import numpy as np
 import pytest
-from cccad_data import Histories, HistoryFileError, InlineSpec, NoisyOracleSpec, SamplerSpec, collect, columns
+from cccad_data import (
+    Histories,
+    HistoryFileError,
+    InlineSpec,
+    NoisyOracleSpec,
+    SamplerSpec,
+    collect,
+    columns,
+    merging,
+    store,
+)
 from cccad_data.columns import Column, joined
+from cccad_data.merging import merge
 from cccad_data.store import write_shard
 from cccad_data.testing import CorridorSpec
 from hypothesis import given, settings
@@ -70,6 +81,37 @@ def test_a_column_can_be_sent_to_another_process(both):
         assert pool.apply(_sum_of, (column,)) == _sum_of(column)
 
 
+def test_runs_that_cross_the_pieces_of_a_file_and_the_files_are_whole(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_PLAIN_CHUNK_BYTES", 100)
+    copy = merge(tmp_path / "copy", [dataset], compression="none")
+    monkeypatch.setattr(merging, "_UNIT_TASKS", 1)
+    copy = merge(tmp_path / "many", [copy], compression="none")
+    held, lazy = Histories.open(dataset, lazy=False), Histories.open(copy, lazy=True)
+    assert len(list((copy / "shards").iterdir())) == len(held)
+    assert len(lazy.tasks[0].rewards.pieces) > 3
+    for pick in (lambda task: task.rewards, lambda task: task.next_observations()):
+        array, column = (joined([pick(task) for task in tasks]) for tasks in (held, lazy))
+        assert (np.asarray(column) == array).all()
+        assert (column[90:700] == array[90:700]).all()
+        assert (column.take(np.array([[5, 6, 6], [1200, 30, 31]]), axis=0) == array[[[5, 6, 6], [1200, 30, 31]]]).all()
+
+
+@pytest.mark.parametrize("thinning", [1, 2])
+def test_drawing_from_compressed_histories_says_how_to_make_it_fast(both, thinning, recwarn):
+    lazy = both[1]
+    SamplerSpec(subsample_episodes=thinning).build(lazy, 0)
+    is_packed = any(task.rewards.packed_in for task in lazy)
+    told = [str(warning.message) for warning in recwarn]
+    assert [("merge NEW OLD --compression none" in text) for text in told] == [True] * is_packed
+
+
+def test_a_plain_file_that_is_cut_off_is_an_error(dataset, tmp_path):
+    path, column = lazy_copy(dataset, tmp_path)
+    column.offsets[0] = column.pieces[0].offset = path.stat().st_size - 8
+    with pytest.raises(HistoryFileError, match="is damaged"):
+        column[:30]
+
+
 def lazy_copy(dataset, tmp_path):
     held = Histories.open(dataset)
     write_shard(tmp_path / "one.h5", held.header, held.tasks, "none")
@@ -78,7 +120,7 @@ def lazy_copy(dataset, tmp_path):
 
 def test_a_file_that_changes_under_its_readers_is_an_error(dataset, tmp_path):
     path, column = lazy_copy(dataset, tmp_path)
-    columns._opened.cache_clear()  # as when many other files have been read meanwhile
+    columns._mapped.cache_clear()  # as when many other files have been read meanwhile
     os.utime(path, ns=(1, 1))
     with pytest.raises(HistoryFileError, match="has changed since these histories were opened"):
         column[:3]
@@ -90,7 +132,7 @@ def test_a_file_that_changes_under_its_readers_is_an_error(dataset, tmp_path):
 def test_a_reward_that_is_no_number_is_found_when_it_is_read(dataset, tmp_path):
     path, column = lazy_copy(dataset, tmp_path)
     with path.open("r+b") as file:
-        file.seek(column.offsets[0] + 4 * 7)
+        file.seek(column.pieces[0].offset + 4 * 7)
         file.write(np.float32(np.nan).tobytes())
     again = Histories.open(path, lazy=True).tasks[0].rewards
     assert len(again[:7]) == 7

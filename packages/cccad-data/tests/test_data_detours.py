@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
 from cccad_data.detours import DetourSpec
-from cccad_data.testing import Corridor, CorridorSpec
+from cccad_data.testing import Corridor, CorridorSpec, Track, TrackSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -22,14 +22,14 @@ def build(seed=0, family=FAMILY, histories=HISTORIES, **detours):
     return SamplerSpec(detours=DetourSpec(**detours)).build(histories, seed, family)
 
 
-def episodes(but):
-    """All episodes of every task but one, as bytes."""
+def episodes(but, last=8):
+    """The *last* env steps of all episodes of every task but one, as bytes."""
     found = set()
     for index, task in enumerate(HISTORIES):
         for life in task if index != but else ():
             columns = {name: getattr(life, name) for name in FIELDS[:-1]}
             columns["next_observations"] = life.next_observations()
-            found |= {key(columns, slice(begin, begin + 8)) for begin in range(0, 96, 8)}
+            found |= {key(columns, slice(end - last, end)) for end in range(8, 97, 8)}
     return found
 
 
@@ -44,11 +44,12 @@ def test_a_detour_is_episodes_of_other_tasks_paid_by_this_one_and_never_imitated
     for row in range(4):
         columns = {name: batch[name][row] for name in FIELDS}
         behind = int((batch["mask"][row] & ~batch["targets"][row]).sum())
-        assert behind % 8 == 0
+        part = behind % 8  # of the first episode, whose beginning may be left out
         assert behind <= min(8 * most, 0.75 * length)
         assert not batch["targets"][row, :behind].any()
         known = episodes(but=batch["task_index"][row])
-        assert all(key(columns, slice(begin, begin + 8)) in known for begin in range(0, behind, 8))
+        assert all(key(columns, slice(begin, begin + 8)) in known for begin in range(part, behind, 8))
+        assert key(columns, slice(0, part)) in episodes(but=batch["task_index"][row], last=part)
         goal = FAMILY.tasks[batch["task_index"][row]].params["goal"]
         assert (batch["rewards"][row] == (batch["next_observations"][row, :, 0] == goal)).all()
 
@@ -56,7 +57,7 @@ def test_a_detour_is_episodes_of_other_tasks_paid_by_this_one_and_never_imitated
 def test_behind_a_detour_the_history_goes_on_from_an_episode_of_its_later_half():
     batch = build(frac=1.0, max_episodes=3).batch(0, 60, 200)
     behind = (~batch["targets"]).sum(1)
-    assert set(behind.tolist()) == {8, 16, 24}
+    assert set(behind.tolist()) == set(range(1, 25))
     for row, first in enumerate(behind):
         start, task = batch["start"][row], HISTORIES.tasks[batch["task_index"][row]]
         assert start % 8 == 0
@@ -97,6 +98,27 @@ class Lottery(Corridor):
     """Pays by chance."""
 
     has_random_rewards = True
+
+
+@pytest.mark.parametrize(
+    ("family", "num_tasks", "told"),
+    [
+        (Mirrored(CorridorSpec()), 7, "'corridor-7/goal-0' goes another way in 'corridor-7/goal-1'"),
+        (Lottery(CorridorSpec()), 7, "rewards that follow from an episode; 'corridor'"),
+        (FAMILY, 1, "at least two tasks"),
+    ],
+)
+def test_what_the_family_tells_is_refused_before_there_are_histories(family, num_tasks, told):
+    tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(num_tasks)]
+    DetourSpec().check(family, tasks)
+    with pytest.raises(SamplingError, match=told):
+        DetourSpec(frac=0.5).check(family, tasks)
+
+
+def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
+    tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(7)]
+    DetourSpec(frac=0.5).check(FAMILY, tasks)
+    DetourSpec(frac=0.5).check(Track(TrackSpec()), Track(TrackSpec()).tasks)  # real actions
 
 
 @pytest.mark.parametrize(

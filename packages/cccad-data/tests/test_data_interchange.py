@@ -14,18 +14,8 @@ SPLIT = {"seed": 0, "held_out_frac": 0.2}
 WISHES = Wishes(env=CORRIDOR, split=SPLIT)
 
 
-def assert_same(left, right):
-    left, right = Histories.open(left), Histories.open(right)
-    assert left.header == right.header
-    for ours, theirs in zip(left, right, strict=True):
-        assert ours.arrays().keys() == theirs.arrays().keys()
-        for name, array in ours.arrays().items():
-            assert array.dtype == theirs.arrays()[name].dtype
-            assert array.tobytes() == theirs.arrays()[name].tobytes()
-
-
 @pytest.mark.parametrize(("form", "name"), [("npz", "set.npz"), ("minari", "corridor-v0")])
-def test_what_is_exported_comes_back_bit_by_bit(dataset, tmp_path, form, name):
+def test_what_is_exported_comes_back_bit_by_bit(dataset, tmp_path, form, name, assert_same):
     if form == "minari":
         pytest.importorskip("minari")
     export_histories(dataset, tmp_path / name, form=form)

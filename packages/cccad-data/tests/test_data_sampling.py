@@ -3,6 +3,7 @@ import time
 import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
+from cccad_data.sampling import Ahead
 from cccad_data.testing import CorridorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -84,6 +85,63 @@ def test_tasks_are_equally_likely_however_many_histories_they_have():
     many, few = make(num_envs=20).tasks[0], make(num_envs=1).tasks[1]
     batch = SamplerSpec().build(Histories(header={}, tasks=(many, few)), 0).batch(0, 5, 4000)
     assert batch["task_index"].mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_a_task_is_drawn_by_its_weight():
+    ids = HISTORIES.task_ids
+    sampler = SamplerSpec(weights={ids[0]: 3.0, ids[2]: 0.0}).build(HISTORIES, 0)
+    counts = np.bincount(sampler.batch(0, 5, 6000)["task_index"], minlength=5)
+    assert counts[2] == 0
+    assert counts / 1000 == pytest.approx([3, 1, 0, 1, 1], abs=0.15)
+
+
+def test_equal_weights_change_nothing():
+    same = SamplerSpec(weights=dict.fromkeys(HISTORIES.task_ids, 1.0)).build(HISTORIES, 3).batch(5, 20, 40)
+    assert all(
+        (same[name] == array).all() for name, array in SamplerSpec().build(HISTORIES, 3).batch(5, 20, 40).items()
+    )
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ({"corridor-5/goal-9": 1.0}, "names 'corridor-5/goal-9', which is none of these tasks; did you mean"),
+        ({"corridor-5/goal-1": -1.0}, "must be >= 0, finite and not all 0"),
+        ({f"corridor-5/goal-{goal}": 0.0 for goal in range(5)}, "must be >= 0, finite and not all 0"),
+    ],
+)
+def test_impossible_weights_are_refused(weights, words):
+    with pytest.raises(SamplingError, match=words):
+        SamplerSpec(weights=weights).build(HISTORIES, 0)
+
+
+@pytest.mark.parametrize("length", [7, 130])
+def test_targets_are_counted_without_reading(length):
+    sampler = SamplerSpec().build(HISTORIES, 0)
+    assert sampler.num_targets(4, length, 9) == sampler.batch(4, length, 9)["targets"].sum()
+
+
+def test_ranks_never_draw_the_same_rows():
+    sampler = SamplerSpec().build(make(env_steps=2000, num_envs=20), 0)
+    ranks = [sampler.batch(3, 50, 40, rows=slice(10 * rank, 10 * rank + 10)) for rank in range(4)]
+    drawn = [{(part["task_index"][row], part["observations"][row].tobytes()) for row in range(10)} for part in ranks]
+    assert [len(rows) for rows in drawn] == [10] * 4
+    assert len(set.union(*drawn)) == 40
+
+
+def test_what_is_made_ahead_is_what_would_have_been_made():
+    made = []
+    ahead = Ahead(lambda number: made.append(number) or number**2)
+    assert [ahead(number) for number in (0, 1, 2, 7, 8, 3)] == [0, 1, 4, 49, 64, 9]
+    assert set(made) >= {0, 1, 2, 3, 7, 8}
+
+
+def test_a_mistake_that_is_made_ahead_shows_when_it_is_asked_for():
+    ahead = Ahead(lambda number: 1 // (2 - number))
+    assert ahead(1) == 1
+    with pytest.raises(ZeroDivisionError):
+        ahead(2)
+    assert ahead(1) == 1
 
 
 def test_starts_are_uniform_over_all_places_that_leave_room():

@@ -48,6 +48,51 @@ def test_algorithms_learn_by_their_names(name):
     assert last > 0.8 * optimal, curve
 
 
+CONTRIB = {
+    "TRPO": (8, 320, {"n_steps": 16, "batch_size": 64, "policy_kwargs": {"net_arch": [32, 32]}}),
+    "RecurrentPPO": (4, 64, {"n_steps": 16, "batch_size": 32, "policy_kwargs": {"lstm_hidden_size": 16}}),
+    "ARS": (4, 64, {"n_delta": 3}),  # it asks nobody whether to stop
+    "TQC": (4, 60, {**OFF_POLICY, "top_quantiles_to_drop_per_net": 1}),
+}
+
+
+@pytest.mark.parametrize("name", CONTRIB)
+def test_algorithms_of_sb3_contrib_live_as_long_as_they_are_told(name):
+    pytest.importorskip("sb3_contrib")
+    num_envs, env_steps, hyperparameters = CONTRIB[name]
+    family = (TrackSpec() if name == "TQC" else CorridorSpec(horizon=10)).build()
+    policy = "MlpLstmPolicy" if name == "RecurrentPPO" else "MlpPolicy"
+    source = SB3Spec(
+        algorithm=name, policy=policy, num_envs=num_envs, env_steps=env_steps, hyperparameters=hyperparameters
+    ).build()
+    (task,) = source.collect(family, family.tasks[:1], seed=0)
+    assert np.diff(task.history_ends, prepend=0).tolist() == [env_steps // family.horizon * family.horizon] * num_envs
+    if name == "TRPO":
+        (curve,) = learning_curve([task]).values()
+        assert curve[-4:].mean() > 0.8 * family.optimal_return(family.tasks[0]) > 1.5 * curve[:2].mean()
+
+
+def test_sizes_in_a_small_dtype_become_whole_numbers_that_can_be_added_up(monkeypatch):
+    from cccad_data.sources import stable
+
+    monkeypatch.setattr(CorridorVec, "single_observation_space", MultiDiscrete([7], dtype=np.uint8))
+    family = CorridorSpec().build()
+    worlds = stable.Worlds(stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0))
+    assert type(sum(worlds.observation_space.nvec)) is int
+    assert CorridorVec.single_observation_space.nvec.dtype == np.uint8
+
+
+@pytest.mark.parametrize("name", ["PPO", "DQN"])
+def test_optimal_actions_are_kept_beside_those_that_were_taken(name):
+    family = CorridorSpec(horizon=10).build()
+    (task,) = quick(name, 60, store_optimal_actions=True).collect(family, family.tasks[2:3], seed=0)
+    (without,) = quick(name, 60).collect(family, family.tasks[2:3], seed=0)
+    places = task.observations[:, 0]
+    assert task.optimal_actions.tolist() == np.select([places < 2, places > 2], [0, 1], 2).tolist()
+    assert without.optimal_actions is None
+    assert without.actions.tobytes() == task.actions.tobytes()
+
+
 def test_what_is_recorded_is_what_the_worlds_give_true_last_observations_too(tmp_path):
     family = CorridorSpec(ends_on_goal=True).build()
     out = collect(

@@ -1,6 +1,7 @@
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 
+import attrs
 import numpy as np
 import pytest
 from cccad_data import (
@@ -78,13 +79,14 @@ def test_executors_give_the_same_arrays(tmp_path):
 
 @pytest.mark.parametrize("name", [each for each in ALL if "box" not in each.values[0]])
 def test_optimal_actions_are_kept_where_they_are_asked_for(name):
-    made, family = type(PAIRS[name][0]), PAIRS[name][1].build()
-    (task,) = made(store_optimal_actions=True, **LIFE).build().collect(family, family.tasks[2:3], seed=0)
+    spec, family = PAIRS[name][0], PAIRS[name][1].build()
+    kept, left_out = (attrs.evolve(spec, store_optimal_actions=choice).build() for choice in (True, False))
+    (task,) = kept.collect(family, family.tasks[2:3], seed=0)
     best = family.make_vec(family.tasks[2:3])
     for before, action in zip(task.observations[:30], task.optimal_actions[:30], strict=True):
         best.places[:] = before
         assert action == best.optimal_actions()[0]
-    (without,) = made(store_optimal_actions=False, **LIFE).build().collect(family, family.tasks[2:3], seed=0)
+    (without,) = left_out.collect(family, family.tasks[2:3], seed=0)
     assert without.optimal_actions is None
     assert without.actions.tobytes() == task.actions.tobytes()
 

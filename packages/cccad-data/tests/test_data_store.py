@@ -4,7 +4,13 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from cccad_data import Histories, HistoryFileError
+from cccad_data import Histories, HistoryFileError, NoisyOracleSpec
+from cccad_data.store import FORMAT, write_shard
+from cccad_data.testing import CorridorSpec
+
+HEADER = {"format": FORMAT, "env": {"kind": "corridor"}, "spaces": {}, "horizon": 8, "held_out_task_ids": []}
+HEADER |= {"split": {}, "versions": {}, "seed": 0, "source": {"kind": "noisy-oracle"}}
+HEADER |= {"spaces": {"observation": {"kind": "multi-discrete"}, "action": {"kind": "discrete"}}}
 
 
 def shard_of(dataset):
@@ -53,6 +59,20 @@ def test_arrays_have_the_smallest_sufficient_dtypes_and_checksums(dataset):
         "episode_ends": np.int64,
         "history_ends": np.int64,
     }
+
+
+def test_what_lzf_would_hardly_shrink_is_stored_as_it_is_and_reads_back(tmp_path):
+    family = CorridorSpec(size=300).build()
+    tasks = NoisyOracleSpec(num_envs=20, env_steps=4000).build().collect(family, family.tasks[:1], seed=0)
+    for compression in ("lzf", "gzip"):
+        header = {**HEADER, "tasks": [{"task_id": tasks[0].task_id, "params": {}}]}
+        write_shard(tmp_path / "one.h5", header, tasks, compression)
+        with h5py.File(tmp_path / "one.h5") as file:
+            packed = {name: dataset.compression for name, dataset in file["tasks/00000"].items()}
+        assert packed["actions"] == (None if compression == "lzf" else "gzip")
+        assert packed["rewards"] == packed["truncations"] == packed["episode_ends"] == compression
+        (read,) = Histories.open(tmp_path / "one.h5").tasks
+        assert all((array == read.arrays()[name]).all() for name, array in tasks[0].arrays().items())
 
 
 def edit(path, change):

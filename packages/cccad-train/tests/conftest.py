@@ -10,6 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from attrs import frozen
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Spaces
 from cccad_train import cli
 from click.testing import CliRunner
 
@@ -53,7 +57,10 @@ context = { window = 14, carry = 7 }
 [controls.ad.train]
 num_updates = 6
 targets_per_update = 384
-num_writes = 0
+num_writes = 2
+curriculum = { kind = "linear", num_updates = 5 }
+checkpoint_every_updates = 4
+log_every_updates = 1
 [evaluate]
 num_episodes = 12
 num_replicas = 2
@@ -99,6 +106,14 @@ def micro(tmp_path_factory):
     path = tmp_path_factory.mktemp("spec") / "micro.toml"
     path.write_text(MICRO, encoding="utf-8")
     return path
+
+
+@pytest.fixture
+def policy():
+    """Make the same small policy for a family, again and again; its windows take twelve decisions."""
+    compressor = GatedQuerySpec(num_latents=2, num_heads=2)
+    spec = PolicySpec(width=16, num_heads=2, context=ContextSpec(window=14), compressor=compressor)
+    return lambda family: spec.build(Spaces.from_dict(family.spaces), seed=0)
 
 
 def call(command, *arguments):

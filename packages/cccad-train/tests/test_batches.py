@@ -44,7 +44,10 @@ def test_as_many_stretches_are_taken_as_the_targets_ask_for(sampler):
 
 def test_a_curriculum_changes_the_length_and_not_the_number_of_targets(sampler):
     made = batches(sampler, curriculum=LinearSpec(num_updates=9))
-    assert [made.shape(update) for update in (0, 3, 6)] == [(20, 24), (13, 36), (10, 48)]
+    assert [made.shape(update) for update in (0, 1, 2, 7, 8, 9)] == [
+        *[(30, 16), (24, 20), (20, 24), (11, 44), (10, 48), (10, 48)],
+    ]
+    assert made.batch(1)[0].actions.shape == (24, 20)  # twelve decisions in the first window, eight in the last
 
 
 def test_one_stretch_is_the_least(sampler):

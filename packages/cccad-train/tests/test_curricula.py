@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cccad_core.context import ContextSpec
 from cccad_train.curricula import LinearSpec, NoneSpec, Stage, StagedSpec
 
 
@@ -19,7 +20,21 @@ def test_stages_hold_until_the_next_one_and_zero_lifts_the_limit():
 
 def test_the_linear_curriculum_grows_evenly_to_the_full_number():
     linear = LinearSpec(num_updates=100).build()
-    assert [linear.num_writes(update, 5) for update in (0, 19, 20, 40, 60, 80, 1_000)] == [1, 1, 2, 3, 4, 5, 5]
+    assert [linear.num_writes(update, 6) for update in (0, 24, 49, 99, 1_000)] == [0.06, 1.5, 3, 6, 6]
+
+
+@pytest.mark.parametrize("context", [{}, {"carry": 4}, {"trigger": "every", "every": 5}, {"trigger": "random"}])
+def test_lengths_of_the_linear_curriculum_grow_by_single_decisions_from_one_window_to_the_full_length(context):
+    rolling, linear = ContextSpec(window=14, **context).build(2), LinearSpec(num_updates=200).build()
+    lengths = [rolling.length_of(linear.num_writes(update, 6)) for update in range(250)]
+    full = rolling.length_of(6)
+    assert sorted(set(lengths)) == list(range(rolling.length_of(0) + 1, full + 1))
+    assert lengths == sorted(lengths)
+    assert lengths[199:] == [full] * 51
+
+
+def test_without_writes_the_linear_curriculum_has_nothing_to_grow():
+    assert [LinearSpec(num_updates=10).num_writes(update, 0) for update in (0, 5, 20)] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("starts", [(), (5,), (0, 20, 10), (0, 10, 10)])
@@ -28,7 +43,8 @@ def test_stages_that_do_not_go_up_from_zero_are_refused(starts):
         StagedSpec(stages=tuple(Stage(at_update=at, num_writes=1) for at in starts))
 
 
-def test_the_writes_that_training_does_follow_the_stages(micro_run):
+def test_the_writes_that_training_does_follow_the_stages_and_the_lengths(micro_run):
     rows = [json.loads(line) for line in (micro_run / "metrics.jsonl").open()]
-    done = {row["update"]: row["writes"] for row in rows if row["stage"] == "train-cad"}
-    assert done == {update: 1 if update <= 6 else 3 if update <= 12 else 6 for update in range(1, 19)}
+    staged, linear = ([r["writes"] for r in rows if r["stage"] == f"train-{name}"] for name in ("cad", "ad"))
+    assert staged == [1] * 6 + [3] * 6 + [6] * 6
+    assert linear == [1, 1, 2, 2, 2, 2]  # of 17, 20, 23, 26, 28 and 28 decisions: 14 in the first window, then 7

@@ -4,11 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
-from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.play import play
-from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Spaces
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.evaluation import Evaluation, LeakError, Reference, refuse_leaks
@@ -17,22 +13,11 @@ from cccad_train.experiment import EvaluateSpec
 FAMILY = DarkroomSpec(size=5, horizon=8).build()
 TASKS = FAMILY.split(seed=0, held_out_frac=0.2).held_out
 SPEC = EvaluateSpec(num_episodes=10, num_replicas=3)
-POLICY = PolicySpec(
-    width=16,
-    num_layers=1,
-    num_heads=2,
-    context=ContextSpec(window=14),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
-)
 
 
 def evaluation(**changes):
     spec = evolve(SPEC, **changes)
     return Evaluation(FAMILY, TASKS, spec, Meter("evaluate", 100, "episodes", is_silent=True))
-
-
-def policy(seed=0):
-    return POLICY.build(Spaces.from_dict(FAMILY.spaces), seed)
 
 
 def test_a_held_out_task_among_the_trained_ones_is_refused_by_name():
@@ -67,9 +52,9 @@ def test_returns_are_counted_episode_by_episode():
     assert played.num_env_steps == 24
 
 
-def test_what_is_kept_of_a_life_says_when_it_wrote():
+def test_what_is_kept_of_a_life_says_when_it_wrote(policy):
     lived = evaluation()
-    lived.add("cad", "cad", "agent", "", lived.live(policy()))
+    lived.add("cad", "cad", "agent", "", lived.live(policy(FAMILY)))
     kept = lived.agents["cad"]
     assert np.array(kept["returns"]).shape == (len(TASKS), 3, 10)
     assert kept["compressions"] == [[12, 24, 36, 48, 60, 72]] * len(TASKS)
@@ -77,10 +62,10 @@ def test_what_is_kept_of_a_life_says_when_it_wrote():
     assert kept["actions_per_s"] > 0
 
 
-def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back():
+def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back(policy):
     returns = []
     for scale in (1.0, 30.0):
-        agent, lived = policy(), evaluation()
+        agent, lived = policy(FAMILY), evaluation()
         before = agent.compressor
         with torch.no_grad():
             agent.compressor.show.weight.mul_(scale)
@@ -94,8 +79,8 @@ def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back():
     assert large["cad-swapped"] != large["cad-zeroed"]
 
 
-def test_the_same_seed_plays_the_same_lives():
-    first, second = (evaluation().live(policy()).returns for _ in range(2))
+def test_the_same_seed_plays_the_same_lives(policy):
+    first, second = (evaluation().live(policy(FAMILY)).returns for _ in range(2))
     assert torch.equal(first, second)
 
 

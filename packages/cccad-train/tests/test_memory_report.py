@@ -10,11 +10,7 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.agent import Agent
-from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.play import play
-from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Spaces
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.experiment import ExperimentSpec
@@ -22,17 +18,6 @@ from cccad_train.memory import AGE, Lent, Torn, Witness, remembering
 
 FAMILY = DarkroomSpec(size=5, horizon=8).build()
 TASKS = [FAMILY.place(goal=(0, 0)), FAMILY.place(goal=(4, 4)), FAMILY.place(goal=(2, 2))]
-POLICY = PolicySpec(
-    width=16,
-    num_layers=2,
-    num_heads=2,
-    context=ContextSpec(window=14),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
-)
-
-
-def policy():
-    return POLICY.build(Spaces.from_dict(FAMILY.spaces), seed=0)
 
 
 def live(agent, num_episodes=6, tasks=TASKS):
@@ -51,50 +36,50 @@ def without_age(memory):
     return torch.cat([value.flatten(1) for name, value in memory.items() if name == "latents"], 1)
 
 
-def test_a_life_that_is_watched_is_the_life_that_is_not():
-    told = policy()
+def test_a_life_that_is_watched_is_the_life_that_is_not(policy):
+    told = policy(FAMILY)
     inner = told.compressor
     plain = live(Agent(told)).returns
     assert torch.equal(plain, watch(told)[2])
     assert told.compressor is inner
 
 
-def test_every_write_of_every_life_is_kept():
-    witness, _, _ = watch(policy())
+def test_every_write_of_every_life_is_kept(policy):
+    witness, _, _ = watch(policy(FAMILY))
     assert len(witness.memories) == 1 + 3  # of 48 decisions, 12 in a window beside two latents
     assert all(bool(reached.all()) for reached in witness.reached)
     now, later = (without_age(memory) for memory in witness.memories[2:])
     assert not torch.allclose(now, later)
 
 
-def test_a_frozen_memory_is_the_one_of_the_last_write_that_counts():
-    free, _, _ = watch(policy())
-    frozen, _, _ = watch(policy(), last_write=1)
+def test_a_frozen_memory_is_the_one_of_the_last_write_that_counts(policy):
+    free, _, _ = watch(policy(FAMILY))
+    frozen, _, _ = watch(policy(FAMILY), last_write=1)
     first, *others = [without_age(memory) for memory in frozen.memories[1:]]
     assert torch.equal(first, without_age(free.memories[1]))
     assert all(torch.equal(first, other) for other in others)
 
 
-def test_a_lent_memory_is_what_a_life_begins_with():
-    free, _, _ = watch(policy())
-    lent, _, _ = watch(policy(), start=free.memories[2])
+def test_a_lent_memory_is_what_a_life_begins_with(policy):
+    free, _, _ = watch(policy(FAMILY))
+    lent, _, _ = watch(policy(FAMILY), start=free.memories[2])
     assert torch.equal(without_age(lent.memories[0]), without_age(free.memories[2]))
     assert not torch.equal(without_age(lent.memories[1]), without_age(free.memories[1]))
     assert [memory[AGE].tolist() for memory in lent.memories] == [[number] * len(TASKS) for number in range(4)]
 
 
-def test_the_openness_is_that_of_the_gate():
-    told = policy()
-    torch.nn.init.zeros_(told.compressor.gate.weight)
-    torch.nn.init.constant_(told.compressor.gate.bias, 0.3)
+def test_the_openness_is_that_of_the_gate(policy):
+    told = policy(FAMILY)
+    torch.nn.init.zeros_(told.compressor.gate.open.weight)
+    torch.nn.init.constant_(told.compressor.gate.open.bias, 0.3)
     _, lent, _ = watch(told)
     assert sorted(lent.openness) == [1, 2, 3]
     for opened in lent.openness.values():
-        assert opened == pytest.approx([torch.tensor(0.3).sigmoid().item()] * len(TASKS))
+        assert opened == pytest.approx([torch.tensor(0.3).sigmoid().item() * 1.6 - 0.3] * len(TASKS))
 
 
-def test_attention_on_latents_is_that_of_the_whole_window_recomputed():
-    witness = Witness(Agent(policy()))
+def test_attention_on_latents_is_that_of_the_whole_window_recomputed(policy):
+    witness = Witness(Agent(policy(FAMILY)))
     told, state, by_hand = witness.agent.policy, witness.begin(2), []
     block = told.backbone.layers[0]
     for turn in range(20):
@@ -130,7 +115,9 @@ def test_one_who_does_what_is_best_for_a_task_agrees_with_that_task_alone(whose)
     own, donors = [TASKS[0], TASKS[1]], FAMILY.make_vec([TASKS[1], TASKS[0]])
     asked, returns = torn(lambda worlds, others: (worlds if whose == "own" else others).optimal_actions(), own, donors)
     other = {"own": "donor", "donor": "own"}[whose]
-    rates = asked.agreement()
+    rates = asked.agreement(np.array([True, True]))
+    assert rates["compared"] == 1.0
+    assert rates["actions_intact"] is None
     assert rates[f"actions_{whose}"] == rates[f"first_actions_{whose}"] == 1.0
     assert rates[f"actions_{other}"] == rates[f"first_actions_{other}"] == 0.0
     earned, lost = (returns, asked.returns) if whose == "own" else (asked.returns, returns)
@@ -138,11 +125,20 @@ def test_one_who_does_what_is_best_for_a_task_agrees_with_that_task_alone(whose)
     assert (lost == 0).all()
 
 
+def test_lives_on_a_memory_of_their_own_task_are_counted_apart():
+    own, donors = [TASKS[0], TASKS[1]], FAMILY.make_vec([TASKS[0], TASKS[0]])
+    asked, _ = torn(lambda _, others: others.optimal_actions(), own, donors)
+    rates = asked.agreement(np.array([False, True]))
+    assert [rates[f"first_actions_{whose}"] for whose in ("intact", "own", "donor")] == [1.0, 0.0, 1.0]
+
+
 def test_worlds_that_look_otherwise_are_not_compared():
     smaller = DarkroomSpec(size=3, horizon=8).build()
     stranger = smaller.make_vec([smaller.place(goal=(1, 1))])
     asked, _ = torn(lambda worlds, _: worlds.optimal_actions(), TASKS[:1], stranger)
-    assert asked.agreement()["actions_own"] is None
+    rates = asked.agreement(np.array([True]))
+    assert rates["actions_own"] is None
+    assert rates["compared"] == 0.0
     assert asked.returns.tolist() == [0.0]
 
 
@@ -150,7 +146,10 @@ def test_worlds_that_look_otherwise_are_not_compared():
 def reported(micro_run, cccad, tmp_path_factory):
     """What the command said, wrote as JSON and wrote as a page, on a copy of the finished run."""
     out = tmp_path_factory.mktemp("memory")
-    shutil.copytree(micro_run, out / micro_run.name, symlinks=True)
+    shutil.copytree(micro_run.parent, out, symlinks=True, dirs_exist_ok=True)
+    world = ("evaluate.worlds.long={ horizon = 12 }", "evaluate.num_episodes=12")
+    told = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in world), "--device", "cpu")
+    assert told.code == 0, told.err
     done = cccad("memory-report", out / micro_run.name, "--lives", 6, "--device", "cpu")
     assert done.code == 0, done.err
     found = json.loads((out / micro_run.name / "evaluation" / "memory.json").read_text())
@@ -174,8 +173,12 @@ def test_every_part_is_measured_at_the_writes_it_promises(reported):
     assert set(found["probe"]["by_write"][0]["r2"]) == {"goal_x", "goal_y"}
     assert found["probe"]["by_write"][0]["transferred"]["r2"] == found["probe"]["by_write"][0]["r2"]
     assert found["probe"]["chance"] == {"goal": pytest.approx(1 / 14)}
+    assert (found["seed"], found["horizon"]) == (0, 8)
     assert [row["write"] for row in found["swap"]["by_write"]] == [0, 1, 2, 5, 10, 20]
     assert np.shape(found["swap"]["matrix"]["donor"]) == (2, 2)
+    for row in found["swap"]["by_write"]:
+        assert row["compared"] == 1.0
+        assert {f"first_actions_{whose}" for whose in ("own", "donor", "intact")} < set(row)
     assert [row["write"] for row in found["latents"]] == list(range(1, len(found["latents"]) + 1))
     for row in found["latents"]:
         assert 1 <= row["rank_within_a_life"] <= 2
@@ -183,6 +186,19 @@ def test_every_part_is_measured_at_the_writes_it_promises(reported):
     assert set(found["retention"]["curves"]) == {"intact", "zeroed", "frozen after write 1", "frozen after write 5"}
     assert found["retention"]["writes"][:2] == [12, 24]
     assert all(0 < share < 1 for share in found["attention"]["by_layer"])
+
+
+def test_returns_and_writes_are_told_world_by_world_as_they_were_evaluated(reported):
+    _, found, page = reported
+    own, other = found["worlds"]
+    assert [(row["world"], row["horizon"]) for row in found["worlds"]] == [(None, 8), ("long", 12)]
+    summary = json.loads((page.parent / "evaluation" / "results.json").read_text())["summary"]
+    assert own["agents"]["cad"] == {"return": summary["cad"]["normalized_last10_mean"], "writes": 12 * 8 / 12 - 1}
+    assert other["agents"]["cad"]["writes"] == 12 * 12 / 12 - 1
+    assert set(other["agents"]) == {"cad", "ad", "optimal", "random"}
+    html = page.read_text()
+    assert "World by world" in html
+    assert '<th class="number">long</th>' in html
 
 
 def test_on_the_diagonal_of_the_swap_matrix_both_terms_are_one(reported):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cccad_train.probes import effective_rank, fit_probe, places, score
+from cccad_train.probes import effective_rank, fit_probe, places, score, told_exactly
 
 NAMES = ("goal_x", "goal_y")
+PLACES = places(NAMES)
 
 
 def lives(rng, num_tasks, num_replicas, num_features, noise):
@@ -19,7 +20,7 @@ def test_a_probe_reads_what_is_held_linearly_on_tasks_it_never_saw():
     rng = np.random.default_rng(0)
     probe = fit_probe(*lives(rng, 40, 3, 60, 0.5))
     memories, targets, _ = lives(rng, 20, 2, 60, 0.5)
-    told = score(probe(memories), targets, np.array([4.0, 4.0]), NAMES)
+    told = score(probe(memories), targets, np.array([4.0, 4.0]), NAMES, PLACES)
     assert min(told["r2"].values()) > 0.98
     assert told["accuracy"]["goal"] > 0.9
 
@@ -28,7 +29,7 @@ def test_a_probe_of_noise_is_no_better_than_a_guess_and_hardly_worse():
     rng = np.random.default_rng(1)
     _, targets, tasks = lives(rng, 40, 3, 200, 0.0)
     probe = fit_probe(rng.normal(size=(120, 200)), targets, tasks)
-    told = score(probe(rng.normal(size=(120, 200))), targets, targets.mean(0), NAMES)
+    told = score(probe(rng.normal(size=(120, 200))), targets, targets.mean(0), NAMES, PLACES)
     assert all(-0.3 < value < 0.1 for value in told["r2"].values())
 
 
@@ -38,7 +39,7 @@ def test_the_penalty_is_chosen_on_tasks_left_out_and_not_on_lives_left_out():
     tags = rng.normal(size=(60, 60))  # of a task, telling nothing of its goal
     seen, strangers = (tags[first + tasks] + 0.1 * rng.normal(size=(120, 60)) for first in (0, 30))
     told, fooled = (
-        score(fit_probe(seen, targets, groups)(strangers), targets, targets.mean(0), NAMES)
+        score(fit_probe(seen, targets, groups)(strangers), targets, targets.mean(0), NAMES, PLACES)
         for groups in (tasks, np.arange(120))
     )
     assert min(told["r2"].values()) > -0.3
@@ -53,13 +54,18 @@ def test_a_feature_that_never_changes_does_no_harm():
 
 def test_scores_are_those_worked_out_by_hand():
     targets, read = np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[1.4, 2.0], [2.0, 2.0]])
-    told = score(read, targets, np.array([2.0, 2.0]), NAMES)
+    told = score(read, targets, np.array([2.0, 2.0]), NAMES, PLACES)
     assert told["r2"] == {"goal_x": pytest.approx(1 - (0.16 + 1.0) / 2), "goal_y": None}
     assert told["accuracy"] == {"goal": 0.5}
 
 
 def test_numbers_of_one_thing_are_one_place():
     assert places(["key_x", "key_y", "door_x", "door_y", "size"]) == {"key": [0, 1], "door": [2, 3], "size": [4]}
+
+
+def test_only_a_place_whose_numbers_repeat_is_to_be_told_exactly():
+    tasks = np.array([(x, y, 1000 * x + y) for x in range(3) for y in range(3)], dtype=float)
+    assert told_exactly(("goal_x", "goal_y", "stream"), np.repeat(tasks, 4, axis=0)) == {"goal": [0, 1]}
 
 
 def test_effective_rank_counts_directions_by_their_weight():

@@ -381,6 +381,17 @@ def test_metrics_become_one_chart_each_with_losses_first_and_lost_values_counted
     ]
 
 
+def test_the_majority_is_a_second_line_beside_its_accuracy_and_has_no_chart_of_its_own(run_dir):
+    rows = [
+        {"stage": "pretrain", "update": 10 * n, "a": 2.0 - n, "a_accuracy": n / 9, "a_majority": 0.4} for n in range(9)
+    ]
+    charts = metric_charts(rows)
+    assert [(chart["title"], chart["majority"]) for chart in charts] == [("a", None), ("a_accuracy", "0.4")]
+    assert [[line["css"] for line in chart["lines"]] for chart in charts] == [["c0"], ["c2", "c0"]]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert "ends at 0.8889 (dashed: the most common value, 0.4)" in visible(write_report(run_dir).read_text())
+
+
 def test_good_results_pass_the_check_unchanged():
     results = make_results()
     assert check_results(results) is results

@@ -24,7 +24,7 @@ KILLS = [  # before which file gets its name, for the how-many-th time; the newe
     ("*/shards/unit-0002.h5", 1, None),
     ("*/pretrain-cad/latest", 2, "checkpoints/pretrain-cad/update_4"),
     ("*/train-cad/update_15", 1, "checkpoints/train-cad/update_10"),
-    ("*/train-ad/update_6", 1, "checkpoints/train-cad/update_18"),
+    ("*/train-ad/update_6", 1, "checkpoints/train-ad/update_4"),
     ("*/evaluation/results.json", 1, "checkpoints/train-ad/update_6"),
 ]
 

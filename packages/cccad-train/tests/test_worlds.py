@@ -66,6 +66,28 @@ def test_a_wrong_world_is_refused_before_anything_is_done(micro, cccad_run, tmp_
     assert not (tmp_path / "out").exists()
 
 
+DETOURS = "data.sampler.detours.frac=0.5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["env={ kind = 'darkroom-permuted', size = 4, horizon = 8 }"], "tasks that differ in their rewards alone"),
+        (["env={ kind = 'bandit' }"], "rewards that follow from an episode; 'bandit' pays otherwise"),
+        (["split.max_train_tasks=1"], "histories of at least two tasks"),
+    ],
+)
+def test_detours_that_cannot_be_had_are_refused_before_anything_is_collected(
+    settings, told, micro, cccad_run, tmp_path
+):
+    overrides = [word for text in (DETOURS, *settings) for word in ("--set", text)]
+    done = cccad_run(micro, "--out", tmp_path / "out", *overrides)
+    assert done.code == 2
+    assert f"detours need {told}" in done.err
+    assert done.err.strip().endswith("@ data.sampler.detours")
+    assert not (tmp_path / "out").exists()
+
+
 def test_results_and_report_tell_of_every_world(copied_run, cccad):
     worlds = "evaluate.worlds.long={ horizon = 12 }"
     told = cccad("evaluate", copied_run, "--set", worlds, "--set", "evaluate.num_episodes=3", "--device", "cpu")

@@ -6,6 +6,7 @@ earlier where the trigger says so. It folds in every transition that no earlier 
 them stay raw beside the new latents.
 """
 
+import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from random import Random
@@ -141,12 +142,12 @@ class RollingContext:
         """Return how many writes happen in a life of *num_decisions* (of one episode, where episodes trigger)."""
         return len(self.pieces(num_decisions)) - 1
 
-    def length_of(self, num_writes: int) -> int:
-        """Return the longest life, in decisions, with *num_writes* writes.
+    def length_of(self, num_writes: float) -> int:
+        """Return the longest life, in decisions, with *num_writes* writes; a share of a write is one of its window.
 
         Where nothing is evicted it is what a window of this size would have, so that both are given the same data.
         """
         stop = 0
-        for _ in range(num_writes + 1):
+        for _ in range(int(num_writes) + 1):
             stop = self._stop(stop)
-        return stop
+        return stop + math.ceil(num_writes % 1 * (self._stop(stop) - stop))

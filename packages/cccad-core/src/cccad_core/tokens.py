@@ -93,19 +93,30 @@ class TokenLayout(nn.Module, ABC):
         return 0.0
 
 
-class Fused(TokenLayout):
-    """Token *t* = last action + last reward + how the last transition ended + current observation."""
+class Encoded(TokenLayout):
+    """What the three share: encoders of observations, *others* of these by name, of actions and of outcomes."""
 
-    def __init__(self, spaces: Spaces, width: int) -> None:
+    def __init__(self, spaces: Spaces, width: int, *others: str) -> None:
         super().__init__()
         self.observation = Encoder(spaces.observation, width)
         self.action = Encoder(spaces.action, width)
         self.reward = nn.Linear(1, width, bias=False)
+        for name in others:
+            self.add_module(name, Encoder(spaces.observation, width))
         self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
+
+    def outcome(self, batch: HistoryBatch) -> Tensor:
+        """Return what transitions earned and left behind them, `b t d`."""
+        told: Tensor = self.reward(batch.rewards[..., None])
+        return told + nn.functional.embedding(boundary(batch.terminations, batch.truncations), self.before)
+
+
+class Fused(Encoded):
+    """Token *t* = last action + last reward + how the last transition ended + current observation."""
 
     def after(self, batch: HistoryBatch) -> Tensor:
         """Return what each transition adds to the next token, `b t d`."""
-        told: Tensor = self.action(as_features(batch.actions)) + _outcome(self.reward, self.before, batch)
+        told: Tensor = self.action(as_features(batch.actions)) + self.outcome(batch)
         return told
 
     def asking(self, observations: Tensor) -> Tensor:
@@ -123,19 +134,15 @@ class Fused(TokenLayout):
         return self.asking(batch.observations) + last
 
 
-class Transition(TokenLayout):
+class Transition(Encoded):
     """One token per transition (observation, action, reward, next observation, end), one query per decision."""
 
     asks = True
     behind = 0
+    next_observation: Encoder
 
     def __init__(self, spaces: Spaces, width: int) -> None:
-        super().__init__()
-        self.observation = Encoder(spaces.observation, width)
-        self.action = Encoder(spaces.action, width)
-        self.reward = nn.Linear(1, width, bias=False)
-        self.next_observation = Encoder(spaces.observation, width)
-        self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
+        super().__init__(spaces, width, "next_observation")
         self.query = Encoder(spaces.observation, width)
 
     def asking(self, observations: Tensor) -> Tensor:
@@ -145,39 +152,25 @@ class Transition(TokenLayout):
         return [self.sequence(batch)]
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
-        told: Tensor = self.action(as_features(batch.actions)) + _outcome(self.reward, self.before, batch)
+        told: Tensor = self.action(as_features(batch.actions)) + self.outcome(batch)
         moved: Tensor = self.observation(batch.observations) + self.next_observation(batch.next_observations)
         return told + moved
 
 
-class Triple(TokenLayout):
+class Triple(Encoded):
     """Tokens for the observation, the action, and the reward with the end that it came with; the first one decides."""
 
     slots = 3
-
-    def __init__(self, spaces: Spaces, width: int) -> None:
-        super().__init__()
-        self.observation = Encoder(spaces.observation, width)
-        self.action = Encoder(spaces.action, width)
-        self.reward = nn.Linear(1, width, bias=False)
-        self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
 
     def asking(self, observations: Tensor) -> Tensor:
         return cast(Tensor, self.observation(observations))
 
     def settled(self, batch: HistoryBatch) -> list[Tensor]:
-        return [self.action(as_features(batch.actions)), _outcome(self.reward, self.before, batch)]
+        return [self.action(as_features(batch.actions)), self.outcome(batch)]
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
         tokens = torch.stack([self.asking(batch.observations), *self.settled(batch)])
         return rearrange(tokens, "slots b t d -> b (t slots) d")
-
-
-def _outcome(reward: nn.Linear, before: Tensor, batch: HistoryBatch) -> Tensor:
-    """Return what transitions earned and left behind them, `b t d`."""
-    ended = boundary(batch.terminations, batch.truncations)
-    told: Tensor = reward(batch.rewards[..., None])
-    return told + nn.functional.embedding(ended, before)
 
 
 @frozen(kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cccad_data.audit import Fault as Fault
     from cccad_data.audit import verify as verify
+    from cccad_data.cluster import RaySpec as RaySpec
     from cccad_data.collection import Source as Source
     from cccad_data.collection import collect as collect
     from cccad_data.dataset import Histories as Histories
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from cccad_data.sources.uniform import RandomSpec as RandomSpec
 
 _HOMES = {
+    "RaySpec": "cluster",
     "Source": "collection",
     "collect": "collection",
     "Histories": "dataset",

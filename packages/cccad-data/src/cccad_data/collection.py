@@ -73,6 +73,7 @@ def collect(
             done[index] = True
             store.write_json(out / MANIFEST, _manifest(header, jobs, done))
             meter.finish(index)
+    _sweep(out)
     if failures:
         raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
     return out
@@ -84,9 +85,14 @@ def _swept(out: Path) -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        for partial in out.rglob("*.partial"):
-            partial.unlink(missing_ok=True)
+        _sweep(out)
         raise CollectionError(f"{error}; finished units are kept: make room, then collect again to go on") from error
+
+
+def _sweep(out: Path) -> None:
+    """Take away what was being written when its process was lost."""
+    for partial in out.rglob("*.partial"):
+        partial.unlink(missing_ok=True)
 
 
 @attrs.frozen
@@ -187,8 +193,7 @@ def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bo
                 f"choose another folder or delete this one"
             )
         header["versions"] = earlier["versions"]
-    for partial in out.rglob("*.partial"):
-        partial.unlink()
+    _sweep(out)
     done = [_is_complete(job.shard, job.header) for job in jobs]
     store.write_json(out / MANIFEST, _manifest(header, jobs, done))
     return done

@@ -1,16 +1,17 @@
 """Columns that stay on the disk: they look like arrays, and read the stretches that are asked for, and no more.
 
 A column has ``shape dtype len() [...] take(places, axis=0)``; ``np.asarray`` reads it whole, and `take_all` several at
-once. What is stored without compression is mapped into memory, a bounded part of it at a time, and the rest is read
-through HDF5, chunk by chunk.
+once. It lies in pieces: what is stored without compression is mapped into memory, where pages of files are the system's
+to keep or to drop, and the rest goes through HDF5, which unpacks whole chunks.
 """
 
-import bisect
+import math
 import mmap
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from copy import copy
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,21 +22,33 @@ from numpy.typing import NDArray
 from cccad_data.errors import HistoryFileError
 
 Array = NDArray[Any]
-_BLOCK_ENV_STEPS = 4096  # how finely the places of episode ends are known without reading them
-_MOST_OPEN_FILES = 128
-_RESIDENT_BYTES = 1 << 22  # of each of them, before its pages are given back
-_FAULT_BYTES = 1 << 16  # what the kernel maps around the first byte that is read
+_BLOCK_ENV_STEPS = 1024  # how finely the places of episode ends are known without reading them
+_BRIDGED_ROWS = 64  # are read too where they lie between two that were asked for
+_MOST_OPEN_FILES, _MOST_OPEN_DATASETS = 512, 512
+_UNPACKED_BYTES = 1 << 16  # that HDF5 keeps for each open dataset
 
 
 class Column(ABC):
     """Rows ``t ...`` that are read when they are asked for."""
 
+    packed_in = ""
+    "A file where some of the rows are compressed, so that reading them here and there is slow."
+
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
 
     @abstractmethod
+    def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
+        """Read the rows from each of *begins* up to its stop into *out* at its place.
+
+        Raises HistoryFileError when they cannot be read.
+        """
+
     def read(self, begin: int, end: int) -> Array:
         """Return the rows from *begin* up to *end*; raises HistoryFileError when they cannot be read."""
+        out = np.empty((end - begin, *self.shape[1:]), self.dtype)
+        self.gather(out, *(np.array([place]) for place in (begin, end, 0)))
+        return out
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -53,125 +66,215 @@ class Column(ABC):
         return cast("Array", np.asarray(self)[key])
 
     def take(self, places: Array, axis: int = 0) -> Array:
-        """Return the rows at *places*, of any shape; each run of neighbours, or of one row again, is one read."""
+        """Return the rows at *places*, of any shape; each run of near neighbours is one read."""
         assert axis == 0
-        return self.taken(Runs(places))
+        return self.taken(Runs.of(places))
 
     def taken(self, runs: "Runs") -> Array:
         """Return the rows of *runs*."""
-        out = np.empty((len(runs.flat), *self.shape[1:]), self.dtype)
-        for start, end, first, last in runs.bounds:
-            rows = self.read(first, last + 1)
-            out[start:end] = rows if last - first == end - start - 1 else rows[runs.flat[start:end] - first]
-        return out.reshape(*runs.shape, *self.shape[1:])
+        out = np.empty((runs.length, *self.shape[1:]), self.dtype)
+        self.gather(out, runs.begins, runs.stops, runs.places)
+        return (out if runs.chosen is None else out[runs.chosen]).reshape(*runs.shape, *self.shape[1:])
 
 
 class Runs:
-    """Places, cut into runs of neighbours, or of one place again."""
+    """Where the rows are that were asked for: runs of neighbours, each of which is read once."""
 
-    def __init__(self, places: Array) -> None:
-        self.shape, self.flat = places.shape, places.reshape(-1)
-        gaps = np.diff(self.flat)
-        cuts = np.flatnonzero((gaps < 0) | (gaps > 1))
-        starts, ends = np.append(0, cuts + 1), np.append(cuts, len(gaps))
-        columns = (starts, ends + 1, self.flat[starts], self.flat[ends])
-        self.bounds = list(zip(*(column.tolist() for column in columns), strict=True))
+    def __init__(self, shape: tuple[int, ...], begins: Array, counts: Array, chosen: Array | None = None) -> None:
+        """Read *counts* rows from each of *begins* on; of all these, end to end, give those *chosen* in *shape*."""
+        self.shape, self.begins, self.stops, self.chosen = shape, begins, begins + counts, chosen
+        self.places, self.length = _starts(counts), int(counts.sum())
+
+    @classmethod
+    def of(cls, places: Array) -> "Runs":
+        """Return the runs of *places*, of any shape, with what lies between near ones."""
+        flat = places.reshape(-1)
+        gaps = np.diff(flat)
+        cuts = np.flatnonzero((gaps < 0) | (gaps > _BRIDGED_ROWS))
+        firsts = np.append(0, cuts + 1)
+        begins, counts = flat[firsts], flat[np.append(cuts, len(gaps))] + 1 - flat[firsts]
+        chosen = flat + np.repeat(_starts(counts) - begins, np.diff(firsts, append=len(flat)))
+        return cls(places.shape, begins, counts, chosen)
+
+    @classmethod
+    def stretches(cls, begins: Array, counts: Array, length: int) -> "Runs":
+        """Return runs ``b t`` of *length* rows from *begins* on; the last of its *counts* stands for what is beyond."""
+        is_whole = bool((counts == length).all())
+        places = _starts(counts)[:, None] + np.minimum(np.arange(length), counts[:, None] - 1)
+        return cls((len(begins), length), begins, counts, None if is_whole else places.reshape(-1))
 
 
-def take_all(columns: Mapping[str, Array], places: Array) -> dict[str, Array]:
-    """Return the rows of every array or column at *places*, of any shape."""
+def take_all(columns: Mapping[str, Array], places: "Array | Runs") -> dict[str, Array]:
+    """Return the rows of every array or column at *places*, of any shape; of columns alone where they are `Runs`."""
     found: dict[str, Any] = dict(columns)
-    runs = Runs(places) if any(isinstance(column, Column) for column in found.values()) else None
+    is_lazy = any(isinstance(column, Column) for column in found.values())
+    runs: Any = Runs.of(places) if is_lazy and not isinstance(places, Runs) else places
     return {
-        name: column.taken(runs) if isinstance(column, Column) and runs else column.take(places, axis=0)
+        name: column.taken(runs) if isinstance(column, Column) else column.take(places, axis=0)
         for name, column in found.items()
     }
 
 
-def _rows(array: Any, begin: int, end: int) -> Array:
-    return cast("Array", array.read(begin, end) if isinstance(array, Column) else array[begin:end])
+def _starts(counts: Array) -> Array:
+    return np.cumsum(counts) - counts
 
 
-class Stored(Column):
-    """A dataset of a history file."""
+class Piece(ABC):
+    """Rows that are read alike; *shift* is added to each, which offsets in joined histories need."""
 
-    def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
-        super().__init__(dataset.shape, dataset.dtype)
-        self.path, self.name, self.version = str(path), dataset.name, _version(path.stat())
-        self.is_checked = self.name.endswith("/rewards")
-        self.is_plain = dataset.compression is None and not dataset.shuffle and dataset.chunks is not None
-        self.chunk_rows = dataset.chunks[0] if self.is_plain else 0
-        chunks = range(dataset.id.get_num_chunks()) if self.is_plain else ()
-        self.offsets = [dataset.id.get_chunk_info(chunk).byte_offset for chunk in chunks]
-        self.row_size = int(np.prod(self.shape[1:], dtype=np.int64))
-        self.row_bytes = self.dtype.itemsize * self.row_size
+    def __init__(self, path: Path, dataset: h5py.Dataset, num_rows: int) -> None:
+        self.path, self.name, self.shift = str(path), dataset.name, 0
+        self.file = (self.path, _version(path.stat()))
+        self.shape, self.dtype = (num_rows, *dataset.shape[1:]), dataset.dtype
+        self.is_reward = self.name.endswith("/rewards")
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return the rows from *begin* up to *end*; raises HistoryFileError when they cannot be read."""
-        file = _opened(self.path, self.version, os.getpid(), self.is_plain)
+    @abstractmethod
+    def load(self, out: Array, begin: int) -> None:
+        """Read the rows from *begin* on into *out*."""
+
+    def fill(self, out: Array, begin: int) -> None:
+        """Read the rows from *begin* on into *out*, and check them; raises HistoryFileError."""
         try:
-            rows = self._mapped(file, begin, end) if self.is_plain else file[self.name][begin:end]
+            self.load(out, begin)
+        except HistoryFileError:
+            raise
         except (OSError, KeyError, RuntimeError, ValueError) as error:
             raise HistoryFileError(f"{self.path}: {self.name!r} is damaged: {error}") from error
-        if self.is_checked and not np.isfinite(rows).all():
+        if self.shift:
+            out += self.shift
+        if self.is_reward and not math.isfinite(out.dot(out)) and not np.isfinite(out).all():
             raise HistoryFileError(f"{self.path}: a reward in {self.name!r} is not a finite number")
-        return cast("Array", rows)
 
-    def _mapped(self, file: "_Mapped", begin: int, end: int) -> Array:
-        chunk, row = divmod(begin, self.chunk_rows)
-        if end > (chunk + 1) * self.chunk_rows:
-            middle = (chunk + 1) * self.chunk_rows
-            return np.concatenate([self._mapped(file, begin, middle), self._mapped(file, middle, end)])
-        if end <= begin:
-            return np.empty((0, *self.shape[1:]), self.dtype)
-        count = (end - begin) * self.row_size
-        found = file.numbers(self.dtype, count, self.offsets[chunk] + row * self.row_bytes)
-        return found if self.ndim == 1 else found.reshape(-1, *self.shape[1:])
+    def shifted(self, by: int) -> "Piece":
+        """Return this piece with *by* added to every row."""
+        other = copy(self)
+        other.shift = self.shift + by
+        return other
+
+
+class Extent(Piece):
+    """Rows that lie in a file as they do in memory, from byte *offset* on."""
+
+    def __init__(self, path: Path, dataset: h5py.Dataset, num_rows: int, offset: int) -> None:
+        super().__init__(path, dataset, num_rows)
+        self.offset = offset
+
+    def load(self, out: Array, begin: int) -> None:
+        """Read the rows from *begin* on into *out*."""
+        into = out if out.dtype == self.dtype else np.empty(out.shape, self.dtype)
+        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        first = self.offset + begin * row_bytes
+        _bytes(into)[:] = _mapped(*self.file)[first : first + into.nbytes]
+        if into is not out:
+            out[...] = into
+
+
+class Packed(Piece):
+    """A dataset that HDF5 has to unpack."""
+
+    def load(self, out: Array, begin: int) -> None:
+        """Read the rows from *begin* on into *out*."""
+        _dataset(*self.file, self.name, os.getpid()).read_direct(out, np.s_[begin : begin + len(out)])
+
+
+class Held(Piece):
+    """An array, or a column of another kind, as a piece."""
+
+    def __init__(self, rows: Any) -> None:
+        self.rows, self.shape, self.dtype, self.shift, self.is_reward = rows, rows.shape, rows.dtype, 0, False
+        self.path, self.name = getattr(rows, "packed_in", ""), "rows"
+
+    def load(self, out: Array, begin: int) -> None:
+        """Put the rows from *begin* on into *out*."""
+        out[...] = self.rows[begin : begin + len(out)]
 
 
 class Joined(Column):
     """Pieces, one after the other."""
 
-    def __init__(self, pieces: Sequence[Any]) -> None:
-        ends = np.cumsum([len(piece) for piece in pieces]).tolist()
-        super().__init__((ends[-1], *pieces[0].shape[1:]), np.result_type(*{piece.dtype for piece in pieces}))
-        self.pieces, self.births, self.ends = list(pieces), [0, *ends[:-1]], ends
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self.pieces, self.births = list(pieces), np.cumsum([0, *(piece.shape[0] for piece in pieces)])
+        shape = (int(self.births[-1]), *pieces[0].shape[1:])
+        super().__init__(shape, np.result_type(*{piece.dtype for piece in pieces}))
+        self.packed_in = next((piece.path for piece in pieces if isinstance(piece, Packed | Held) and piece.path), "")
+        self.row_bytes = self.dtype.itemsize * math.prod(shape[1:])
+        extents = [piece for piece in pieces if isinstance(piece, Extent) and piece.dtype == self.dtype]
+        self.is_plain = len(extents) == len(pieces)
+        self.offsets = np.array([piece.offset for piece in extents])
+        self.shifts = np.array([piece.shift for piece in extents])
+        numbers: dict[Any, int] = {}
+        self.file_of = np.array([numbers.setdefault(piece.file, len(numbers)) for piece in extents])
+        self.files = list(numbers)
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return the rows from *begin* up to *end*."""
-        piece = bisect.bisect_right(self.ends, begin)
-        if begin < end <= self.ends[piece]:
-            birth = self.births[piece]
-            return _rows(self.pieces[piece], begin - birth, end - birth)
-        parts: list[Array] = []
-        while begin < end or not parts:
-            piece = min(bisect.bisect_right(self.ends, begin), len(self.ends) - 1)
-            birth, stop = self.births[piece], min(end, self.ends[piece])
-            parts.append(_rows(self.pieces[piece], begin - birth, stop - birth))
-            begin = stop
-        return np.concatenate(parts)
+    def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
+        """Read the rows from each of *begins* up to its stop into *out* at its place."""
+        while (left := begins < stops).any():
+            begins, stops, places = begins[left], stops[left], places[left]
+            which = self.births.searchsorted(begins, side="right") - 1
+            ends = np.minimum(stops, self.births[which + 1])
+            starts, after = begins - self.births[which], places + ends - begins
+            if not (self.is_plain and self._read(out, which, starts, places, after)):
+                rows = (which, starts, places, after)
+                for piece, start, place, end in zip(*(numbers.tolist() for numbers in rows), strict=True):
+                    self.pieces[piece].fill(out[place:end], start)
+            begins, places = ends, after
+
+    def _read(self, out: Array, which: Array, starts: Array, places: Array, ends: Array) -> bool:
+        """Read plain rows; return whether they are sound: if not, the pieces say what is wrong with them."""
+        view, offsets = _bytes(out), self.offsets[which] + starts * self.row_bytes
+        sizes = (ends - places) * self.row_bytes
+        parts = (self.file_of[which], offsets, offsets + sizes, places * self.row_bytes, ends * self.row_bytes)
+        mapped = {file: _mapped(*self.files[file]) for file in set(parts[0].tolist())}
+        try:
+            for file, begin, stop, place, end in zip(*(numbers.tolist() for numbers in parts), strict=True):
+                view[place:end] = mapped[file][begin:stop]
+        except ValueError:  # cut off
+            return False
+        if self.shifts.any():
+            for place, end, shift in zip(places.tolist(), ends.tolist(), self.shifts[which].tolist(), strict=True):
+                out[place:end] += shift
+        return not self.pieces[0].is_reward or bool(np.isfinite(out).all())
 
 
 class Following(Column):
-    """The true observation after every env step, ``t o``, from a task's observations, their last ones and the ends."""
+    """The true observation after every env step, ``t o``, of one task after the other."""
 
-    def __init__(self, observations: Any, final_observations: Any, episode_ends: Any) -> None:
-        super().__init__(observations.shape, observations.dtype)
-        self.observations, self.final_observations, self.episode_ends = observations, final_observations, episode_ends
-        blocks = np.arange(-(-len(observations) // _BLOCK_ENV_STEPS) + 1) * _BLOCK_ENV_STEPS
-        self.num_before = np.searchsorted(np.asarray(episode_ends), blocks, side="right").tolist()
+    def __init__(self, lives: Sequence[tuple[Any, Any, Any]]) -> None:
+        """Put it together from the observations, the last ones and the ends of the episodes of every task."""
+        self.lives = list(lives)
+        observations, final_observations, ends = zip(*lives, strict=True)
+        births = _starts(np.array([len(part) for part in observations])).tolist()
+        self.observations = cast("Column", joined(observations))
+        self.final_observations = Joined([piece for part in final_observations for piece in _pieces(part)])
+        lists = [(piece, birth) for part, birth in zip(ends, births, strict=True) for piece in _pieces(part)]
+        self.episode_ends = Joined([piece.shifted(birth) for piece, birth in lists])
+        super().__init__(self.observations.shape, self.observations.dtype)
+        self.packed_in = self.observations.packed_in
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return the rows from *begin* up to *end*."""
-        out = np.empty((end - begin, *self.shape[1:]), self.dtype)
-        within = _rows(self.observations, begin + 1, min(end + 1, len(self)))
-        out[: len(within)] = within
-        first, last = self.num_before[begin // _BLOCK_ENV_STEPS], self.num_before[-(-end // _BLOCK_ENV_STEPS)]
-        ends = _rows(self.episode_ends, first, last)
-        low, high = ends.searchsorted((begin, end), side="right").tolist()
-        if low < high:
-            out[ends[low:high] - 1 - begin] = _rows(self.final_observations, first + low, first + high)
-        return out
+    @cached_property
+    def num_before(self) -> Array:
+        """Episodes that end at or before the begin of every block of env steps."""
+        counts = np.zeros(-(-len(self) // _BLOCK_ENV_STEPS) + 1, np.int64)
+        for first in range(0, len(self.episode_ends), 1 << 20):
+            ends = self.episode_ends[first : first + (1 << 20)]
+            counts += np.bincount(-(-ends // _BLOCK_ENV_STEPS), minlength=len(counts))
+        return np.cumsum(counts)
+
+    def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
+        """Read the rows from each of *begins* up to its stop into *out* at its place."""
+        self.observations.gather(out, begins + 1, np.minimum(stops + 1, len(self)), places)
+        first = self.num_before[begins // _BLOCK_ENV_STEPS]
+        counts = self.num_before[-(-stops // _BLOCK_ENV_STEPS)] - first
+        ends, at = np.empty(counts.sum(), np.int64), _starts(counts)
+        self.episode_ends.gather(ends, first, first + counts, at)
+        run = np.repeat(np.arange(len(begins)), counts)
+        age = ends - 1 - begins[run]
+        is_within = (age >= 0) & (age < (stops - begins)[run])
+        first = first + np.bincount(run[age < 0], minlength=len(begins))
+        counts = np.bincount(run[is_within], minlength=len(begins))
+        last = np.empty((counts.sum(), *self.shape[1:]), self.dtype)
+        self.final_observations.gather(last, first, first + counts, _starts(counts))
+        out[places[run[is_within]] + age[is_within]] = last
 
 
 class Thinned(Column):
@@ -180,58 +283,69 @@ class Thinned(Column):
     def __init__(self, column: Any, starts: Array, ends: Array) -> None:
         """Keep the episodes that begin at *starts* in *column*, ``n``, and end at *ends* in what is kept, ``n``."""
         super().__init__((int(ends[-1]), *column.shape[1:]), column.dtype)
-        self.column, self.ends = column, ends
-        self.shifts = starts - np.concatenate(([0], ends[:-1]))
+        self.column, self.ends, self.packed_in = column, ends, column.packed_in
+        self.shifts = starts - np.append(0, ends[:-1])
 
-    def read(self, begin: int, end: int) -> Array:
-        """Return the rows from *begin* up to *end*."""
-        out = np.empty((end - begin, *self.shape[1:]), self.dtype)
-        episode, done = int(np.searchsorted(self.ends, begin, side="right")), begin
-        while done < end:
-            stop, shift = min(end, int(self.ends[episode])), int(self.shifts[episode])
-            out[done - begin : stop - begin] = _rows(self.column, done + shift, stop + shift)
-            done, episode = stop, episode + 1
-        return out
+    def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
+        """Read the rows from each of *begins* up to its stop into *out* at its place, with those between them."""
+        counts = np.maximum(stops - begins, 0)
+        if not counts.any():
+            return
+        kept = np.repeat(begins - _starts(counts), counts) + np.arange(counts.sum())
+        found = kept + self.shifts[self.ends.searchsorted(kept, side="right")]
+        out[np.repeat(places - _starts(counts), counts) + np.arange(len(kept))] = self.column.take(found)
 
 
 def stored(path: Path, dataset: h5py.Dataset) -> Array:
     """Return an open dataset of the file at *path* as a column that reads for itself."""
-    return cast("Array", Stored(path, dataset))
+    num_rows, chunk = len(dataset), dataset.chunks
+    is_plain = dataset.id.get_create_plist().get_nfilters() == int(dataset.fletcher32)
+    if not is_plain or chunk is None or chunk[1:] != dataset.shape[1:]:
+        return cast("Array", Joined([Packed(path, dataset, num_rows)]))
+    found = [dataset.id.get_chunk_info(index) for index in range(dataset.id.get_num_chunks())]
+    offsets = sorted((info.chunk_offset[0], info.byte_offset) for info in found)
+    pieces = [Extent(path, dataset, min(chunk[0], num_rows - birth), offset) for birth, offset in offsets]
+    return cast("Array", Joined(pieces))
 
 
-def joined(pieces: Sequence[Array]) -> Array:
+def joined(parts: Sequence[Any]) -> Array:
     """Return arrays or columns end to end: as an array when all are arrays, else as a column."""
-    if any(isinstance(piece, Column) for piece in pieces):
-        return cast("Array", Joined(pieces))
-    return np.concatenate(pieces)
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    if all(isinstance(part, Following) for part in parts):
+        return cast("Array", Following([life for part in parts for life in part.lives]))
+    return cast("Array", Joined([piece for part in parts for piece in _pieces(part)]))
 
 
-class _Mapped:
-    """A file mapped into memory, of which only what was read lately is resident."""
+def _bytes(array: Any) -> memoryview:
+    return memoryview(array.reshape(-1).view(np.uint8))
 
-    def __init__(self, path: str) -> None:
-        with open(path, "rb") as file:
-            self.bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.touched = 0
 
-    def numbers(self, dtype: np.dtype[Any], count: int, offset: int) -> Array:
-        """Return *count* numbers from byte *offset* on; raises ValueError when the file is too short."""
-        self.touched += max(count * dtype.itemsize, _FAULT_BYTES)
-        if self.touched > _RESIDENT_BYTES:
-            self.bytes.madvise(mmap.MADV_DONTNEED)
-            self.touched = 0
-        return np.frombuffer(self.bytes, dtype, count, offset)
+def _pieces(part: Any) -> list[Piece]:
+    return part.pieces if isinstance(part, Joined) else [Held(part)]
 
 
 @lru_cache(maxsize=_MOST_OPEN_FILES)
-def _opened(path: str, version: tuple[int, ...], _pid: int, is_plain: bool) -> Any:
-    """Open *path*, for this process alone: an HDF5 handle from before a fork gives garbage."""
+def _mapped(path: str, version: tuple[int, ...]) -> memoryview:
+    _check_version(path, version)
+    with open(path, "rb") as file:
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+@lru_cache(maxsize=_MOST_OPEN_DATASETS)
+def _dataset(path: str, version: tuple[int, ...], name: str, _pid: int) -> Any:
+    """Open a dataset, for this process alone: an HDF5 handle from before a fork gives garbage."""
+    _check_version(path, version)
+    return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=_UNPACKED_BYTES)[name]
+
+
+def _check_version(path: str, version: tuple[int, ...]) -> None:
     try:
-        if _version(Path(path).stat()) == version:
-            return _Mapped(path) if is_plain else h5py.File(path, "r", locking="best-effort")
+        found = _version(Path(path).stat())
     except OSError as error:
         raise HistoryFileError(f"{path}: can no longer be read: {error}") from error
-    raise HistoryFileError(f"{path}: has changed since these histories were opened; open them again")
+    if found != version:
+        raise HistoryFileError(f"{path}: has changed since these histories were opened; open them again")
 
 
 def _version(found: os.stat_result) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ imitator is never asked to imitate, the later half of this task's history follow
 So the only thing that a fruitless visit says is where the goal is not, and whoever found nothing yet goes and looks.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from cccad_data.errors import SamplingError
 from cccad_data.history import Array, TaskHistories
 
 _MOST_OF_A_STRETCH = 0.75  # detours never take more
+_MOST_COMPARED = 100  # tasks, before there are histories
 
 
 @frozen(kw_only=True)
@@ -40,32 +41,65 @@ class DetourSpec:
             return None
         if family is None:
             raise SamplingError("detours need the task family, which says what a task pays for the episodes of another")
+        self._refuse(family, len(tasks))
+        return Detours(self, tasks, columns, family)
+
+    def check(self, family: Any, tasks: Sequence[Any]) -> None:
+        """Raise SamplingError where *family* tells, without any history, that its *tasks* can have no detours.
+
+        What is done at random in an episode of the first of them must lead to the same in others.
+        """
+        if not self.frac:
+            return
+        self._refuse(family, len(tasks))
+        if "n" not in family.spaces["action"]:
+            return  # real actions are compared where there are histories
+        worlds, random, is_over = family.make_vec(tasks[:1]), np.random.default_rng(0), False
+        now, _ = worlds.reset(seed=0)
+        seen, taken = [], []
+        while not is_over:
+            seen.append(now[0])
+            taken.append(random.integers(family.spaces["action"]["n"]))
+            now, _, terminations, truncations, _ = worlds.step(np.array(taken[-1:]))
+            is_over = bool(terminations[0] | truncations[0])
+        own, *others = [family.next_observations(t, np.array(seen), np.array(taken)) for t in tasks[:_MOST_COMPARED]]
+        for task, led in zip(tasks[1:], others, strict=False):
+            _refuse_another_way(tasks[0], task, own, led)
+
+    def _refuse(self, family: Any, num_tasks: int) -> None:
         if getattr(family, "has_random_rewards", False) or getattr(family, "episodes_per_cycle", 1) > 1:
             raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
-        if len(tasks) < 2:
+        if num_tasks < 2:
             raise SamplingError("detours need histories of at least two tasks")
-        return Detours(self, tasks, columns, family)
 
 
 @frozen(kw_only=True)
 class Plan:
-    """What a batch begins with: *places* ``b t`` in the columns, meaningful for the first *lengths* ``b`` env steps."""
+    """What a batch begins with: *places* ``b t`` in the columns, meaningful for the first *lengths* ``b`` env steps.
+
+    The first episode is shown without its first *skipped* ``b`` env steps, so that a write may come at any of its ages.
+    """
 
     places: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    skipped: NDArray[np.int64]
+
+    def of(self, rows: slice) -> "Plan":
+        """Return the plan of *rows* alone."""
+        return Plan(places=self.places[rows], lengths=self.lengths[rows], skipped=self.skipped[rows])
 
 
 class Detours:
     """Every episode of every history, by task."""
 
     def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> None:
-        self.spec, self._family = spec, family
+        self.spec, self._family, self._columns = spec, family, columns
         self._tasks = [family.task(task.task_id) for task in tasks]
         self._counts = np.concatenate([np.diff(np.asarray(task.episode_ends), prepend=0) for task in tasks])
         self._begins = np.cumsum(self._counts) - self._counts  # in the columns
         self._num_of_task = np.array([task.num_episodes for task in tasks])
         self._first_of_task = np.cumsum(self._num_of_task) - self._num_of_task
-        self._check(columns)
+        self._check()
 
     def episode_begin(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where in the columns the episodes begin that *places* belong to."""
@@ -81,19 +115,23 @@ class Detours:
         counts = self._counts[chosen]
         counts *= (np.arange(most) < wanted[:, None]) & (counts.cumsum(1) <= _MOST_OF_A_STRETCH * length)
         ends = counts.cumsum(1)
-        age = np.arange(length)
-        episode = np.minimum((age[None, :, None] >= ends[:, None, :]).sum(2), most - 1)  # b t
+        skipped = (random.random(size) * counts[:, 0]).astype(np.int64)
+        age = skipped[:, None] + np.arange(length)  # b t
+        episode = np.minimum((age[:, :, None] >= ends[:, None, :]).sum(2), most - 1)
         first = self._begins[chosen] - (ends - counts)
-        return Plan(places=np.take_along_axis(first, episode, 1) + age, lengths=ends[:, -1])
+        places = np.take_along_axis(first, episode, 1) + age
+        return Plan(places=places, lengths=ends[:, -1] - skipped, skipped=skipped)
 
-    def repay(self, batch: dict[str, NDArray[Any]], task: NDArray[np.int64], lengths: NDArray[np.int64]) -> None:
-        """Put into *batch*, in place, what each row's own task pays for its first *lengths* env steps.
+    def repay(self, batch: dict[str, NDArray[Any]], task: NDArray[np.int64], plan: Plan) -> None:
+        """Put into *batch*, in place, what each row's own task pays for the detours that *plan* begins it with.
 
         Raises SamplingError when an episode would have ended differently.
         """
-        for row in np.flatnonzero(lengths):
-            part = {name: batch[name][row, : lengths[row]] for name in _TOLD}
-            batch["rewards"][row, : lengths[row]] = self._paid(self._tasks[task[row]], part)
+        for row in np.flatnonzero(plan.lengths):
+            begin, shown = int(plan.places[row, 0]), slice(0, int(plan.lengths[row]))
+            unseen = slice(begin - int(plan.skipped[row]), begin)
+            part = {name: np.concatenate([self._columns[name][unseen], batch[name][row, shown]]) for name in _TOLD}
+            batch["rewards"][row, shown] = self._paid(self._tasks[task[row]], part)[plan.skipped[row] :]
 
     def _paid(self, task: Any, part: dict[str, Array]) -> Array:
         """Return the rewards that *task* pays for recorded env steps, whole episodes of another."""
@@ -104,18 +142,23 @@ class Detours:
             raise SamplingError(f"detours need episodes that end alike in every task; in {task.task_id!r} one does not")
         return np.asarray(rewards)
 
-    def _check(self, columns: Mapping[str, Array]) -> None:
+    def _check(self) -> None:
         """Play one episode of every task again as if it were the next task's."""
         for first, own, task in zip(self._first_of_task, self._tasks, [*self._tasks[1:], self._tasks[0]], strict=True):
             begin = int(self._begins[first])
-            part = {name: columns[name][begin : begin + int(self._counts[first])] for name in _TOLD}
+            part = {name: self._columns[name][begin : begin + int(self._counts[first])] for name in _TOLD}
             led = self._family.next_observations(task, part["observations"], part["actions"])
-            if (np.asarray(led) != part["next_observations"]).any():
-                raise SamplingError(
-                    f"detours need tasks that differ in their rewards alone: an episode of {own.task_id!r} goes "
-                    f"another way in {task.task_id!r}; set 'detours.frac' to 0"
-                )
+            _refuse_another_way(own, task, part["next_observations"], led)
             self._paid(task, part)
+
+
+def _refuse_another_way(own: Any, other: Any, led: Array, led_there: Array) -> None:
+    """Raise SamplingError unless what was done on the task *own* leads to the same in *other*."""
+    if (np.asarray(led_there) != led).any():
+        raise SamplingError(
+            f"detours need tasks that differ in their rewards alone: an episode of {own.task_id!r} goes "
+            f"another way in {other.task_id!r}; set 'detours.frac' to 0"
+        )
 
 
 _TOLD = ("observations", "actions", "terminations", "truncations", "next_observations")

@@ -15,6 +15,8 @@ from cccad_data.errors import DataError, StorageError
 Progress = Callable[[int], None]
 Work = Callable[[Any, Progress], Any]
 "A module-level function: does one job, reports the env steps done so far, returns what can be pickled."
+RETRIES = 2
+"How often a job is begun again whose process was lost; an exception is reported at once, for it would come again."
 
 
 @frozen
@@ -40,6 +42,10 @@ def attempt(work: Work, index: int, job: Any, progress: Progress) -> Outcome:
         return Outcome(index, work(job, progress))
     except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome
         return Outcome.of(index, error)
+
+
+def silent(_env_steps: int) -> None:
+    """Be the progress of jobs that are done where nobody watches."""
 
 
 Outcomes = Generator[Outcome, None, None]
@@ -84,7 +90,7 @@ class ProcessesSpec:
 
 
 class Processes:
-    """Spawned workers, each of one thread; a worker that dies loses its unit only, and another takes its place."""
+    """Spawned workers, each of one thread; where one dies, another takes its place and begins its unit again."""
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
@@ -92,6 +98,7 @@ class Processes:
     def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
         """Yield the outcome of every job as it ends."""
         waiting = list(enumerate(jobs))[::-1]
+        retries = [RETRIES] * len(jobs)
         workers: dict[Connection, _Worker] = {}
         try:
             while waiting or workers:
@@ -105,7 +112,11 @@ class Processes:
                     if kind == "progress":
                         progress(worker.index, content)
                         continue
-                    yield content
+                    if kind == "died" and retries[worker.index]:
+                        retries[worker.index] -= 1
+                        waiting.append((worker.index, jobs[worker.index]))
+                    else:
+                        yield content
                     if kind != "died" and waiting:
                         worker.give(*waiting.pop())
                     else:
@@ -140,7 +151,7 @@ class _Worker:
             message: tuple[str, Any] = self.connection.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
-            failure = f"the worker process died with exit code {self.process.exitcode}\n"
+            failure = f"the worker process died with exit code {self.process.exitcode}, as did {RETRIES} before it\n"
             return "died", Outcome(self.index, failure=failure)
         return message
 

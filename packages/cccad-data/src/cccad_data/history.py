@@ -71,7 +71,7 @@ class TaskHistories:
     def next_observations(self) -> Array:
         """Return the true observation after every env step, ``t o``; a column when the observations are one."""
         if isinstance(cast("Any", self.observations), Column):
-            return cast("Array", Following(self.observations, self.final_observations, self.episode_ends))
+            return cast("Array", Following([(self.observations, self.final_observations, self.episode_ends)]))
         following = np.empty_like(self.observations)
         following[:-1] = self.observations[1:]
         following[self.episode_ends - 1] = self.final_observations

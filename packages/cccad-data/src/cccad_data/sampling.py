@@ -1,28 +1,36 @@
 """Training batches: random stretches of histories, a pure function of (seed, index, length, size), by one gather."""
 
-from typing import Any
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from attrs import Factory, field, frozen, validators
 from numpy.typing import NDArray
 
-from cccad_data.columns import joined, take_all
+from cccad_data.columns import Column, Runs, joined, take_all
 from cccad_data.dataset import Histories
-from cccad_data.detours import DetourSpec
-from cccad_data.errors import SamplingError
+from cccad_data.detours import DetourSpec, Plan
+from cccad_data.errors import SamplingError, hint
 from cccad_data.history import Array
 
+Made = TypeVar("Made")
 _DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same seed
 
 
 @frozen(kw_only=True)
 class SamplerSpec:
-    """How stretches are cut from histories. Tasks are equally likely, then the histories of a task."""
+    """How stretches are cut from histories. A task is drawn by weight, then one of its histories, all alike."""
 
     starts: str = field(default="uniform", validator=validators.in_(("uniform", "birth")))
     "Where a stretch without detours begins: anywhere in its history, or at its birth."
     subsample_episodes: int = field(default=1, validator=validators.ge(1))
     "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
+    weights: dict[str, float] = field(factory=dict, validator=validators.instance_of(dict))
+    "How likely each task is, by its id, where the others have 1; 0 leaves it out."
+    prefetch: bool = field(default=True, validator=validators.instance_of(bool))
+    "Draw the next batch while the last one is trained on; what is drawn stays the same."
     detours: DetourSpec = Factory(DetourSpec)
     "Fruitless visits at the head of a stretch; see `DetourSpec`."
 
@@ -39,6 +47,7 @@ class Sampler:
             raise SamplingError("there are no histories to sample from")
         self.spec, self.seed = spec, seed
         self.task_ids = histories.task_ids
+        self._shares = np.cumsum(_weights(spec, self.task_ids))
         tasks = [task.every_kth_episode(spec.subsample_episodes) for task in histories]
         self._columns: dict[str, Array] = {
             "observations": joined([task.observations for task in tasks]),
@@ -51,6 +60,8 @@ class Sampler:
         optimal = [task.optimal_actions for task in tasks if task.optimal_actions is not None]
         if len(optimal) == len(tasks):
             self._columns["optimal_actions"] = joined(optimal)
+        self._is_lazy = all(isinstance(column, Column) for column in list[Any](self._columns.values()))
+        self._warn()
         self._num_histories = np.array([task.num_histories for task in tasks])  # per task
         self._first_history = np.cumsum(self._num_histories) - self._num_histories
         lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
@@ -77,12 +88,39 @@ class Sampler:
 
         Raises SamplingError unless index >= 0, length >= 1 and size >= 1.
         """
+        task, history, plan, start = self._draw(index, length, size)
+        behind = np.zeros_like(task) if plan is None else plan.lengths
+        task, history, behind, start = (part[rows] for part in (task, history, behind, start))
+        lengths, births = self._lengths[history], self._births[history]
+        targets = mask = np.arange(length) < (lengths - start + behind)[:, None]  # b t
+        places: Any = None
+        if plan is None and self._is_lazy:
+            places = Runs.stretches(births + start, np.minimum(lengths - start, length), length)
+        else:
+            age = (start - behind)[:, None] + np.arange(length)  # b t
+            places = births[:, None] + np.minimum(age, lengths[:, None] - 1)
+        if plan is not None:
+            is_detour = np.arange(length) < behind[:, None]
+            places, targets = np.where(is_detour, plan.of(rows).places, places), mask & ~is_detour
+        batch = take_all(self._columns, places)
+        if self._detours and plan is not None:
+            self._detours.repay(batch, task, plan.of(rows))
+        return {**batch, "mask": mask, "targets": targets, "task_index": task, "start": start}
+
+    def num_targets(self, index: int, length: int, size: int) -> int:
+        """Return how many decisions of all rows of such a batch are targets, without reading it."""
+        _, history, plan, start = self._draw(index, length, size)
+        room = length if plan is None else length - plan.lengths
+        return int(np.minimum(room, self._lengths[history] - start).sum())
+
+    def _draw(self, index: int, length: int, size: int) -> tuple[Any, Any, Plan | None, Any]:
+        """Return the task, history, detours and start of every row, ``b``."""
         if index < 0 or length < 1 or size < 1:
             raise SamplingError(
                 f"a batch needs index >= 0, length >= 1 and size >= 1: index {index}, length {length}, size {size}"
             )
         uniform = self._random(index, 0).random((size, 3))
-        task = (uniform[:, 0] * len(self.task_ids)).astype(np.int64)
+        task = self._shares.searchsorted(uniform[:, 0] * self._shares[-1], side="right")
         history = self._first_history[task] + (uniform[:, 1] * self._num_histories[task]).astype(np.int64)
         plan = self._detours.plan(self._random(index, 1), task, length) if self._detours else None
         behind = np.zeros_like(task) if plan is None else plan.lengths  # env steps of detours before the history
@@ -94,19 +132,41 @@ class Sampler:
         if self._detours:
             born = self._births[history]
             start = np.where(behind > 0, self._detours.episode_begin(born + start) - born, start)
-        task, history, behind, start = (part[rows] for part in (task, history, behind, start))
-        age = start[:, None] + np.arange(length) - behind[:, None]  # b t
-        mask = age < self._lengths[history][:, None]
-        places = self._births[history][:, None] + np.minimum(age, self._lengths[history][:, None] - 1)
-        targets = mask
-        if plan is not None:
-            is_detour = np.arange(length) < behind[:, None]
-            places, targets = np.where(is_detour, plan.places[rows], places), mask & ~is_detour
-        batch = take_all(self._columns, places)
-        if self._detours:
-            self._detours.repay(batch, task, behind)
-        return {**batch, "mask": mask, "targets": targets, "task_index": task, "start": start}
+        return task, history, plan, start
 
     def _random(self, index: int, purpose: int) -> np.random.Generator:
         counter = [0, purpose, index, 0]
         return np.random.Generator(np.random.Philox(key=[self.seed % 2**64, _DOMAIN], counter=counter))
+
+    def _warn(self) -> None:
+        columns: list[Any] = list(self._columns.values())
+        if packed := next((column.packed_in for column in columns if self._is_lazy and column.packed_in), ""):
+            warnings.warn(
+                f"{packed}: drawing from compressed histories on the disk is slow; 'cccad-data merge NEW OLD "
+                f"--compression none' makes a copy that is read many times faster",
+                stacklevel=4,
+            )
+
+
+class Ahead(Generic[Made]):
+    """Things by number, each a pure function of it: while one is in use, a thread makes the next."""
+
+    def __init__(self, make: Callable[[int], Made]) -> None:
+        self._make, self._pool = make, ThreadPoolExecutor(1, "ahead")
+        self._next: dict[int, Future[Made]] = {}
+
+    def __call__(self, number: int) -> Made:
+        """Return what *make* returns for *number*, and begin with the next; raises what it raises."""
+        made = self._next.pop(number, None) or self._pool.submit(self._make, number)
+        self._next = {number + 1: self._pool.submit(self._make, number + 1)}
+        return made.result()
+
+
+def _weights(spec: SamplerSpec, task_ids: Sequence[str]) -> Array:
+    for task_id in spec.weights:
+        if task_id not in task_ids:
+            raise SamplingError(f"'weights' names {task_id!r}, which is none of these tasks; {hint(task_id, task_ids)}")
+    weights = np.array([spec.weights.get(task_id, 1.0) for task_id in task_ids])
+    if not (weights >= 0).all() or not 0 < weights.sum() < np.inf:
+        raise SamplingError(f"'weights' must be >= 0, finite and not all 0: {spec.weights}")
+    return weights

@@ -10,12 +10,15 @@
         episode_ends   n       history_ends m      optimal_actions     t  (optional)
 
 Arrays hold all histories of a task end to end, for thousands of tiny datasets are slow in HDF5. Every dataset is
-chunked and checksummed (fletcher32), and compressed with lzf or gzip, or not at all: then the lazy columns read it at
-once from its place in the file. HDF5's own structures carry checksums as well (its 1.10 layout).
+chunked and checksummed (fletcher32), and compressed with gzip, or with lzf where it repeats much, or not at all: then
+the lazy columns read it at once from its place in the file. HDF5's own structures carry checksums as well, in its 1.10
+layout.
 """
 
+import io
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +48,8 @@ _HEADER_TYPES: dict[str, type] = {
 }
 HEADER_KEYS = tuple(_HEADER_TYPES)
 _KINDS = {"rewards": "f", "terminations": "b", "truncations": "b", "episode_ends": "iu", "history_ends": "iu"}
-_CHUNK_ROWS = 1 << 14
-_PLAIN_CHUNK_BYTES = 1 << 30  # what is not compressed is one run of bytes, up to this size
+_PACKED_CHUNK_BYTES, _PLAIN_CHUNK_BYTES = 1 << 15, 1 << 20  # little is unpacked in vain; much is read in one go
+_SAMPLE_BYTES, _LEAST_SHRINKAGE = 1 << 14, 8  # lzf, some 100 MB/s where little repeats, is for what deflate makes tiny
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
 "What h5py and json raise over bytes that make no sense."
 
@@ -61,27 +64,35 @@ def write_shard(
     for task in histories:
         if not np.isfinite(np.asarray(task.rewards)).all():
             raise HistoryFileError(f"{path}: a reward of task {task.task_id!r} is not a finite number")
-    # In memory, for HDF5 itself neither survives a full disk nor says in one line that it is full.
-    with h5py.File("shard", "w", driver="core", backing_store=False, block_size=1 << 22, libver="v110") as file:
+    image = io.BytesIO()  # HDF5 itself neither survives a full disk nor says in one line that it is full
+    with h5py.File(image, "w", libver="v110") as file:
         file.attrs["format"] = FORMAT
         file.create_dataset("header", data=np.frombuffer(json.dumps(header).encode(), np.uint8), fletcher32=True)
         for index, task in enumerate(histories):
             group = file.create_group(f"tasks/{index:05d}")
             group.attrs["task_id"] = task.task_id
             for name, array in task.arrays().items():
-                group.create_dataset(name, data=np.asarray(array), fletcher32=True, **_layout(array, compression))
-        file.flush()
-        image = file.id.get_file_image()
+                held = np.ascontiguousarray(array)
+                group.create_dataset(name, data=held, fletcher32=True, **_layout(held, compression))
     with whole_file(path) as handle:
-        handle.write(image)
+        handle.write(image.getbuffer())
 
 
 def _layout(array: Array, compression: str) -> dict[str, Any]:
     row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
-    is_plain = compression == "none"
-    rows = min(len(array), _PLAIN_CHUNK_BYTES // row_bytes if is_plain else _CHUNK_ROWS)
-    packed = {} if is_plain else {"compression": compression, "shuffle": array.dtype.itemsize > 1}
+    is_shuffled = array.dtype.itemsize > 1 and (compression == "gzip" or array.dtype.kind != "f")
+    is_plain = compression == "none" or (compression == "lzf" and not _repeats(array, is_shuffled))
+    rows = min(len(array), max((_PLAIN_CHUNK_BYTES if is_plain else _PACKED_CHUNK_BYTES) // row_bytes, 1))
+    packed = {} if is_plain else {"compression": compression, "shuffle": is_shuffled}
     return {"chunks": (rows, *array.shape[1:]), **packed}
+
+
+def _repeats(array: Array, is_shuffled: bool) -> bool:
+    """Whether an array is small, or deflate finds a sample of it highly repetitive."""
+    flat, size = array.reshape(-1), array.dtype.itemsize
+    sample = flat[len(flat) // 2 :][: _SAMPLE_BYTES // size].view(np.uint8).reshape(-1, size)
+    text = (sample.T if is_shuffled else sample).tobytes()
+    return array.nbytes < 2 * _SAMPLE_BYTES or len(zlib.compress(text, 1)) * _LEAST_SHRINKAGE < len(text)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:

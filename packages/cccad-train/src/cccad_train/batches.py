@@ -4,11 +4,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import frozen
+from attrs import Factory, field, frozen
 from cccad_core.batch import HistoryBatch
 from cccad_core.context import RollingContext
 from cccad_core.moment import Moment
 from cccad_data import Sampler
+from cccad_data.sampling import Ahead
 
 from cccad_train.curricula import Curriculum
 from cccad_train.experiment import FitSpec
@@ -20,8 +21,8 @@ _DOMAIN = 0xCCCAD_7A21  # keeps these seeds apart from others with the same numb
 class Batches:
     """Batches by update number: a pure function, so a resumed run sees what an uninterrupted one would have seen.
 
-    Every process computes the same global batch, however many they are, and keeps its own rows; with an odd number of
-    rows some have one more, which `num_targets` of the *global* batch accounts for.
+    Every process plans the same global batch, however many they are, and reads its own rows alone; with an odd number
+    of rows some have one more, which `num_targets` of the *global* batch accounts for.
     """
 
     sampler: Sampler
@@ -31,6 +32,9 @@ class Batches:
     rank: int = 0
     num_processes: int = 1
     device: Any = "cpu"
+    _ahead: Ahead[tuple[dict[str, Any], float]] = field(
+        init=False, repr=False, eq=False, default=Factory(lambda self: Ahead(self._draw), takes_self=True)
+    )
 
     def shape(self, update: int) -> tuple[int, int]:
         """Return the global batch's size and its stretches' length in decisions, `b` and `t`."""
@@ -39,13 +43,19 @@ class Batches:
 
     def batch(self, update: int) -> tuple[HistoryBatch, float]:
         """Return this process's rows, and the targets of the global batch divided by the processes."""
+        arrays, num_targets = (self._ahead if self.sampler.spec.prefetch else self._draw)(update)
+        device = torch.device(self.device)
+        if device.type == "cuda":  # in the smallest types, and from memory that the device reads by itself
+            arrays = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
+        return HistoryBatch.from_arrays(arrays, device), num_targets
+
+    def _draw(self, update: int) -> tuple[dict[str, Any], float]:
         size, length = self.shape(update)
-        arrays = self.sampler.batch(update, length, size)
-        num_targets = float(arrays["targets"].sum()) / self.num_processes
         first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))
-        rows = slice(first, last)
-        mine = {name: value[rows] for name, value in arrays.items()}
-        return HistoryBatch.from_arrays(mine, torch.device(self.device)), num_targets
+        arrays: dict[str, Any] = self.sampler.batch(update, length, size, slice(first, last))
+        if torch.device(self.device).type == "cuda":
+            arrays = {name: torch.as_tensor(value).pin_memory() for name, value in arrays.items()}
+        return arrays, self.sampler.num_targets(update, length, size) / self.num_processes
 
     def moment(self, update: int) -> Moment:
         """Return what sets *update* apart; processes, whose rows differ, draw apart too."""

@@ -1,6 +1,5 @@
 """Short descriptions for people: what an agent is, what it was trained on, and what the data hold."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,15 @@ def num_parameters(policy: Policy) -> int:
     return sum(p.numel() for name, p in policy.named_parameters() if not name.startswith("reconstruction."))
 
 
-def model_card(spec: ExperimentSpec, name: str, policy: Policy, train_task_ids: Sequence[str]) -> str:
+def model_card(spec: ExperimentSpec, name: str, policy: Policy, histories: Histories) -> str:
     """Return the `README.md` of a release artefact."""
-    agent = spec.agents()[name]
-    source = unstructure(spec)["data"]["source"]["kind"]
+    agent, source = spec.agents()[name], histories.header["source"]["kind"]
     return f"""# {spec.name}: {name}
 
 An in-context learner for `{policy.spaces.observation.kind}` observations, by Algorithm Distillation (arXiv 2210.14215):
 {describe_agent(agent)}; {num_parameters(policy):,} weights.
 
-Trained on the learning histories of source `{source}` on {len(train_task_ids)} tasks; their ids are in `spec.toml`, and
+Trained on the learning histories of source `{source}` on {len(histories)} tasks; their ids are in `spec.toml`, and
 evaluation refuses to call any of them held out. Seed {spec.seed}, spec digest {spec.digest()}.
 
 ```python

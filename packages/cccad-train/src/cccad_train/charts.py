@@ -133,7 +133,10 @@ def short(value: float) -> str:
 
 
 def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
-    """Return one small chart for every number that a stage wrote by update, stage by stage and losses first."""
+    """Return one small chart for every number that a stage wrote by update, stage by stage and losses first.
+
+    Where there is a `..._majority`, what always telling the most common value would get, it is in its accuracy's chart.
+    """
     series: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for entry in metrics:
         for name, value in entry.items():
@@ -143,13 +146,27 @@ def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
     stages = list(dict.fromkeys(stage for stage, _ in series))
     charts = []
     for stage, name in sorted(series, key=lambda key: (stages.index(key[0]), "loss" not in key[1])):
-        points = np.array(series[stage, name], dtype=np.float64)
-        finite = points[np.isfinite(points[:, 1])]
+        stem, _, kind = name.rpartition("_")
+        if kind == "majority" and (stage, f"{stem}_accuracy") in series:
+            continue
+        points, finite = series[stage, name], _finite(series[stage, name])
+        guesses = _finite(series.get((stage, f"{stem}_majority"), []) if kind == "accuracy" else [])
         if len(finite) < 2:
             continue
-        line = Line(css="c0", x=finite[:, 0], y=finite[:, 1], is_main=True)
-        chart = line_chart([line], labels=("update", ""), size=(420, 230))
-        end = finite[-max(1, len(finite) // 10) :, 1].mean()  # the last tenth, since one update is noise
-        num_lost = len(points) - len(finite)
-        charts.append({**chart, "title": name, "stage": stage, "end": f"{end:.4g}", "num_lost": num_lost})
+        lines = [Line(css="c0", x=finite[:, 0], y=finite[:, 1], is_main=True)]
+        if len(guesses):
+            lines.append(Line(css="c2", x=guesses[:, 0], y=guesses[:, 1]))  # dashed by the style sheet
+        told = {"end": _end(finite), "majority": _end(guesses) if len(guesses) else None}
+        chart = line_chart(lines, labels=("update", ""), size=(420, 230))
+        charts.append({**chart, **told, "title": name, "stage": stage, "num_lost": len(points) - len(finite)})
     return charts
+
+
+def _finite(points: Sequence[tuple[float, float]]) -> Floats:
+    whole = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return np.asarray(whole[np.isfinite(whole[:, 1])])
+
+
+def _end(points: Floats) -> str:
+    """Return the mean of the last tenth, since one update is noise."""
+    return f"{points[-max(1, len(points) // 10) :, 1].mean():.4g}"

@@ -1,4 +1,4 @@
-"""How many writes a stretch may need, by update: the schedule decides how long the sampled stretches are."""
+"""How many writes a stretch needs, by update: the schedule decides how long the sampled stretches are."""
 
 from typing import Protocol
 
@@ -8,8 +8,8 @@ from attrs import field, frozen, validators
 class Curriculum(Protocol):
     """A schedule over writes."""
 
-    def num_writes(self, update: int, most: int) -> int:
-        """Return the writes that a stretch of this update needs, at most *most*."""
+    def num_writes(self, update: int, most: int) -> float:
+        """Return the writes that a stretch of this update needs, at most *most*; a share is one of a window."""
         ...
 
 
@@ -63,7 +63,7 @@ class StagedSpec:
 
 @frozen(kw_only=True)
 class LinearSpec:
-    """The number of writes grows evenly from 1 to the full number over the first `num_updates`."""
+    """Stretches grow evenly, decision by decision, from one window to the full length over the first `num_updates`."""
 
     num_updates: int = field(default=1_000, validator=validators.ge(1))
 
@@ -71,6 +71,6 @@ class LinearSpec:
         """Return the schedule, which has no state."""
         return self
 
-    def num_writes(self, update: int, most: int) -> int:
-        """Return the limit at *update*."""
-        return min(most, 1 + most * update // self.num_updates)
+    def num_writes(self, update: int, most: int) -> float:
+        """Return a share of *most*, never 0: from the first update on there is a write to learn from."""
+        return min(most, most * (update + 1) / self.num_updates)

@@ -35,6 +35,10 @@ class SplitSpec:
 class DataSpec:
     """Whose learning histories are imitated, who collects them, and how stretches are cut from them."""
 
+    path: str | None = field(
+        default=None,
+        metadata={"help": "a dataset folder or shard, from the current directory; source, executor and seed rest then"},
+    )
     source: Annotated[Any, Kind("source")] = Factory(NoisyOracleSpec)
     executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
     sampler: SamplerSpec = Factory(SamplerSpec)

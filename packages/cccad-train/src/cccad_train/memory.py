@@ -27,8 +27,8 @@ class Lent(Wrapped):
         start: what row i of `begin(size)` starts with, where there are so many; its own memory without it.
         last_write: no write after the *last_write*-th changes a memory.
 
-    `openness` holds, by write, the mean of the gate in every life, where *inner* has a linear layer named `gate` whose
-    sigmoid says how much of what was found is taken.
+    `openness` holds, by write, the mean of the gate in every life, where *inner* has a module named `gate` that says
+    how much of what was found is taken.
     """
 
     def __init__(self, inner: Compressor, *, start: State | None = None, last_write: float = math.inf) -> None:
@@ -47,10 +47,10 @@ class Lent(Wrapped):
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         own, age, gate = _own(state), state[AGE], getattr(self.inner, "gate", None)
-        with heard(gate if isinstance(gate, nn.Linear) else nn.Identity()) as told:
+        with heard(nn.Identity() if gate is None else gate) as told:
             written, extra = self.inner.write(own, segment)
         for opened in told:
-            for number, share in zip(age.tolist(), opened.sigmoid().flatten(1).mean(1).tolist(), strict=True):
+            for number, share in zip(age.tolist(), opened.flatten(1).mean(1).tolist(), strict=True):
                 self.openness[number + 1].append(share)
         rows = torch.nonzero(age >= self.last_write)[:, 0]
         written = {name: value.index_copy(0, rows, own[name][rows]) for name, value in written.items()}
@@ -148,16 +148,17 @@ class Torn:
         self.seen, _ = donors.reset(seed=seed)
         self.is_alike = np.ones(worlds.num_envs, dtype=np.bool_)
         self.returns = np.zeros(worlds.num_envs)
-        self.asked: list[NDArray[np.int64]] = []  # is it compared, what was done, what is best: own and donor's; 4 e
+        self.compared: list[NDArray[np.bool_]] = []  # by decision, e
+        self.asked: list[NDArray[np.int64]] = []  # what was done, what is best: own and donor's; 3 e
 
     def act(self, state: AgentState, observations: Any, **how: Any) -> tuple[Tensor, AgentState]:
         """Decide, ask, and do the same in the donors' worlds."""
         drawn, state = self.agent.act(state, observations, **how)
         actions = drawn.cpu().numpy()
         self.is_alike &= (np.asarray(self.seen) == np.asarray(observations)).reshape(len(actions), -1).all(1)
+        self.compared.append(self.is_alike.copy())
         if hasattr(self.worlds, "optimal_actions"):
-            best = self.worlds.optimal_actions(), self.donors.optimal_actions()
-            self.asked.append(np.stack([self.is_alike, actions, *best]))
+            self.asked.append(np.stack([actions, self.worlds.optimal_actions(), self.donors.optimal_actions()]))
         self.seen, rewards, terminations, truncations, _ = self.donors.step(actions)
         self.returns += rewards * self.is_alike
         self.is_alike &= ~(terminations | truncations)
@@ -168,13 +169,19 @@ class Torn:
         self.is_alike &= ~(terminations | truncations)
         return self.agent.observe(state, rewards, terminations, truncations, seen)
 
-    def agreement(self) -> dict[str, float | None]:
-        """Return how often what was done is optimal on the own and on the donor's task, where these two differ."""
-        rates: dict[str, float | None] = {}
+    def agreement(self, is_swapped: NDArray[np.bool_]) -> dict[str, float | None]:
+        """Return how often what was done is optimal on the own and on the donor's task, where these two differ.
+
+        Also how often where they are one task, not *is_swapped* `e`, as `..._intact`, and the share of the other
+        lives' decisions that can be `compared`.
+        """
+        alike = np.stack(self.compared)  # t e
+        rates: dict[str, float | None] = {"compared": float(alike[:, is_swapped].mean()) if is_swapped.any() else None}
         for name, part in (("actions", self.asked), ("first_actions", self.asked[:1])):
             if part:
-                counts, took, own, donor = np.stack(part, 1)  # t e
-                where = counts.astype(np.bool_) & (own != donor)
-                for whose, best in (("own", own), ("donor", donor)):
+                took, own, donor = np.stack(part, 1)  # t e
+                torn = own != donor
+                for whose, best, which in (("own", own, torn), ("donor", donor, torn), ("intact", own, ~is_swapped)):
+                    where = alike[: len(part)] & which
                     rates[f"{name}_{whose}"] = float((took == best)[where].mean()) if where.any() else None
         return rates

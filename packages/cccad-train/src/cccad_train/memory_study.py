@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,8 @@ from cccad_core.specs import unstructure
 
 from cccad_train.console import Meter
 from cccad_train.memory import Lent, Torn, Witness, remembering
-from cccad_train.probes import effective_rank, fit_probe, places, score
+from cccad_train.probes import effective_rank, fit_probe, score, told_exactly
+from cccad_train.report_data import read_agents, read_run
 from cccad_train.stages import Run, released
 from cccad_train.statistics import Floats, normalise
 
@@ -146,20 +148,21 @@ class Study:
             if number < len(reached) and bool(reached[number].all()):
                 lender = torch.as_tensor(donor * watched.num_replicas + loan, device=reached[number].device)
                 memory = take_rows(watched.witness.memories[number], lender)
-                returns, told = self._lend(memory, [tasks[i] for i in own], [tasks[i] for i in donor])
-                found["by_write"].append({"write": number, **_followed(returns, own != donor), **told})
+                returns, torn = self._lend(memory, [tasks[i] for i in own], [tasks[i] for i in donor])
+                told = {**_followed(returns, own != donor), **torn.agreement(own != donor)}
+                found["by_write"].append({"write": number, **told})
                 means = returns.reshape(2, num_tasks, num_tasks, num_loans).mean(-1).tolist()
                 found["matrix"] = {"write": number, "own": means[0], "donor": means[1]}
         return found
 
-    def _lend(self, memory: Any, own: list[Any], donors: list[Any]) -> tuple[Floats, Json]:
-        """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and agreements."""
+    def _lend(self, memory: Any, own: list[Any], donors: list[Any]) -> tuple[Floats, Torn]:
+        """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and who lived it."""
         worlds = self.run.family.make_vec(own)
         with remembering(self.policy, Lent(self.policy.compressor, start=memory)) as agent:
             torn = Torn(agent, worlds, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
             played = self.live(torn, worlds, 1)
         returns = [self.normalised(played.returns, own)[:, 0], self.normalised(torn.returns, donors)[:, 0]]
-        return np.stack(returns), torn.agreement()
+        return np.stack(returns), torn
 
 
 def _followed(returns: Floats, is_swapped: Any) -> Json:
@@ -182,7 +185,8 @@ def probe(trained: Watched, held_out: Watched) -> Json:
         np.array([[task.params[name] for name in names] for task in watched.rows], dtype=np.float64)
         for watched in (trained, held_out)
     )
-    chance = {name: 1 / len(np.unique(y[:, where], axis=0)) for name, where in places(names).items()}
+    exact = told_exactly(names, y)
+    chance = {name: 1 / len(np.unique(y[:, where], axis=0)) for name, where in exact.items()}
     first, by_write, tasks = None, [], np.arange(len(y)) // trained.num_replicas
     most = min(len(trained.witness.reached), len(held_out.witness.reached)) if names else 0
     for number in (number for number in WRITES if number < most):
@@ -190,9 +194,30 @@ def probe(trained: Watched, held_out: Watched) -> Json:
         if len(np.unique(tasks[is_there])) > 1:
             fitted = fit_probe(x.reshape(len(x), -1), y[is_there], tasks[is_there])
             first, guess, flat = first or fitted, y[is_there].mean(0), x_new.reshape(len(x_new), -1)
-            own, transferred = (score(each(flat), y_new[is_there_new], guess, names) for each in (fitted, first))
+            own, transferred = (score(each(flat), y_new[is_there_new], guess, names, exact) for each in (fitted, first))
             by_write.append({"write": number, "lives": len(flat), **own, "transferred": transferred})
     return {"params": names, "chance": chance, "by_write": by_write}
+
+
+def by_world(path: Path) -> list[Json]:
+    """Return normalised last returns and writes in a life by agent, as the run in *path* was evaluated, world by world.
+
+    The first, unnamed, is the run's own; none where it has no others.
+    """
+    results = read_run(path).results if (path / "evaluation" / "results.json").is_file() else {}
+    others = results.get("worlds", {})
+    return [
+        {
+            "world": name,
+            "horizon": inner.get("horizon"),
+            "agents": {
+                agent.name: {"return": agent.row["normalized_last10_mean"], "writes": agent.compressions_per_history}
+                for agent in read_agents(inner)
+            },
+        }
+        for name, inner in [(None, results), *others.items()]
+        if others
+    ]
 
 
 def study(run: Run, num_lives: int) -> Json:
@@ -216,6 +241,7 @@ def study(run: Run, num_lives: int) -> Json:
     return {
         "format": FORMAT,
         "run": name,
+        "seed": spec.seed,
         "agent": spec.agent,
         "compressor": compressor,
         "num_latents": policy.compressor.num_latents,
@@ -229,4 +255,5 @@ def study(run: Run, num_lives: int) -> Json:
         "latents": watched.shapes(),
         "attention": watched.attention(),
         "retention": retained,
+        "worlds": by_world(run.folder.path),
     }

@@ -10,6 +10,7 @@ from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
+from cccad_train.given import content, open_given
 from cccad_train.worlds import other_worlds, own_world
 
 
@@ -51,6 +52,8 @@ def inputs(spec: ExperimentSpec, stage: str) -> str:
     plain = unstructure(spec)
     if stage == "collect":
         split = {name: value for name, value in plain["split"].items() if name != "max_held_out_tasks"}
+        if spec.data.path is not None:
+            return digest({"data": [plain["env"], split, *content(Path(spec.data.path))], **_by_files([spec.env])})
         histories = [plain["env"], split, plain["data"]["source"], plain["data"]["seed"]]
         return digest({"data": histories, **_by_files([spec.env, spec.data.source])})
     if stage == "evaluate":
@@ -80,14 +83,16 @@ def _by_files(specs: list[Any]) -> dict[str, Any]:
 
 
 def dataset(spec: ExperimentSpec, folder: RunFolder) -> Path:
-    """Return the folder of the histories of *spec*, which all runs beside *folder* share."""
+    """Return where the histories of *spec* lie: as it says, or in a folder which all runs beside *folder* share."""
+    if spec.data.path is not None:
+        return Path(spec.data.path)
     return folder.data / f"{spec.env.build().name}-{inputs(spec, 'collect')}"
 
 
 def is_collected(place: Path) -> bool:
-    """Say whether the folder *place* holds a whole collection."""
+    """Say whether *place* is a shard, or a folder that holds a whole collection."""
     try:
-        return all(shard.is_file() for shard in finished_shards(place, read_manifest(place)))
+        return place.is_file() or all(shard.is_file() for shard in finished_shards(place, read_manifest(place)))
     except HistoryFileError:
         return False
 
@@ -127,6 +132,8 @@ def dry_run(spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> str:
     own = own_world(spec)
     num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
+    if spec.data.path is not None:
+        lines.append(f"  {open_given(spec, lazy=True)[1]}")
     for name, world in other_worlds(spec, own).items():
         lines.append(f"  also played in {name}: {len(world.held_out):,} held-out tasks")
     for stage, state in {**states(spec, folder), "report": "to do"}.items():

@@ -1,6 +1,6 @@
 """What a linear map reads out of a memory: ridge regression in closed form, its score, and directions in use."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,8 +43,16 @@ def places(names: Sequence[str]) -> dict[str, list[int]]:
     return found
 
 
-def score(read: Floats, targets: Floats, guess: Floats, names: Sequence[str]) -> dict[str, Any]:
-    """Return how well *read*, `n p`, tells *targets*, `n p`: `r2` by name, and `accuracy` by place.
+def told_exactly(names: Sequence[str], targets: Floats) -> dict[str, list[int]]:
+    """Return the places whose numbers repeat, each at most half as many as the different rows of *targets*, `n p`."""
+    most = len(np.unique(targets, axis=0)) / 2
+    return {n: at for n, at in places(names).items() if all(len(np.unique(targets[:, c])) <= most for c in at)}
+
+
+def score(
+    read: Floats, targets: Floats, guess: Floats, names: Sequence[str], told: Mapping[str, list[int]]
+) -> dict[str, Any]:
+    """Return how well *read*, `n p`, tells *targets*, `n p`: `r2` by name, and `accuracy` by place in *told*.
 
     R^2 is against always saying *guess*, `p`, the mean over the training tasks: below 0 the probe is worse than that.
     A place is right where all its numbers, rounded, are.
@@ -53,7 +61,7 @@ def score(read: Floats, targets: Floats, guess: Floats, names: Sequence[str]) ->
     is_right = np.rint(read) == targets
     return {
         "r2": {name: float(1 - a / b) if b > 0 else None for name, a, b in zip(names, lost, least, strict=True)},
-        "accuracy": {name: float(is_right[:, where].all(axis=1).mean()) for name, where in places(names).items()},
+        "accuracy": {name: float(is_right[:, where].all(axis=1).mean()) for name, where in told.items()},
     }
 
 

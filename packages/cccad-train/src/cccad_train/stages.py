@@ -24,6 +24,7 @@ from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.fitting import Fit
 from cccad_train.folder import RunFolder, read_json, write_text
+from cccad_train.given import open_given
 from cccad_train.metrics import Metrics
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
@@ -61,11 +62,13 @@ class Run:
 
     @cached_property
     def histories(self) -> Histories:
-        """The collected histories, in memory.
+        """The histories of training tasks, collected or given.
 
-        Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, and LeakError
-        when a held-out task is among them.
+        Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, SpecError when
+        those that were given are of another world, and LeakError when a held-out task is among the collected.
         """
+        if self.spec.data.path is not None:
+            return open_given(self.spec)[0]
         if not plan.is_collected(self.dataset):
             raise UnfinishedRunError(
                 f"there are no finished histories in {self.dataset}; run with '--only collect' first"
@@ -93,9 +96,11 @@ class Run:
 
 
 def do_collect(run: Run) -> None:
-    """Collect the learning histories of the training tasks, or find them collected."""
+    """Collect the learning histories of the training tasks, or find them collected, or given."""
     if run.is_main:
-        if plan.is_collected(run.dataset):
+        if run.spec.data.path is not None:
+            say(f"collect: {open_given(run.spec, lazy=True)[1]}")
+        elif plan.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:
             _collect(run)
@@ -187,12 +192,15 @@ def load_weights(policy: Policy, run: Run, stage: str, parts: tuple[str, ...] = 
     mine, theirs = policy.state_dict(), state["policy"]
     if parts:
         theirs = {**mine, **{name: value for name, value in theirs.items() if name.split(".")[0] in parts}}
+    _fill(policy, theirs, f"'{stage}'")
+
+
+def _fill(policy: Policy, weights: dict[str, Any], of: str) -> None:
+    """Load *weights*; raises UnfinishedRunError when they have other names or shapes."""
     try:
-        policy.load_state_dict(theirs)
+        policy.load_state_dict(weights)
     except RuntimeError as error:
-        raise UnfinishedRunError(
-            f"the weights of '{stage}' do not fit: {str(error).splitlines()[-1].strip()}"
-        ) from None
+        raise UnfinishedRunError(f"the weights of {of} do not fit: {str(error).splitlines()[-1].strip()}") from None
 
 
 def do_evaluate(run: Run) -> None:
@@ -208,14 +216,14 @@ def do_evaluate(run: Run) -> None:
 
 def _release(run: Run, name: str, agent: AgentSpec) -> None:
     """Write the release artefact of a trained agent, whole or not at all."""
-    task_ids = run.histories.task_ids  # before anything is written: a leak is refused here
+    histories = run.histories  # before anything is written: a leak is refused here
     policy = _fresh(run, agent)
     load_weights(policy, run, f"train-{name}")
     place = run.folder.artefact(name, run.spec)
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    card = model_card(run.spec, name, policy, task_ids)
-    save_policy(partial, policy, train_task_ids=task_ids, card=card, plugins=run.plugins)
+    card = model_card(run.spec, name, policy, histories)
+    save_policy(partial, policy, train_task_ids=histories.task_ids, card=card, plugins=run.plugins)
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
 
@@ -234,7 +242,7 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
     if structure(told["policy"], PolicySpec, str(place)) != agent.policy:  # fields added since have their defaults
         raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
     policy = _fresh(run, agent)
-    policy.load_state_dict(load_file(place / "model.safetensors"))
+    _fill(policy, load_file(place / "model.safetensors"), f"the policy in {place}")
     return policy.to(run.accelerator.device)
 
 

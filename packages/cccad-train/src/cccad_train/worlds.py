@@ -6,6 +6,7 @@ from typing import Any
 from attrs import frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure, unstructure
+from cccad_data.errors import SamplingError
 
 from cccad_train.experiment import ExperimentSpec
 
@@ -20,8 +21,13 @@ class World:
 
 
 def own_world(spec: ExperimentSpec) -> World:
-    """Return the world of the spec's `env` and `split`."""
-    return _split(spec, spec.env.build())
+    """Return the world of the spec's `env` and `split`; raises SpecError where its tasks cannot have the detours."""
+    world = _split(spec, spec.env.build())
+    try:
+        spec.data.sampler.detours.check(world.family, world.train[: spec.split.max_train_tasks])
+    except SamplingError as error:
+        raise SpecError([("data.sampler.detours", str(error))]) from None
+    return world
 
 
 def other_worlds(spec: ExperimentSpec, own: World) -> dict[str, World]:

@@ -1,7 +1,8 @@
 """Each latent looks at the segment and moves towards what it found, as far as a learned gate lets it.
 
 The gate starts biased to remember, so gradients reach far back through many writes (compare the forget bias of an LSTM,
-the gates of GTrXL, arXiv 1910.06764, and the recurrent state of Block-Recurrent Transformers, arXiv 2203.07852).
+the gates of GTrXL, arXiv 1910.06764, and the recurrent state of Block-Recurrent Transformers, arXiv 2203.07852). It
+is a stretched sigmoid (arXiv 1712.01312), which can close wholly: what is not written over is not forgotten.
 """
 
 import torch
@@ -21,9 +22,28 @@ class GatedQuerySpec:
     num_heads: int = field(default=4, validator=validators.ge(1))
     mlp_ratio: int = field(default=2, validator=validators.ge(1))
     gate_bias: float = field(default=-1.0, metadata={"help": "below 0 a fresh gate keeps more than it takes"})
+    gate_stretch: float = field(
+        default=0.3,
+        validator=validators.ge(0.0),
+        metadata={"help": "how far the gate's sigmoid reaches beyond 0 and 1, where it is cut; 0: it never closes"},
+    )
 
     def build(self, width: int) -> "GatedQuery":
         return GatedQuery(self, width)
+
+
+class Gate(nn.Module):
+    """How far each feature moves from *old* to *found*, 0 to 1; `b k d, b k d -> b k d`."""
+
+    def __init__(self, width: int, bias: float, stretch: float) -> None:
+        super().__init__()
+        self.open = nn.Linear(2 * width, width)
+        nn.init.constant_(self.open.bias, bias)
+        self.stretch = stretch
+
+    def forward(self, old: Tensor, found: Tensor) -> Tensor:
+        share = torch.sigmoid(self.open(torch.cat([old, found], -1)))
+        return torch.clamp(share * (1 + 2 * self.stretch) - self.stretch, 0, 1)
 
 
 class GatedQuery(Compressor):
@@ -37,8 +57,7 @@ class GatedQuery(Compressor):
         self.place = Place(width)
         self.looks = nn.ModuleList(Look(width, spec.num_heads, spec.mlp_ratio) for _ in range(spec.num_layers))
         self.norm = nn.LayerNorm(width)
-        self.gate = nn.Linear(2 * width, width)
-        nn.init.constant_(self.gate.bias, spec.gate_bias)
+        self.gate = Gate(width, spec.gate_bias, spec.gate_stretch)
         self.show = nn.Linear(width, width, bias=False)
 
     def begin(self, size: int) -> State:
@@ -54,9 +73,8 @@ class GatedQuery(Compressor):
         for look in self.looks:
             found = look(found, seen, segment.mask)
         found = self.norm(found)
-        take = torch.sigmoid(self.gate(torch.cat([old, found], -1)))
-        return {"latents": old + take * (found - old)}, {}
+        return {"latents": old + self.gate(old, found) * (found - old)}, {}
 
     def flops_per_write(self, num_tokens: int) -> int:
         looks = sum(look.flops(self.num_latents, num_tokens) for look in self.looks if isinstance(look, Look))
-        return looks + linear_flops(self.num_latents, self.gate)
+        return looks + linear_flops(self.num_latents, self.gate.open)

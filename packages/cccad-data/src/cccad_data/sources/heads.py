@@ -109,9 +109,10 @@ def _strength(log_probs: Tensor, batch: "Minibatch", objective: "Objective") -> 
         std, mean = torch.std_mean(advantages, 1, keepdim=True)
         advantages = (advantages - mean) / (std + 1e-8)
     ratio = (log_probs - batch.log_probs).exp_()
-    # Where the clipped term is the smaller one, its slope is zero: ratio > 1 + c above, ratio < 1 - c below.
-    is_free = (ratio - 1.0) * advantages.sign() <= objective.clip_range
-    return (advantages * ratio * is_free).mul_(1.0 / count)
+    gain = advantages * ratio
+    # Where the clipped term is the smaller one, its slope is zero.
+    is_free = gain <= advantages * ratio.clamp_(1.0 - objective.clip_range, 1.0 + objective.clip_range)
+    return gain.mul_(is_free).mul_(1.0 / count)
 
 
 def choose(probs: Array, uniform: Array) -> NDArray[np.int64]:

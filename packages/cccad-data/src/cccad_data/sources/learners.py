@@ -14,10 +14,12 @@ import torch
 from attrs import frozen
 from numpy.random import Generator
 from torch import Tensor
+from torch.optim.adam import adam  # the function: the class imports 800 modules, which takes seconds
 
 from cccad_data.sources.heads import Categorical, Gaussian
 
 WIDTH = 64
+_MINUS_ONE = torch.tensor(-1.0)
 
 
 @frozen(kw_only=True)
@@ -49,6 +51,7 @@ class Learners:
         self, num_features: int, head: Categorical | Gaussian, streams: Sequence[Generator], learning_rate: float
     ) -> None:
         self.num_learners, self.head, num_outputs = len(streams), head, head.num_outputs
+        self.learning_rate = learning_rate
         rows = 2 * self.num_learners
         shapes = (  # the outputs are kept transposed, ``a b``: several times faster while there are few actions
             (rows, num_features, WIDTH), (rows, 1, WIDTH),
@@ -56,12 +59,12 @@ class Learners:
             (rows, num_outputs, WIDTH), (rows, num_outputs, 1),
         ) + ((rows, num_outputs, 1),) * head.has_spread  # fmt: skip
         sizes = [math.prod(shape) for shape in shapes]
-        self.flat = torch.zeros(sum(sizes))
-        self.flat.grad = torch.zeros(sum(sizes))
-        self.parameters = [part.view(shape) for part, shape in zip(self.flat.split(sizes), shapes, strict=True)]
-        self.gradients = [part.view(shape) for part, shape in zip(self.flat.grad.split(sizes), shapes, strict=True)]
-        self._buffers: dict[str, Tensor] = {}
-        self.optimizer = torch.optim.Adam([self.flat], lr=learning_rate, eps=1e-5, fused=True)
+        self._flat = [torch.zeros(sum(sizes)) for _ in range(4)]  # parameters, gradients and Adam's two moments
+        self._num_updates = torch.zeros(())
+        self.parameters, self.gradients = (
+            [part.view(shape) for part, shape in zip(flat.split(sizes), shapes, strict=True)] for flat in self._flat[:2]
+        )
+        self._buffers: dict[tuple[str, tuple[int, ...]], Tensor] = {}
         for learner, stream in enumerate(streams):
             self._initialise(learner, stream, num_outputs=num_outputs, output_gain=0.01)
             self._initialise(self.num_learners + learner, stream, num_outputs=1, output_gain=1.0)
@@ -80,15 +83,15 @@ class Learners:
 
     def outputs(self, inputs: Tensor) -> Tensor:
         """Return the policies' logits or means, ``e b f -> e a b``."""
-        return self._forward(inputs, slice(0, self.num_learners))[-1]
+        return self._forward(inputs, [part[: self.num_learners] for part in self.parameters])[-1]
 
     def values(self, inputs: Tensor) -> Tensor:
         """Return the value functions' outputs, ``e b f -> e b``."""
-        return self._forward(inputs, slice(self.num_learners, None))[-1][:, 0]
+        return self._forward(inputs, [part[self.num_learners :] for part in self.parameters])[-1][:, 0]
 
-    def _forward(self, inputs: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
+    def _forward(self, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return both hidden layers, ``r b d``, in buffers that the next call reuses, and the outputs, ``r a b``."""
-        w1, b1, w2, b2, w3, b3 = (parameter[rows] for parameter in self.parameters[:6])
+        w1, b1, w2, b2, w3, b3 = parameters[:6]
         shape = (len(w1), inputs.shape[1], WIDTH)
         first = _tanh_of_affine(b1, inputs, w1, self._buffer("first", shape))
         second = _tanh_of_affine(b2, first, w2, self._buffer("second", shape))
@@ -96,23 +99,26 @@ class Learners:
 
     def _buffer(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """Return memory to write to: fresh memory for every result costs more than the arithmetic on it."""
-        size = math.prod(shape)
-        if name not in self._buffers or len(self._buffers[name]) < size:
-            self._buffers[name] = torch.empty(size)
-        return self._buffers[name][:size].view(shape)
+        if (name, shape) not in self._buffers:
+            self._buffers[name, shape] = torch.empty(shape)
+        return self._buffers[name, shape]
 
     def update(self, batch: Minibatch, objective: Objective) -> None:
         """Take one Adam step on PPO's loss of *batch*, every learner on its own."""
         self.gradient(batch, objective)
         self._clip(objective.max_grad_norm)
-        self.optimizer.step()
+        flat, gradient, mean, square = ([part] for part in self._flat)
+        adam(
+            flat, gradient, mean, square, [], [self._num_updates], fused=True, lr=self.learning_rate, eps=1e-5,
+            beta1=0.9, beta2=0.999, weight_decay=0.0, amsgrad=False, maximize=False,
+        )  # fmt: skip
 
     def gradient(self, batch: Minibatch, objective: Objective) -> None:
         """Leave the gradient of PPO's loss in ``gradients``."""
         rows, (_, count, num_features) = 2 * self.num_learners, batch.inputs.shape
         inputs = self._buffer("inputs", (rows, count, num_features))
         inputs.view(2, *batch.inputs.shape).copy_(batch.inputs)  # policies, then values
-        first, second, outputs = self._forward(inputs, slice(None))
+        first, second, outputs = self._forward(inputs, self.parameters)
         slopes = torch.zeros_like(outputs)  # d loss / d outputs, 2e a b
         policies, values = outputs.split(self.num_learners)
         slopes[: self.num_learners], spread = self.head.slopes(policies, self.spread, batch, objective)
@@ -128,25 +134,25 @@ class Learners:
         torch.ops.aten.tanh_backward.grad_input(inner, second, grad_input=inner)
         torch.bmm(first.mT, inner, out=g2)
         torch.sum(inner, 1, keepdim=True, out=gb2)
-        outer = self._buffer("outer", (rows, count, WIDTH))
-        torch.bmm(inner, w2.mT, out=outer)
+        outer = torch.bmm(inner, w2.mT, out=second)  # whose values have served
         torch.ops.aten.tanh_backward.grad_input(outer, first, grad_input=outer)
         torch.bmm(inputs.mT, outer, out=g1)
         torch.sum(outer, 1, keepdim=True, out=gb1)
 
     def _clip(self, max_norm: float) -> None:
         """Scale the gradient of each learner (policy and value together) down to *max_norm*."""
-        norms = torch.stack([torch.linalg.vector_norm(part, dim=(1, 2)) for part in self.gradients])  # 6 2e
+        rows = [part.view(2 * self.num_learners, -1) for part in self.gradients]
+        norms = torch.stack([torch.linalg.vector_norm(part, dim=1) for part in rows])  # 6 2e
         norm = torch.linalg.vector_norm(norms.view(-1, self.num_learners), dim=0)
-        scale = (max_norm / (norm + 1e-6)).clamp_(max=1.0).repeat(2)[:, None, None]
-        for part in self.gradients:
-            part.mul_(scale)
+        scale = (max_norm / (norm + 1e-6)).clamp_(max=1.0)[:, None]
+        for part in rows:
+            part.view(2, self.num_learners, -1).mul_(scale)
 
 
 def _tanh_of_affine(bias: Tensor, inputs: Tensor, weight: Tensor, out: Tensor) -> Tensor:
     """Return tanh(inputs weight + bias), as 2 sigmoid(2 x) - 1: torch's own tanh takes more than twice as long."""
     torch.baddbmm(bias, inputs, weight, beta=2.0, alpha=2.0, out=out)
-    return out.sigmoid_().mul_(2.0).sub_(1.0)
+    return torch.add(_MINUS_ONE, out.sigmoid_(), alpha=2.0, out=out)
 
 
 def orthogonal(stream: Generator, num_rows: int, num_columns: int) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

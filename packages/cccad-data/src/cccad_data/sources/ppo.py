@@ -166,12 +166,12 @@ class _Run:
         spec, size = self.spec, rollout["actions"].shape[1]
         constants = {name: getattr(spec, name) for name in attrs.fields_dict(Objective)}
         objective = Objective(**constants)
-        order = torch.from_numpy(np.stack([stream.permutation(size) for stream in self.unit.streams]))
-        rows = torch.arange(self.unit.num_tasks)[:, None]
-        shuffled = {name: tensor[rows, order] for name, tensor in rollout.items()}
-        for first in range(0, size, spec.batch_size):
-            part = slice(first, first + spec.batch_size)
-            batch = Minibatch(**{name: tensor[:, part] for name, tensor in shuffled.items()})
+        order = np.stack([stream.permutation(size) + i * size for i, stream in enumerate(self.unit.streams)])
+        samples = {name: tensor.flatten(0, 1) for name, tensor in rollout.items()}  # (e b) ...
+        for part in torch.from_numpy(order).split(spec.batch_size, dim=1):
+            rows = part.flatten()
+            chosen = {name: tensor.index_select(0, rows) for name, tensor in samples.items()}
+            batch = Minibatch(**{name: tensor.view(*part.shape, *tensor.shape[1:]) for name, tensor in chosen.items()})
             self.learners.update(batch, objective)
 
 

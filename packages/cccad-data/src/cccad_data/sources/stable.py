@@ -4,7 +4,7 @@ import copy
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,8 @@ def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
             model = algorithm(policy=spec.policy, env=worlds, seed=seed, device="cpu", **given)
         except (AssertionError, TypeError, ValueError) as error:
             raise SourceError(f"{algorithm.__name__} cannot be made for these worlds and settings: {error}") from error
-        model.learn(spec.env_steps * unit.num_rows, callback=lambda *_: not unit.is_over, log_interval=None)
+        with suppress(_LifeIsOverError):
+            model.learn(spec.env_steps * unit.num_rows, callback=lambda *_: not unit.is_over, log_interval=None)
 
 
 def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Array]:
@@ -98,6 +99,10 @@ def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Ar
     return act
 
 
+class _LifeIsOverError(Exception):
+    """The histories have their length, and an algorithm that asks nobody whether to stop acts on."""
+
+
 class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
     """A unit of one task behind the interface of many single environments; what happens is written down on the way."""
 
@@ -106,7 +111,10 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
         if not hasattr(world, "single_action_space"):
             raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
-        super().__init__(unit.num_rows, world.single_observation_space, world.single_action_space)
+        space = copy.deepcopy(world.single_observation_space)
+        if hasattr(space, "nvec"):
+            space.nvec = space.nvec.astype(object)  # ints: uint8 overflows in a sum, and an LSTM takes none of NumPy's
+        super().__init__(unit.num_rows, space, world.single_action_space)
 
     def reset(self) -> Array:
         return self.unit.observations
@@ -115,6 +123,8 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
         self.actions = actions
 
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+        if self.unit.is_over:
+            raise _LifeIsOverError
         _, rewards, terminations, truncations, infos = self.unit.step(self.actions)
         notes: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(terminations | truncations):

@@ -1,0 +1,67 @@
+"""Histories that are there already: whether they are of the spec's world, and which of them may be trained on."""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from attrs import asdict, evolve
+from cccad_core.errors import SpecError
+from cccad_core.specs import structure
+from cccad_data import Histories
+from cccad_data.dataset import finished_shards, read_manifest
+
+from cccad_train.experiment import ExperimentSpec
+from cccad_train.worlds import own_world
+
+
+def open_given(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histories, str]:
+    """Return the histories at `data.path` that are of the split's training tasks, and what there is to say of them.
+
+    Raises HistoryFileError when they are not there, unfinished or damaged, and SpecError when they are of another world
+    or of no training task.
+    """
+    assert spec.data.path is not None
+    world, found = own_world(spec), Histories.open(spec.data.path, lazy=lazy)
+    place, family = f"the histories in {spec.data.path}", world.family
+    if differs := _difference(found, family):
+        raise SpecError([("data.path", f"{place} {differs}")])
+    train = [task.task_id for task in world.train]
+    wanted = set(train[: spec.split.max_train_tasks])
+    tasks = tuple(task for task in found if task.task_id in wanted)
+    if not tasks:
+        raise SpecError([("data.path", f"{place} are of no training task of this split, but of {found.task_ids[0]!r}")])
+    num_held_out = len(set(found.task_ids) - set(train))
+    told = f"{place} are of {len(tasks):,} of {len(wanted):,} training tasks"
+    told += f"; those of {num_held_out:,} held-out tasks are left out" if num_held_out else ""
+    listed = [task for task in found.header["tasks"] if task["task_id"] in wanted]
+    held_out = [task.task_id for task in family.tasks if task.task_id not in set(train)]
+    return evolve(found, header={**found.header, "tasks": listed, "held_out_task_ids": held_out}, tasks=tasks), told
+
+
+def _difference(found: Histories, family: Any) -> str:
+    """Return how the world of *found* differs from *family*, as the end of a sentence; empty if it does not."""
+    env = {name: value for name, value in found.header["env"].items() if value is not None}
+    if (kind := env.pop("kind")) != family.name:
+        return f"are of the env {kind!r}, not {family.name!r}"
+    theirs, ours = asdict(structure(env, type(family.spec), "the env of the histories")), asdict(family.spec)
+    differing = [f"{name} = {theirs[name]!r}, not {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
+    if differing:
+        return f"are of another env: {', '.join(differing)}"
+    if found.spaces != json.loads(json.dumps(family.spaces)):
+        return f"have the spaces {found.spaces}, not {family.spaces}"
+    unknown = sorted(set(found.task_ids) - {task.task_id for task in family.tasks})
+    return f"are of tasks that the env does not have, such as {unknown[0]!r}" if unknown else ""
+
+
+def content(path: Path) -> list[str]:
+    """Return hashes that stand for the histories at *path*, wherever they lie; reads all of their bytes."""
+    shards = [path] if path.is_file() else finished_shards(path, read_manifest(path))
+    return [_sha256(shard, shard.stat().st_size, shard.stat().st_mtime_ns) for shard in shards]
+
+
+@cache
+def _sha256(file: Path, _num_bytes: int, _modified_ns: int) -> str:
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,0 +1,62 @@
+"""The specs of `experiments/memory` and `experiments/paper` are sound, and run to the end when they are made small."""
+
+import json
+from pathlib import Path
+
+import pytest
+from cccad_core.specs import load
+from cccad_train.experiment import ExperimentSpec
+
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
+NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*/*.toml"))  # none beside a lone package
+SETTINGS = {
+    "paper/ad_darkroom": ["73 training tasks, 8 held-out", 'kind = "window"', "n_steps = 80", "window = 240"],
+    "paper/ad_key_to_door": ["1,024 training tasks, 64 held-out", "n_steps = 50", "batch_size = 100"],
+    "paper/cad_darkroom": ["73 training tasks, 8 held-out", "num_latents = 40", "[train.reconstruction]\nweight = 0.1"],
+    "paper/cad_key_to_door": ["1,024 training tasks, 64", "max_gradient_rounds = 2", 'kind = "transition"'],
+}
+SMALL = {
+    "split.max_train_tasks": 4,
+    "split.max_held_out_tasks": 2,
+    "evaluate.num_episodes": 2,
+    "evaluate.num_replicas": 1,
+}
+SMALL_PAPER = {  # their histories take long, and their stages begin with few writes
+    "data.source": '{ kind = "noisy-oracle", num_envs = 2, env_steps = 1000, tasks_per_unit = 4 }',
+    "data.executor": '{ kind = "inline" }',
+    "train.curriculum": '{ kind = "none" }',
+}
+
+
+@pytest.mark.skipif(not NAMES, reason="the experiments are not beside the package")
+def test_the_specs_whose_settings_are_known_are_there():
+    assert set(SETTINGS) <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spec_passes_a_dry_run_with_its_settings(name, cccad_run, tmp_path):
+    told = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, "--dry-run")
+    assert told.code == 0, told.err
+    assert [word for word in SETTINGS.get(name, []) if word not in told.out] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_a_spec_runs_when_it_is_made_small(name, cccad_run, tmp_path):
+    spec = load(EXPERIMENTS / f"{name}.toml", ExperimentSpec)
+    small = SMALL | (SMALL_PAPER if name in SETTINGS else {"data.source.num_envs": 2})
+    for agent, told in spec.agents().items():
+        for stage in ("train", "pretrain"):
+            if getattr(told, stage) is not None:
+                place = stage if agent == spec.agent else f"controls.{agent}.{stage}"
+                small |= {f"{place}.num_updates": 3, f"{place}.targets_per_update": 1500}
+    overrides = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    done = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, *overrides)
+    assert done.code == 0, done.err
+    [found] = tmp_path.glob("*-s0/evaluation/results.json")
+    results = json.loads(found.read_text(encoding="utf-8"))
+    assert set(spec.agents()) <= set(results["summary"])
+    assert list(results["worlds"]) == list(spec.evaluate.worlds)
+    assert len(results["tasks"]) == 2
+    if name in SETTINGS:
+        assert results["training"]["writes_per_history"] == (49 if spec.agent == "cad" else 0)
