@@ -132,3 +132,27 @@ def test_costs_are_those_worked_out_by_hand():
     assert SinkSpec(num_sinks=3).build(WIDTH).state_bytes == 4 * 3 * WIDTH + 8
     gru = GruSpec(hidden_width=16).build(WIDTH)
     assert (gru.state_bytes, gru.flops_per_write(10)) == (4 * 16, 10 * 2 * 3 * 16 * (16 + WIDTH))
+
+
+def gated(bias, **settings):
+    """Return a `gated-query` whose gate is set by its bias alone."""
+    compressor = GatedQuerySpec(num_latents=2, num_heads=2, gate_bias=bias, gate_cost=0.1, **settings).build(WIDTH)
+    compressor.gate.open.weight.zero_()
+    return compressor
+
+
+def test_a_closed_gate_keeps_every_bit_and_an_open_one_costs():
+    segment = Segment(tokens=torch.randn(3, 5, WIDTH))
+    for bias, share in ((-9.0, 0.0), (9.0, 1.0)):
+        compressor = gated(bias)
+        before = compressor.begin(3)
+        after, costs = compressor.write(before, segment)
+        assert torch.equal(costs["gate_cost"], torch.full((3,), 0.1 * share))
+        assert torch.equal(after["latents"], before["latents"]) == (share == 0.0)
+
+
+def test_a_gate_that_is_not_stretched_never_closes():
+    compressor = gated(-9.0, gate_stretch=0.0)
+    before = compressor.begin(3)
+    after, _ = compressor.write(before, Segment(tokens=torch.randn(3, 5, WIDTH)))
+    assert not torch.equal(after["latents"], before["latents"])

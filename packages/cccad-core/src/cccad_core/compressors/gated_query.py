@@ -27,6 +27,11 @@ class GatedQuerySpec:
         validator=validators.ge(0.0),
         metadata={"help": "how far the gate's sigmoid reaches beyond 0 and 1, where it is cut; 0: it never closes"},
     )
+    gate_cost: float = field(
+        default=0.0,
+        validator=validators.ge(0.0),
+        metadata={"help": "auxiliary loss of a write through a wholly open gate; keeps shut what need not change"},
+    )
 
     def build(self, width: int) -> "GatedQuery":
         return GatedQuery(self, width)
@@ -57,6 +62,7 @@ class GatedQuery(Compressor):
         self.place = Place(width)
         self.looks = nn.ModuleList(Look(width, spec.num_heads, spec.mlp_ratio) for _ in range(spec.num_layers))
         self.norm = nn.LayerNorm(width)
+        self.gate_cost = spec.gate_cost
         self.gate = Gate(width, spec.gate_bias, spec.gate_stretch)
         self.show = nn.Linear(width, width, bias=False)
 
@@ -73,7 +79,9 @@ class GatedQuery(Compressor):
         for look in self.looks:
             found = look(found, seen, segment.mask)
         found = self.norm(found)
-        return {"latents": old + self.gate(old, found) * (found - old)}, {}
+        take = self.gate(old, found)
+        costs = {"gate_cost": self.gate_cost * take.mean((1, 2))} if self.gate_cost else {}
+        return {"latents": old + take * (found - old)}, costs
 
     def flops_per_write(self, num_tokens: int) -> int:
         looks = sum(look.flops(self.num_latents, num_tokens) for look in self.looks if isinstance(look, Look))
