@@ -1,5 +1,6 @@
 import importlib
 import sys
+import time
 
 import pytest
 from cccad_data import CollectionError, Histories, InlineSpec, NoisyOracleSpec, ProcessesSpec, RaySpec, collect
@@ -116,6 +117,7 @@ def test_a_node_that_is_lost_in_mid_work_loses_nothing(module, tmp_path):
 
         def remove_a_node(done, total):
             if done > total / 4 and nodes:
+                time.sleep(0.25)  # a unit takes twice as long: both nodes are in the middle of one
                 cluster.remove_node(nodes.pop(), allow_graceful=False)
 
         out = gather(tmp_path / "ray", RaySpec(address="auto").build(), marked, progress=remove_a_node, **long)
