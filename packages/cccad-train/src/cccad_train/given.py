@@ -27,16 +27,16 @@ def open_given(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histo
     place, family = f"the histories in {spec.data.path}", world.family
     if differs := _difference(found, family):
         raise SpecError([("data.path", f"{place} {differs}")])
-    train = [task.task_id for task in world.train]
-    wanted = set(train[: spec.split.max_train_tasks])
+    train = {task.task_id for task in world.train}
+    wanted = {task.task_id for task in world.train[: spec.split.max_train_tasks]}
     tasks = tuple(task for task in found if task.task_id in wanted)
     if not tasks:
         raise SpecError([("data.path", f"{place} are of no training task of this split, but of {found.task_ids[0]!r}")])
-    num_held_out = len(set(found.task_ids) - set(train))
+    num_held_out = len(set(found.task_ids) - train)
     told = f"{place} are of {len(tasks):,} of {len(wanted):,} training tasks"
     told += f"; those of {num_held_out:,} held-out tasks are left out" if num_held_out else ""
     listed = [task for task in found.header["tasks"] if task["task_id"] in wanted]
-    held_out = [task.task_id for task in family.tasks if task.task_id not in set(train)]
+    held_out = [task.task_id for task in family.tasks if task.task_id not in train]
     return evolve(found, header={**found.header, "tasks": listed, "held_out_task_ids": held_out}, tasks=tasks), told
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError
+from cccad_data.executors import silent
 from cccad_data.history import Array, TaskHistories
 from cccad_data.sources.unit import LifeSpec, Progress, Unit, one_thread
 
@@ -73,7 +74,7 @@ class PPO:
         except ImportError as error:
             raise SourceError("the ppo source needs torch; install cccad-data[rl]") from error
         with one_thread(), torch.no_grad():
-            return _Run(self, family, tasks, seed).play(progress or _silent)
+            return _Run(self, family, tasks, seed).play(progress or silent)
 
 
 class _Run:
@@ -206,7 +207,3 @@ def gae(rewards: Array, values: Array, ends: Array, *, gamma: float, gae_lambda:
         surprise = rewards[now] + gamma * values[now + 1] * goes_on - values[now]
         advantages[now] = surprise + gamma * gae_lambda * goes_on * advantages[now + 1]
     return advantages[:-1].astype(np.float32)
-
-
-def _silent(done_env_steps: int) -> None:
-    """Report nothing."""
