@@ -121,3 +121,11 @@ def test_a_teacher_for_real_valued_actions_is_refused():
     policy = SPEC.build(spaces, seed=0)
     with pytest.raises(ValueError, match="a teacher needs discrete actions"):
         Imitation(policy, teacher=policy)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_the_compressors_own_losses_weigh_as_much_as_the_moment_says(batch, share):
+    costly = evolve(SPEC, compressor=evolve(SPEC.compressor, gate_cost=0.1))
+    losses = Imitation(costly.build(SPACES, seed=0))(batch, 80.0, Moment(auxiliary=share))
+    assert losses["gate_cost"] > 0
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + share * losses["gate_cost"])

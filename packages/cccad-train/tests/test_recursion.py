@@ -6,7 +6,7 @@ from cccad_core.specs import load
 from cccad_train import checkpoints, plan
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
-from cccad_train.recursion import ReconstructionSpec
+from cccad_train.recursion import AuxiliarySpec, ReconstructionSpec
 
 WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
 AIDS = [
@@ -31,6 +31,13 @@ def test_the_weight_of_reconstruction_stays_or_falls_to_zero():
     assert [ReconstructionSpec(weight=1.0).fade(done) for done in (0.0, 0.5, 1.0)] == [1, 1, 1]
     falling = ReconstructionSpec(weight=1.0, decay_frac=0.5)
     assert [falling.fade(done) for done in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_the_compressors_own_losses_weigh_at_once_or_rise_later():
+    assert [AuxiliarySpec().risen(done) for done in (0.0, 0.5)] == [1, 1]
+    assert [AuxiliarySpec(weight=2.0, start_frac=0.5).risen(done) for done in (0.0, 0.4, 0.5, 0.9)] == [0, 0, 2, 2]
+    rising = AuxiliarySpec(start_frac=0.25, rise_frac=0.5)
+    assert [rising.risen(done) for done in (0.0, 0.25, 0.5, 0.75, 0.9)] == [0, 0, 0.5, 1, 1]
 
 
 def test_agents_that_others_need_are_trained_first(micro):

@@ -55,18 +55,17 @@ class Imitation(nn.Module):
         with torch.no_grad():
             hits = (head.hits(decisions.parameters, actions) * targets).sum() / num_targets
         losses = {"imitation_nats": nats, "accuracy": hits, "writes": nats.new_tensor(decisions.num_writes)}
-        total = nats
+        moment, total = moment or Moment(), nats
         for name, value in decisions.auxiliary.items():
             losses[name] = value.mean()
-            total = total + losses[name]
+            total = total + moment.auxiliary * losses[name]
         if self.teacher is not None:
             losses["teacher_nats"] = (self._from_teacher(batch, decisions.parameters) * targets).sum() / num_targets
             total = total + self.teacher_weight * losses["teacher_nats"]
         if decisions.rebuilt:
             rebuilt = rebuilt_losses(decisions.rebuilt, reward_weighted=self.reward_weighted)
             losses.update(rebuilt)
-            fade = 1.0 if moment is None else moment.fade
-            total = total + fade * self.reconstruction_weight * rebuilt["reconstruction"]
+            total = total + moment.fade * self.reconstruction_weight * rebuilt["reconstruction"]
         return {"loss": total, **losses}
 
     def _from_teacher(self, batch: HistoryBatch, parameters: Tensor) -> Tensor:

@@ -10,13 +10,15 @@ class Moment:
     """One update's share of chance, a function of *seed* alone, so that a resumed run repeats it.
 
     `state_passing`: how likely a row starts from the final state of another row; `latent_noise`: standard deviation of
-    the Gaussian noise on every prefix; `fade`: what is left of the reconstruction weight, 1 to 0.
+    the Gaussian noise on every prefix; `fade`: what is left of the reconstruction weight, 1 to 0; `auxiliary`: weight of
+    the compressor's own losses.
     """
 
     seed: int = 0
     state_passing: float = 0.0
     latent_noise: float = 0.0
     fade: float = 1.0
+    auxiliary: float = 1.0
 
     def donors(self, size: int) -> tuple[Tensor, Tensor]:
         """Return for each of *size* rows which other row lends its final state, and whether it is taken; both `b`."""

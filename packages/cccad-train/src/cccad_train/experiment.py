@@ -12,7 +12,7 @@ from cccad_envs.darkroom import DarkroomSpec
 
 from cccad_train.curricula import NoneSpec
 from cccad_train.optimization import OptimizerSpec
-from cccad_train.recursion import ReconstructionSpec, StatePassingSpec, TeacherSpec
+from cccad_train.recursion import AuxiliarySpec, ReconstructionSpec, StatePassingSpec, TeacherSpec
 
 _count = validators.ge(1)
 
@@ -75,6 +75,7 @@ class TrainSpec(FitSpec):
 
     curriculum: Annotated[Any, Kind("curriculum")] = Factory(NoneSpec)
     reconstruction: ReconstructionSpec = Factory(ReconstructionSpec)
+    auxiliary: AuxiliarySpec = Factory(AuxiliarySpec)
     state_passing: StatePassingSpec = Factory(StatePassingSpec)
     latent_noise: float = field(
         default=0.0, validator=validators.ge(0.0), metadata={"help": "standard deviation, on what the latents show"}
@@ -91,6 +92,7 @@ class TrainSpec(FitSpec):
             state_passing=self.state_passing.frac,
             latent_noise=self.latent_noise,
             fade=self.reconstruction.fade(update / self.num_updates),
+            auxiliary=self.auxiliary.risen(update / self.num_updates),
         )
 
     def named(self) -> dict[str, str]:

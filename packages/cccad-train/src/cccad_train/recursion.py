@@ -25,6 +25,29 @@ class ReconstructionSpec:
 
 
 @frozen(kw_only=True)
+class AuxiliarySpec:
+    """How much the compressor's own losses weigh (`gate_cost`, ...): from the first update on, or once it can be used."""
+
+    weight: float = field(default=1.0, validator=validators.ge(0.0))
+    start_frac: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), _share],
+        metadata={"help": "share of the updates in which they weigh nothing yet"},
+    )
+    rise_frac: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), _share],
+        metadata={"help": "share of the updates in which the weight then rises evenly; at once, without it"},
+    )
+
+    def risen(self, done: float) -> float:
+        """Return the weight when the share *done* of the updates is over."""
+        if done < self.start_frac:
+            return 0.0
+        return self.weight * min(1.0, (done - self.start_frac) / self.rise_frac if self.rise_frac else 1.0)
+
+
+@frozen(kw_only=True)
 class StatePassingSpec:
     """Stretches that begin with the memory that another stretch of the batch ended with."""
 
