@@ -1,20 +1,15 @@
 """How many bits each compressor carries: accuracy of answers against bits shown, by compressor and number of latents.
 
 Every cell is a run of `experiments/memory/capacity.toml` with a few settings changed, which are kept beside what it
-found. A cell that is in the result file already is not run again.
+found. `accumulate` and `retrieval` show four vectors at least.
 Usage: `.venv/bin/python tools/capacity.py [--kinds gated-query ...] [--latents 4] [--bits 1 4 16 64] [--seeds 0]`
 """
 
 import argparse
 import itertools
-import json
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).parents[1]
+from cells import ROOT, measure_all
+
 OUT = ROOT / "docs" / "results" / "memory" / "capacity.json"
 SPEC = "experiments/memory/capacity.toml"
 RAW = 26  # slots of the window for raw tokens
@@ -46,35 +41,20 @@ def settings(kind: str, latents: int, bits: int, seed: int) -> list[str]:
     ]
 
 
-def measure(changes: list[str]) -> float:
-    """Return the share of right answers in the last episodes, 0 at chance and 1 at best."""
-    with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-c", "from cccad_train.cli import run; run()", SPEC, "--out", out]
-        command += [word for change in changes for word in ("--set", change)]
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        [found] = Path(out).glob("capacity-*/evaluation/results.json")
-        told: float = json.loads(found.read_text(encoding="utf-8"))["summary"]["cad"]["normalized_last10_mean"]
-    return round(told, 4)
-
-
 def main() -> None:
     """Measure every cell that is asked for and not known."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     for name, default in {"latents": [4], "bits": [1, 4, 16, 64], "seeds": [0]}.items():
         parser.add_argument(f"--{name}", nargs="+", type=int, default=default)
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, one thread each")
     asked = parser.parse_args()
-    known: dict[str, Any] = json.loads(OUT.read_text(encoding="utf-8")) if OUT.is_file() else {"cells": []}
-    cells = known["cells"]
-    for seed, bits, latents, kind in itertools.product(asked.seeds, asked.bits, asked.latents, asked.kinds):
-        cell = {"kind": kind, "latents": latents, "bits": bits, "seed": seed}
-        if any(cell.items() <= old.items() for old in cells):
-            continue
-        changes = settings(kind, latents, bits, seed)
-        cells.append({**cell, "normalized": measure(changes), "settings": changes})
-        print(cells[-1], flush=True)
-        OUT.parent.mkdir(parents=True, exist_ok=True)
-        OUT.write_text(json.dumps({"command": f"cccad-run {SPEC} --set SETTING ...", "cells": cells}, indent=1) + "\n")
+    every = itertools.product(asked.seeds, asked.latents, asked.bits, asked.kinds)
+    cells = [
+        ({"kind": kind, "latents": latents, "bits": bits, "seed": seed}, settings(kind, latents, bits, seed))
+        for seed, latents, bits, kind in every
+    ]
+    measure_all(SPEC, cells, OUT, asked.jobs)
 
 
 if __name__ == "__main__":

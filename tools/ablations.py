@@ -1,0 +1,69 @@
+"""What each training option is worth: the main job on other held-out goals, shorter, one option changed at a time.
+
+Usage: `.venv/bin/python tools/ablations.py [--only base state-passing ...] [--seeds 0] [--jobs 2]`
+"""
+
+import argparse
+import itertools
+
+from cells import ROOT, measure_all
+
+OUT = ROOT / "docs" / "results" / "ablations.json"
+SPEC = "experiments/cad_darkroom.toml"
+# Goals held out here are training goals of the committed results, which nothing may be tuned on.
+SHORT = [
+    "split.seed=7",
+    "train.num_updates=1500",
+    "evaluate.memory_controls=false",
+    'data.executor={ kind = "inline" }',
+]
+AD = "controls.ad.train={ num_updates = 1500, targets_per_update = 4000, num_writes = 2, optimizer = "
+AD += "{ learning_rate = 6e-3, decay_frac = 0.6, weight_decay = 0.1 } }"
+ALONE = "controls={}"
+GROWTH = ((0, 1), (250, 2), (500, 4), (750, 0))
+FOLD = 'kind = "gated-query", num_heads = 2'
+STAGES = "[" + ", ".join(f"{{ at_update = {at}, num_writes = {most} }}" for at, most in GROWTH) + "]"
+OPTIONS = {
+    "base": [ALONE],
+    "no-pretraining": [ALONE, "pretrain.num_updates=1"],
+    "reconstruction": [ALONE, "train.reconstruction={ weight = 0.1 }"],
+    "reconstruction-fades": [ALONE, "train.reconstruction={ weight = 0.1, decay_frac = 0.5 }"],
+    "reconstruction-of-rewards": [ALONE, "train.reconstruction={ weight = 0.1, reward_weighted = true }"],
+    "state-passing": [ALONE, "train.state_passing={ frac = 0.5 }"],
+    "latent-noise": [ALONE, "train.latent_noise=0.1"],
+    "warm-start": [AD, 'train.warm_start="ad"'],
+    "teacher": [AD, 'train.teacher={ agent = "ad" }'],
+    "staged": [
+        ALONE,
+        f'train.curriculum={{ kind = "staged", stages = {STAGES} }}',
+    ],
+    "linear": [ALONE, 'train.curriculum={ kind = "linear", num_updates = 750 }'],
+    "gradient-through-1-write": [ALONE, "train.max_gradient_rounds=1"],
+    "gradient-through-3-writes": [ALONE, "train.max_gradient_rounds=3"],
+    "one-write": [ALONE, "train.num_writes=1"],
+    "ten-writes": [ALONE, "train.num_writes=10"],
+    "carry-10": [ALONE, "policy.context.carry=10"],
+    "latents-4": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 4 }}"],
+    "latents-16": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 16 }}"],
+    "fold-of-2-layers": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
+    "write-at-episode-ends": [ALONE, 'policy.context.trigger="episode"'],
+    "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
+}
+
+
+def main() -> None:
+    """Measure every option that is asked for and not known."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=list(OPTIONS), choices=list(OPTIONS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, one thread each")
+    asked = parser.parse_args()
+    cells = [
+        ({"option": name, "seed": seed}, [*SHORT, f"seed={seed}", *OPTIONS[name]])
+        for seed, name in itertools.product(asked.seeds, asked.only)
+    ]
+    measure_all(SPEC, cells, OUT, asked.jobs)
+
+
+if __name__ == "__main__":
+    main()
