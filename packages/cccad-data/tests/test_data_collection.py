@@ -1,4 +1,4 @@
-import importlib
+import importlib.util
 import json
 import os
 import random
@@ -39,6 +39,36 @@ def test_a_shard_that_is_cut_off_is_collected_again(dataset, tmp_path, assert_sa
     shard.write_bytes(shard.read_bytes()[:2000])
     gather(dataset)
     assert_same(dataset, gather(tmp_path / "other"))
+
+
+OWN_SOURCE = """
+from attrs import frozen
+from cccad_data.sources.uniform import Random, RandomSpec
+
+@frozen(kw_only=True)
+class OwnSpec(RandomSpec):
+    def build(self):
+        return Own(self)
+
+class Own(Random):
+    name = "own"
+"""
+
+
+def test_a_source_from_a_file_that_nothing_leads_to_reaches_other_processes(tmp_path, assert_same):
+    (tmp_path / "own.py").write_text(OWN_SOURCE)
+    found = importlib.util.spec_from_file_location("own_1a2b3c4d", tmp_path / "own.py")
+    module = sys.modules[found.name] = importlib.util.module_from_spec(found)
+    try:
+        found.loader.exec_module(module)
+        source = module.OwnSpec(num_envs=2, env_steps=40, tasks_per_unit=2).build()
+        outs = [
+            collect(CorridorSpec().build(), source, spec.build(), out=tmp_path / name, split=SPLIT, seed=4)
+            for name, spec in (("here", InlineSpec()), ("there", ProcessesSpec(num_workers=2)))
+        ]
+    finally:
+        del sys.modules[found.name]
+    assert_same(*outs)
 
 
 SLOW_COLLECTION = """

@@ -10,8 +10,8 @@ class Moment:
     """One update's share of chance, a function of *seed* alone, so that a resumed run repeats it.
 
     `state_passing`: how likely a row starts from the final state of another row; `latent_noise`: standard deviation of
-    the Gaussian noise on every prefix; `fade`: what is left of the reconstruction weight, 1 to 0; `auxiliary`: weight of
-    the compressor's own losses.
+    the Gaussian noise on every prefix; `fade`: what is left of the reconstruction weight, 1 to 0; `auxiliary`: the
+    weight of the compressor's own losses.
     """
 
     seed: int = 0

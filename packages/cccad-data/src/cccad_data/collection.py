@@ -1,5 +1,6 @@
 """Collection by units: a fixed group of tasks with a seed is collected, written as one shard, and never done twice."""
 
+import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -13,6 +14,7 @@ from cccad_data.dataset import MANIFEST, SHARD, read_manifest
 from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
 from cccad_data.history import TaskHistories
+from cccad_data.portable import packed
 
 
 class Source(Protocol):
@@ -105,6 +107,9 @@ class _Job:
     part: slice
     shard: Path
 
+    def __reduce__(self) -> Any:
+        return _unpacked, (packed((self.family_spec, self.source_spec, self.whole, self.part, self.shard)),)
+
     @property
     def header(self) -> dict[str, Any]:
         """What is written into the shard: of the tasks, its own alone."""
@@ -113,6 +118,10 @@ class _Job:
     @property
     def task_ids(self) -> list[str]:
         return [task["task_id"] for task in self.header["tasks"]]
+
+
+def _unpacked(content: bytes) -> _Job:
+    return _Job(*pickle.loads(content))
 
 
 def _collect_unit(job: _Job, progress: Callable[[int], None]) -> None:

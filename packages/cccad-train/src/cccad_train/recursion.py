@@ -26,7 +26,7 @@ class ReconstructionSpec:
 
 @frozen(kw_only=True)
 class AuxiliarySpec:
-    """How much the compressor's own losses weigh (`gate_cost`, ...): from the first update on, or once it can be used."""
+    """How much the compressor's own losses weigh, such as `gate_cost`: at once, or when there is something to keep."""
 
     weight: float = field(default=1.0, validator=validators.ge(0.0))
     start_frac: float = field(
