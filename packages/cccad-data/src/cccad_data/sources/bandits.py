@@ -11,8 +11,9 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
+from cccad_data.executors import Progress
 from cccad_data.history import Array, TaskHistories
-from cccad_data.sources.unit import LifeSpec, Progress, Unit, num_discrete
+from cccad_data.sources.unit import LifeSpec, Unit, num_discrete
 
 
 @frozen(kw_only=True)

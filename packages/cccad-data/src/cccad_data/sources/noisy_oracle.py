@@ -9,9 +9,10 @@ from attrs import field, frozen, validators
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError
+from cccad_data.executors import Progress
 from cccad_data.history import Array, TaskHistories
 from cccad_data.sources.sb3 import stable_baselines
-from cccad_data.sources.unit import LifeSpec, Progress, Unit, uniform_actions
+from cccad_data.sources.unit import LifeSpec, Unit, uniform_actions
 
 
 @frozen(kw_only=True)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError
-from cccad_data.executors import silent
+from cccad_data.executors import Progress, silent
 from cccad_data.history import Array, TaskHistories
-from cccad_data.sources.unit import LifeSpec, Progress, Unit, one_thread
+from cccad_data.sources.unit import LifeSpec, Unit, one_thread
 
 if TYPE_CHECKING:
     from torch import Tensor

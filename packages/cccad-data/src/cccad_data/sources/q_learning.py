@@ -10,8 +10,9 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
+from cccad_data.executors import Progress
 from cccad_data.history import Array, TaskHistories
-from cccad_data.sources.unit import LifeSpec, Progress, Unit, num_discrete, uniform_actions
+from cccad_data.sources.unit import LifeSpec, Unit, num_discrete, uniform_actions
 
 MAX_ENTRIES = 2**29
 _FRACTION = [validators.ge(0.0), validators.le(1.0)]

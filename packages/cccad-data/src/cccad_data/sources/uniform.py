@@ -6,8 +6,9 @@ from typing import Any
 from attrs import frozen
 
 from cccad_data import spaces
+from cccad_data.executors import Progress
 from cccad_data.history import TaskHistories
-from cccad_data.sources.unit import LifeSpec, Progress, Unit, uniform_actions
+from cccad_data.sources.unit import LifeSpec, Unit, uniform_actions
 
 
 @frozen(kw_only=True)

@@ -3,7 +3,7 @@
 Legend: ``r`` rows, task by task and ``num_envs`` of each; ``o`` observation features, ``a`` actions or their features.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,13 @@ from attrs import field, frozen, validators
 
 from cccad_data import chance, spaces
 from cccad_data.errors import SourceError
+from cccad_data.executors import Progress
 from cccad_data.history import Array, TaskHistories
 from cccad_data.recorder import Recorder
 
 if TYPE_CHECKING:
     from cccad_data.collection import Source
 
-Progress = Callable[[int], None]
 _ABOVE_ROWS = 2**40  # keeps a task's seed less its first row positive
 
 
