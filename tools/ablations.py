@@ -47,6 +47,7 @@ OPTIONS = {
     "latents-16": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 16 }}"],
     "fold-of-2-layers": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
     "write-at-episode-ends": [ALONE, 'policy.context.trigger="episode"'],
+    "window-200": [AD, "policy.context.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
     "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
 }
 

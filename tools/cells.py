@@ -32,16 +32,23 @@ def measure_all(spec: str, cells: list[tuple[dict[str, Any], list[str]]], out: P
 
 
 def measure(spec: str, changes: list[str]) -> dict[str, Any]:
-    """Return what the main agent earned in its last episodes, 0 at chance and 1 at best."""
+    """Return what the main agent, and its controls, earned in their last episodes: 0 at chance, and 1 at best."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from cccad_train.cli import run; run()", spec, "--out", folder]
         command += [word for change in changes for word in ("--set", change)]
         env = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=env)
         [found] = Path(folder).glob("*/evaluation/results.json")
-        row = json.loads(found.read_text(encoding="utf-8"))["summary"]["cad"]
-    kept = {name: row[key] for name, key in KEPT.items() if key in row}
+        rows = json.loads(found.read_text(encoding="utf-8"))["summary"]
+    trained = {name: kept(row) for name, row in rows.items() if name not in ("optimal", "random")}
+    main = trained.pop("cad")
+    return {**main, "controls": trained} if trained else main
+
+
+def kept(row: dict[str, Any]) -> dict[str, Any]:
+    """Return what is kept of an agent's summary."""
+    told = {name: row[key] for name, key in KEPT.items() if key in row}
     return {
         name: [round(v, 3) for v in value] if isinstance(value, list) else round(value, 4)
-        for name, value in kept.items()
+        for name, value in told.items()
     }
