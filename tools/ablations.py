@@ -10,7 +10,8 @@ from cells import ROOT, measure_all
 
 OUT = ROOT / "docs" / "results" / "ablations.json"
 SPEC = "experiments/cad_darkroom.toml"
-# Goals held out here are training goals of the committed results, which nothing may be tuned on.
+# One of the 8 goals that this split holds out, goal-7-3, is held out in the committed results too: defaults that are
+# chosen by this table must be checked on a split that shares none.
 SHORT = [
     "split.seed=7",
     "train.num_updates=1500",
