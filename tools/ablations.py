@@ -18,8 +18,7 @@ SHORT = [
     "evaluate.memory_controls=false",
     'data.executor={ kind = "inline" }',
 ]
-AD = "controls.ad.train={ num_updates = 1500, targets_per_update = 4000, num_writes = 2, optimizer = "
-AD += "{ learning_rate = 6e-3, decay_frac = 0.6, weight_decay = 0.1 } }"
+AD = "controls.ad.train.num_updates=1500"
 ALONE = "controls={}"
 GROWTH = ((0, 1), (250, 2), (500, 4), (750, 0))
 FOLD = 'kind = "gated-query", num_heads = 2'
@@ -34,10 +33,7 @@ OPTIONS = {
     "latent-noise": [ALONE, "train.latent_noise=0.1"],
     "warm-start": [AD, 'train.warm_start="ad"'],
     "teacher": [AD, 'train.teacher={ agent = "ad" }'],
-    "staged": [
-        ALONE,
-        f'train.curriculum={{ kind = "staged", stages = {STAGES} }}',
-    ],
+    "staged": [ALONE, f'train.curriculum={{ kind = "staged", stages = {STAGES} }}'],
     "linear": [ALONE, 'train.curriculum={ kind = "linear", num_updates = 750 }'],
     "gradient-through-1-write": [ALONE, "train.max_gradient_rounds=1"],
     "gradient-through-3-writes": [ALONE, "train.max_gradient_rounds=3"],

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
+from results import rounded
+
 ROOT = Path(__file__).parents[1]
 KEPT = {"normalized": "normalized_last10_mean", "worst": "worst_task_normalized", "by_decade": "normalized_by_decade"}
 
@@ -47,8 +49,5 @@ def measure(spec: str, changes: list[str]) -> dict[str, Any]:
 
 def kept(row: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of an agent's summary."""
-    told = {name: row[key] for name, key in KEPT.items() if key in row}
-    return {
-        name: [round(v, 3) for v in value] if isinstance(value, list) else round(value, 4)
-        for name, value in told.items()
-    }
+    told: dict[str, Any] = rounded({name: row[key] for name, key in KEPT.items() if key in row})
+    return told

@@ -119,6 +119,7 @@ def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
     tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(7)]
     DetourSpec(frac=0.5).check(FAMILY, tasks)
     DetourSpec(frac=0.5).check(Track(TrackSpec()), Track(TrackSpec()).tasks)  # real actions
+    assert not build(frac=0.5).batch(0, 60, 20)["targets"].all()  # and they do
 
 
 @pytest.mark.parametrize(

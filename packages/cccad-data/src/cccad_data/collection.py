@@ -108,7 +108,7 @@ class _Job:
     shard: Path
 
     def __reduce__(self) -> Any:
-        return _unpacked, (packed((self.family_spec, self.source_spec, self.whole, self.part, self.shard)),)
+        return _unpacked, (packed(attrs.astuple(self, recurse=False)),)
 
     @property
     def header(self) -> dict[str, Any]:
