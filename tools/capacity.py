@@ -13,9 +13,12 @@ from cells import ROOT, measure_all
 OUT = ROOT / "docs" / "results" / "memory" / "capacity.json"
 SPEC = "experiments/memory/capacity.toml"
 RAW = 26  # slots of the window for raw tokens
+# The fold first learns to tell what it has just read; without that most do not begin to learn in the updates given.
+WARM = "{ num_updates = 400, targets_per_update = 4000, num_writes = 2, optimizer = { learning_rate = 4e-3 } }"
 KINDS = {  # by the vectors that the backbone is shown
     "window": lambda _: {},
     "full": lambda _: {},
+    "sink": lambda shown: {"num_sinks": shown},
     "mean-pool": lambda shown: {"half_lives_tokens": [], "num_blocks": shown - 1},
     "query": lambda shown: {"num_latents": shown},
     "gated-query": lambda shown: {"num_latents": shown},
@@ -29,14 +32,15 @@ KINDS = {  # by the vectors that the backbone is shown
 
 def settings(kind: str, latents: int, bits: int, seed: int) -> list[str]:
     """Return what a cell changes in the spec: at least one write lies between a bit and its question."""
-    filler = max(RAW, 60 - bits)
     told = "".join(f", {name} = {value}" for name, value in KINDS[kind](latents).items())
+    warm = [] if kind in ("window", "full", "sink") else [f"pretrain={WARM}"]  # these have nothing to learn there
     return [
+        *warm,
         f"env.num_bits={bits}",
-        f"env.num_filler={filler}",
+        f"env.num_filler={RAW}",
         f'policy.compressor={{ kind = "{kind}"{told} }}',
         f"policy.context.window={RAW + (latents if told else 0)}",
-        f"train.num_writes={-(-2 * (2 * bits + filler) // RAW)}",
+        f"train.num_writes={-(-2 * (2 * bits + RAW) // RAW)}",
         f"seed={seed}",
     ]
 
