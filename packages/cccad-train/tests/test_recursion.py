@@ -38,6 +38,8 @@ def test_the_compressors_own_losses_weigh_at_once_or_rise_later():
     assert [AuxiliarySpec(weight=2.0, start_frac=0.5).risen(done) for done in (0.0, 0.4, 0.5, 0.9)] == [0, 0, 2, 2]
     rising = AuxiliarySpec(start_frac=0.25, rise_frac=0.5)
     assert [rising.risen(done) for done in (0.0, 0.25, 0.5, 0.75, 0.9)] == [0, 0, 0.5, 1, 1]
+    with pytest.raises(ValueError, match=r"the full weight is never reached: 0.75 \+ 0.5"):
+        AuxiliarySpec(start_frac=0.75, rise_frac=0.5)
 
 
 def test_agents_that_others_need_are_trained_first(micro):

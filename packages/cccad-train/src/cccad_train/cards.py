@@ -15,7 +15,7 @@ def describe_agent(agent: AgentSpec) -> str:
     """Return one line that tells an agent's window, memory and size."""
     policy = agent.policy
     memory = policy.compressor.num_latents
-    told = f"{memory} latents by {type(policy.compressor).__name__.removesuffix('Spec')}" if memory else "no latents"
+    told = f"{memory} latents by {unstructure(policy)['compressor']['kind']}" if memory else "no latents"
     return f"window of {policy.context.window} slots, {told}; width {policy.width}, {policy.num_layers} layers"
 
 

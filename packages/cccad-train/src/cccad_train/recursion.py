@@ -40,6 +40,12 @@ class AuxiliarySpec:
         metadata={"help": "share of the updates in which the weight then rises evenly; at once, without it"},
     )
 
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can: raises ValueError."""
+        if self.start_frac + self.rise_frac > 1 + 1e-9:
+            told = f"{self.start_frac} + {self.rise_frac}"
+            raise ValueError(f"'start_frac' + 'rise_frac' must be <= 1, or the full weight is never reached: {told}")
+
     def risen(self, done: float) -> float:
         """Return the weight when the share *done* of the updates is over."""
         if done < self.start_frac:
