@@ -107,7 +107,7 @@ def test_drawing_from_compressed_histories_says_how_to_make_it_fast(both, thinni
 
 def test_a_plain_file_that_is_cut_off_is_an_error(dataset, tmp_path):
     path, column = lazy_copy(dataset, tmp_path)
-    column.offsets[0] = column.pieces[0].offset = path.stat().st_size - 8
+    column.bases[0] = column.pieces[0].offset = path.stat().st_size - 8
     with pytest.raises(HistoryFileError, match="is damaged"):
         column[:30]
 

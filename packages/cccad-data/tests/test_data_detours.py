@@ -100,12 +100,20 @@ class Lottery(Corridor):
     has_random_rewards = True
 
 
+class Told(Track):
+    """Says where actions lead."""
+
+    def next_observations(self, task, observations, actions):
+        return (observations + 0.25 * actions).clip(-1.0, 1.0).astype(np.float32)
+
+
 @pytest.mark.parametrize(
     ("family", "num_tasks", "told"),
     [
         (Mirrored(CorridorSpec()), 7, "'corridor-7/goal-0' goes another way in 'corridor-7/goal-1'"),
         (Lottery(CorridorSpec()), 7, "rewards that follow from an episode; 'corridor'"),
         (FAMILY, 1, "at least two tasks"),
+        (Track(TrackSpec()), 7, "a family whose 'next_observations' says where actions lead; 'track' has none"),
     ],
 )
 def test_what_the_family_tells_is_refused_before_there_are_histories(family, num_tasks, told):
@@ -118,7 +126,7 @@ def test_what_the_family_tells_is_refused_before_there_are_histories(family, num
 def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
     tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(7)]
     DetourSpec(frac=0.5).check(FAMILY, tasks)
-    DetourSpec(frac=0.5).check(Track(TrackSpec()), Track(TrackSpec()).tasks)  # real actions
+    DetourSpec(frac=0.5).check(Told(TrackSpec()), Told(TrackSpec()).tasks)  # real actions
     assert not build(frac=0.5).batch(0, 60, 20)["targets"].all()  # and they do
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cccad_data.errors import HistoryFileError
 
 Array = NDArray[Any]
-_BLOCK_ENV_STEPS = 1024  # how finely the places of episode ends are known without reading them
+_BLOCK_ENV_STEPS = 256  # how finely the places of episode ends are known without reading them, in 8 bytes each
 _BRIDGED_ROWS = 64  # are read too where they lie between two that were asked for
 _MOST_OPEN_FILES, _MOST_OPEN_DATASETS = 512, 512
 _UNPACKED_BYTES = 1 << 16  # that HDF5 keeps for each open dataset
@@ -99,9 +99,10 @@ class Runs:
     @classmethod
     def stretches(cls, begins: Array, counts: Array, length: int) -> "Runs":
         """Return runs ``b t`` of *length* rows from *begins* on; the last of its *counts* stands for what is beyond."""
-        is_whole = bool((counts == length).all())
+        if (counts == length).all():
+            return cls((len(begins), length), begins, counts)
         places = _starts(counts)[:, None] + np.minimum(np.arange(length), counts[:, None] - 1)
-        return cls((len(begins), length), begins, counts, None if is_whole else places.reshape(-1))
+        return cls((len(begins), length), begins, counts, places.reshape(-1))
 
 
 def take_all(columns: Mapping[str, Array], places: "Array | Runs") -> dict[str, Array]:
@@ -200,39 +201,43 @@ class Joined(Column):
         self.row_bytes = self.dtype.itemsize * math.prod(shape[1:])
         extents = [piece for piece in pieces if isinstance(piece, Extent) and piece.dtype == self.dtype]
         self.is_plain = len(extents) == len(pieces)
-        self.offsets = np.array([piece.offset for piece in extents])
-        self.shifts = np.array([piece.shift for piece in extents])
+        births = self.births[: len(extents)]
+        self.bases = np.array([piece.offset for piece in extents]) - births * self.row_bytes  # where row 0 would lie
+        self.shifts = np.array([piece.shift for piece in pieces])
+        self.is_shifted = bool(self.shifts.any())
         numbers: dict[Any, int] = {}
         self.file_of = np.array([numbers.setdefault(piece.file, len(numbers)) for piece in extents])
         self.files = list(numbers)
 
     def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
         """Read the rows from each of *begins* up to its stop into *out* at its place."""
+        lags = places - begins
         while (left := begins < stops).any():
-            begins, stops, places = begins[left], stops[left], places[left]
+            begins, stops, lags = begins[left], stops[left], lags[left]
             which = self.births.searchsorted(begins, side="right") - 1
             ends = np.minimum(stops, self.births[which + 1])
-            starts, after = begins - self.births[which], places + ends - begins
-            if not (self.is_plain and self._read(out, which, starts, places, after)):
-                rows = (which, starts, places, after)
+            if not (self.is_plain and self._read(out, which, begins, ends, lags)):
+                rows = (which, begins - self.births[which], begins + lags, ends + lags)
                 for piece, start, place, end in zip(*(numbers.tolist() for numbers in rows), strict=True):
                     self.pieces[piece].fill(out[place:end], start)
-            begins, places = ends, after
+            begins = ends
 
-    def _read(self, out: Array, which: Array, starts: Array, places: Array, ends: Array) -> bool:
+    def _read(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> bool:
         """Read plain rows; return whether they are sound: if not, the pieces say what is wrong with them."""
-        view, offsets = _bytes(out), self.offsets[which] + starts * self.row_bytes
-        sizes = (ends - places) * self.row_bytes
-        parts = (self.file_of[which], offsets, offsets + sizes, places * self.row_bytes, ends * self.row_bytes)
+        view, first, last = _bytes(out), begins * self.row_bytes, ends * self.row_bytes
+        base, lag = self.bases[which], lags * self.row_bytes
+        parts = (self.file_of[which], base + first, base + last, first + lag, last + lag)
         mapped = {file: _mapped(*self.files[file]) for file in set(parts[0].tolist())}
         try:
             for file, begin, stop, place, end in zip(*(numbers.tolist() for numbers in parts), strict=True):
                 view[place:end] = mapped[file][begin:stop]
         except ValueError:  # cut off
             return False
-        if self.shifts.any():
-            for place, end, shift in zip(places.tolist(), ends.tolist(), self.shifts[which].tolist(), strict=True):
-                out[place:end] += shift
+        if self.is_shifted:
+            change = np.zeros(len(out) + 1, np.int64)
+            np.add.at(change, begins + lags, self.shifts[which])
+            np.subtract.at(change, ends + lags, self.shifts[which])
+            out += change[:-1].cumsum().astype(out.dtype)
         return not self.pieces[0].is_reward or bool(np.isfinite(out).all())
 
 
@@ -250,31 +255,27 @@ class Following(Column):
         self.episode_ends = Joined([piece.shifted(birth) for piece, birth in lists])
         super().__init__(self.observations.shape, self.observations.dtype)
         self.packed_in = self.observations.packed_in
+        self._row = np.dtype((np.void, self.dtype.itemsize * math.prod(self.shape[1:])))  # copied as one item
 
     @cached_property
     def num_before(self) -> Array:
         """Episodes that end at or before the begin of every block of env steps."""
         counts = np.zeros(-(-len(self) // _BLOCK_ENV_STEPS) + 1, np.int64)
         for first in range(0, len(self.episode_ends), 1 << 20):
-            ends = self.episode_ends[first : first + (1 << 20)]
-            counts += np.bincount(-(-ends // _BLOCK_ENV_STEPS), minlength=len(counts))
-        return np.cumsum(counts)
+            blocks = -(-self.episode_ends[first : first + (1 << 20)] // _BLOCK_ENV_STEPS)
+            counts[blocks[0] : blocks[-1] + 1] += np.bincount(blocks - blocks[0])
+        return np.cumsum(counts, out=counts)
 
     def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
         """Read the rows from each of *begins* up to its stop into *out* at its place."""
         self.observations.gather(out, begins + 1, np.minimum(stops + 1, len(self)), places)
         first = self.num_before[begins // _BLOCK_ENV_STEPS]
-        counts = self.num_before[-(-stops // _BLOCK_ENV_STEPS)] - first
-        ends, at = np.empty(counts.sum(), np.int64), _starts(counts)
-        self.episode_ends.gather(ends, first, first + counts, at)
-        run = np.repeat(np.arange(len(begins)), counts)
-        age = ends - 1 - begins[run]
-        is_within = (age >= 0) & (age < (stops - begins)[run])
-        first = first + np.bincount(run[age < 0], minlength=len(begins))
-        counts = np.bincount(run[is_within], minlength=len(begins))
-        last = np.empty((counts.sum(), *self.shape[1:]), self.dtype)
-        self.final_observations.gather(last, first, first + counts, _starts(counts))
-        out[places[run[is_within]] + age[is_within]] = last
+        counts = self.num_before[-(-stops // _BLOCK_ENV_STEPS)] - first  # of the episodes that end near by
+        near = Runs((int(counts.sum()),), first, counts)
+        age = self.episode_ends.taken(near) - np.repeat(begins + 1, counts)
+        within = np.flatnonzero((age >= 0) & (age < np.repeat(stops - begins, counts)))
+        last, row = self.final_observations.taken(near).astype(self.dtype, copy=False), self._row
+        out.view(row)[np.repeat(places, counts)[within] + age[within]] = last.view(row)[within]
 
 
 class Thinned(Column):

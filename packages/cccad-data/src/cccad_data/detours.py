@@ -69,6 +69,10 @@ class DetourSpec:
     def _refuse(self, family: Any, num_tasks: int) -> None:
         if getattr(family, "has_random_rewards", False) or getattr(family, "episodes_per_cycle", 1) > 1:
             raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
+        if not hasattr(family, "next_observations"):
+            raise SamplingError(
+                f"detours need a family whose 'next_observations' says where actions lead; {family.name!r} has none"
+            )
         if num_tasks < 2:
             raise SamplingError("detours need histories of at least two tasks")
 

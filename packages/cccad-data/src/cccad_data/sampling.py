@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from attrs import Factory, field, frozen, validators
@@ -67,6 +67,7 @@ class Sampler:
         lengths = np.concatenate([np.diff(task.history_ends, prepend=0) for task in tasks])
         self._lengths, self._births = lengths, np.cumsum(lengths) - lengths  # per history, in env steps
         self._detours = spec.detours.build(tasks, self._columns, family)
+        self._last: tuple[Any, Any] = (None, None)
 
     @property
     def num_env_steps(self) -> int:
@@ -90,7 +91,7 @@ class Sampler:
         """
         task, history, plan, start = self._draw(index, length, size)
         behind = np.zeros_like(task) if plan is None else plan.lengths
-        task, history, behind, start = (part[rows] for part in (task, history, behind, start))
+        task, history, behind, start = (part[rows].copy() for part in (task, history, behind, start))
         lengths, births = self._lengths[history], self._births[history]
         targets = mask = np.arange(length) < (lengths - start + behind)[:, None]  # b t
         places: Any = None
@@ -113,7 +114,15 @@ class Sampler:
         room = length if plan is None else length - plan.lengths
         return int(np.minimum(room, self._lengths[history] - start).sum())
 
-    def _draw(self, index: int, length: int, size: int) -> tuple[Any, Any, Plan | None, Any]:
+    def _draw(self, *asked: int) -> tuple[Any, Any, Plan | None, Any]:
+        """Return what `_drawn` does, and keep it: who draws a batch also counts its targets."""
+        last, drawn = self._last
+        if last != asked:
+            drawn = self._drawn(*asked)
+            self._last = asked, drawn
+        return cast("tuple[Any, Any, Plan | None, Any]", drawn)
+
+    def _drawn(self, index: int, length: int, size: int) -> tuple[Any, Any, Plan | None, Any]:
         """Return the task, history, detours and start of every row, ``b``."""
         if index < 0 or length < 1 or size < 1:
             raise SamplingError(
