@@ -130,3 +130,15 @@ def test_an_import_that_cannot_be_says_why_in_one_line(tmp_path, arguments, word
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(dataset):
+    for unbuffered in ([], ["-u"]):
+        program = f"import sys; from cccad_data.cli import main; sys.exit(main(['info', {str(dataset)!r}]))"
+        command = subprocess.Popen(
+            [sys.executable, *unbuffered, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        command.stdout.close()
+        assert command.stderr.read() == ""
+        assert command.wait() == 1
+        command.stderr.close()

@@ -101,6 +101,17 @@ def test_a_dry_run_is_readable_and_touches_nothing(micro, cccad_run, micro_run, 
     assert files(micro_run.parent) == before
 
 
+def test_a_reader_that_has_read_enough_ends_the_command_quietly(micro):
+    program = f"from cccad_train.cli import run; run([{str(micro)!r}, '--dry-run'])"
+    command = subprocess.Popen(
+        [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    command.stdout.close()
+    assert command.stderr.read() == ""
+    assert command.wait() == 1
+    command.stderr.close()
+
+
 def test_the_printed_dry_run_is_itself_the_same_spec(micro, cccad_run, tmp_path):
     first = cccad_run(micro, "--out", tmp_path / "runs", "--dry-run").out
     (tmp_path / "again.toml").write_text(first)

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,10 +29,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     work: Callable[[argparse.Namespace], int] = arguments.work
     try:
-        return work(arguments)
+        code = work(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # who read the output has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        return 1
     except (DataError, UnknownFamilyError) as error:
         print(f"cccad-data: {error}", file=sys.stderr)
         return 1 if isinstance(error, StorageError) else 2
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -20,6 +20,8 @@ def guarded(work: Callable[[], None]) -> None:
         work()
     except CccadError as error:
         _stop(str(error), 2)
+    except BrokenPipeError:  # who read the output has read enough; click ends quietly
+        raise
     except OSError as error:
         _stop(_told(error), 1)
     except KeyboardInterrupt:
