@@ -29,6 +29,8 @@ class DetourSpec:
     "Fraction of the stretches that begin with detours."
     max_episodes: int = field(default=10, validator=validators.ge(1))
     "Their number is uniform from 1 to this."
+    repeat_frac: float = field(default=0.0, validator=[validators.ge(0.0), validators.le(1.0)])
+    "How likely each after the first is the next episode of the same history: a visit to where nothing was found before."
 
     def build(self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> "Detours | None":
         """Return the detours among *tasks*, None when they are off; *family* says what each task would pay.
@@ -103,6 +105,8 @@ class Detours:
         self._begins = np.cumsum(self._counts) - self._counts  # in the columns
         self._num_of_task = np.array([task.num_episodes for task in tasks])
         self._first_of_task = np.cumsum(self._num_of_task) - self._num_of_task
+        lives = np.concatenate([task.num_episodes_per_history() for task in tasks])
+        self._newest = np.repeat(np.cumsum(lives) - 1, lives)  # by episode: the last one of its history
         self._check()
 
     def episode_begin(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -116,6 +120,12 @@ class Detours:
         others = len(self._begins) - self._num_of_task[task]
         chosen = (random.random((size, most)) * others[:, None]).astype(np.int64)
         chosen += np.where(chosen >= self._first_of_task[task][:, None], self._num_of_task[task][:, None], 0)
+        if self.spec.repeat_frac:
+            again = random.random((size, most)) < self.spec.repeat_frac
+            for number in range(1, most):
+                before = chosen[:, number - 1]
+                following = np.minimum(before + 1, self._newest[before])
+                chosen[:, number] = np.where(again[:, number], following, chosen[:, number])
         counts = self._counts[chosen]
         counts *= (np.arange(most) < wanted[:, None]) & (counts.cumsum(1) <= _MOST_OF_A_STRETCH * length)
         ends = counts.cumsum(1)
