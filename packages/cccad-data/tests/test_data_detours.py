@@ -54,6 +54,23 @@ def test_a_detour_is_episodes_of_other_tasks_paid_by_this_one_and_never_imitated
         assert (batch["rewards"][row] == (batch["next_observations"][row, :, 0] == goal)).all()
 
 
+def test_detours_that_repeat_go_through_one_history_episode_by_episode():
+    lives = []
+    for task in HISTORIES:
+        for life in task:
+            columns = {name: getattr(life, name) for name in FIELDS[:-1]}
+            columns["next_observations"] = life.next_observations()
+            told = [key(columns, slice(begin, begin + 8)) for begin in range(0, 96, 8)]
+            lives.append([*told, *[told[-1]] * 5])  # after the last of a history comes the last again
+    batch = build(frac=1.0, max_episodes=6, repeat_frac=1.0).batch(0, 80, 50)
+    for row in range(50):
+        columns = {name: batch[name][row] for name in FIELDS}
+        behind = int((~batch["targets"][row]).sum())
+        shown = [key(columns, slice(begin, begin + 8)) for begin in range(behind % 8, behind, 8)]
+        assert any(life[i : i + len(shown)] == shown for life in lives for i in range(12))
+    assert max((~batch["targets"]).sum(1)) > 24
+
+
 def test_behind_a_detour_the_history_goes_on_from_an_episode_of_its_later_half():
     batch = build(frac=1.0, max_episodes=3).batch(0, 60, 200)
     behind = (~batch["targets"]).sum(1)

@@ -30,7 +30,7 @@ class DetourSpec:
     max_episodes: int = field(default=10, validator=validators.ge(1))
     "Their number is uniform from 1 to this."
     repeat_frac: float = field(default=0.0, validator=[validators.ge(0.0), validators.le(1.0)])
-    "How likely each after the first is the next episode of the same history: a visit to where nothing was found before."
+    "How likely each further one is the next episode of the same history: a visit to where nothing was found before."
 
     def build(self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> "Detours | None":
         """Return the detours among *tasks*, None when they are off; *family* says what each task would pay.
