@@ -22,16 +22,16 @@ AD = "controls.ad.train.num_updates=1500"
 ALONE = "controls={}"
 GROWTH = ((0, 1), (250, 2), (500, 4), (750, 0))
 FOLD = 'kind = "gated-query", num_heads = 2'
-SHOWN = {  # what else can fold, where the default shows 8 latents
-    "accumulate": "num_summary = 1, max_segments = 8, num_heads = 2",
-    "accumulate-16": "num_summary = 2, max_segments = 8, num_heads = 2",
-    "retrieval": "tokens_per_segment = 2, top = 3, num_heads = 2",
-    "query": "num_latents = 8, num_heads = 2",
-    "gru": "num_latents = 8, num_heads = 2",
-    "rmt": "num_latents = 8",
-    "delta": "num_latents = 8",
-    "mean-pool": "num_blocks = 4",
-    "sink": "num_sinks = 8",
+OTHERS = {  # what else can fold, where the default shows 8 latents
+    "by-accumulate": 'kind = "accumulate", num_summary = 1, max_segments = 8, num_heads = 2',
+    "by-accumulate-16": 'kind = "accumulate", num_summary = 2, max_segments = 8, num_heads = 2',
+    "by-retrieval": 'kind = "retrieval", tokens_per_segment = 2, top = 3, num_heads = 2',
+    "by-query": 'kind = "query", num_latents = 8, num_heads = 2',
+    "by-gru": 'kind = "gru", num_latents = 8',
+    "by-rmt": 'kind = "rmt", num_latents = 8',
+    "by-delta": 'kind = "delta", num_latents = 8',
+    "by-mean-pool": 'kind = "mean-pool", num_blocks = 4',
+    "by-sink": 'kind = "sink", num_sinks = 8',
 }
 STAGES = "[" + ", ".join(f"{{ at_update = {at}, num_writes = {most} }}" for at, most in GROWTH) + "]"
 OPTIONS = {
@@ -56,7 +56,7 @@ OPTIONS = {
     "fold-of-2-layers": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
     "write-at-episode-ends": [ALONE, 'policy.context.trigger="episode"'],
     "window-200": [AD, "policy.context.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
-    **{f"by-{name}": [ALONE, f'policy.compressor={{ kind = "{name.removesuffix("-16")}", {told} }}'] for name, told in SHOWN.items()},
+    **{name: [ALONE, f"policy.compressor={{ {told} }}"] for name, told in OTHERS.items()},
     "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
 }
 
