@@ -50,6 +50,8 @@ OPTIONS = {
     "gradient-through-3-writes": [ALONE, "train.max_gradient_rounds=3"],
     "one-write": [ALONE, "train.num_writes=1"],
     "ten-writes": [ALONE, "train.num_writes=10"],
+    "slow-fold": [ALONE, "train.optimizer.compressor_scale=0.3"],
+    "fast-fold": [ALONE, "train.optimizer.compressor_scale=3.0"],
     "carry-10": [ALONE, "policy.context.carry=10"],
     "latents-4": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 4 }}"],
     "latents-16": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 16 }}"],

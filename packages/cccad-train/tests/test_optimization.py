@@ -6,7 +6,7 @@ from attrs import evolve
 from cccad_train.checkpoints import Progress
 from cccad_train.experiment import FitSpec
 from cccad_train.launch import build_accelerator
-from cccad_train.loop import fit
+from cccad_train.loop import apply, fit
 from cccad_train.optimization import OptimizerSpec
 
 SPEC = OptimizerSpec(learning_rate=2.0, warmup_updates=10, decay_frac=0.5)
@@ -25,11 +25,30 @@ def test_without_warm_up_and_decay_the_rate_is_level():
 
 
 def test_matrices_are_decayed_and_vectors_are_not():
-    optimizer = OptimizerSpec(weight_decay=0.3).build(torch.nn.Linear(4, 3).parameters())
+    optimizer = OptimizerSpec(weight_decay=0.3).build(torch.nn.Linear(4, 3))
     assert [(group["weight_decay"], [tuple(p.shape) for p in group["params"]]) for group in optimizer.param_groups] == [
         (0.3, [(3, 4)]),
         (0.0, [(3,)]),
     ]
+
+
+def test_the_compressor_can_have_a_learning_rate_of_its_own():
+    module = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 1), "compressor": torch.nn.Linear(2, 1)})
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    spec = OptimizerSpec(warmup_updates=0, weight_decay=0.0, compressor_scale=0.25)
+    optimizer = spec.build(module, module["compressor"])
+    loss = module["compressor"](torch.ones(1, 2)).sum() + module["backbone"](torch.ones(1, 2)).sum()
+    apply(loss, optimizer, build_accelerator("cpu"), spec, rate=0.1)
+    moved = {name: float((before[name] - now.detach()).abs().max()) for name, now in module.named_parameters()}
+    expected = {"backbone": 0.1, "compressor": 0.025}  # Adam's first step is as long as the rate
+    assert moved == {name: pytest.approx(expected[name.split(".")[0]], rel=1e-3) for name in before}
+
+
+def test_what_is_frozen_is_not_trained_and_one_rate_makes_no_groups_of_its_own():
+    module = torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 1), "compressor": torch.nn.Linear(2, 1)})
+    module["backbone"].requires_grad_(requires_grad=False)
+    optimizer = OptimizerSpec().build(module, module["compressor"])
+    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
 
 
 class Multiply(torch.nn.Module):
@@ -62,7 +81,7 @@ class Ones:
 def test_each_stage_is_fitted_in_its_own_precision(precision, dtype):
     spec, objective, progress = FitSpec(num_updates=3, precision=precision), Multiply(), Progress()
     spec = evolve(spec, optimizer=OptimizerSpec(warmup_updates=0))
-    optimizer, heard = spec.optimizer.build(objective.parameters()), []
+    optimizer, heard = spec.optimizer.build(objective), []
     hooks = [lambda update, losses: heard.append((update, float(losses["loss"].detach())))]
     fit(objective, Ones(spec), optimizer, progress, build_accelerator("cpu"), hooks=hooks)
     assert objective.seen == {dtype}

@@ -71,7 +71,7 @@ class Fit:
         """Train *policy* in place, from the newest checkpoint of the same inputs if there is one."""
         parts, accelerator = assemble(self.stage, policy, agent, teacher), self.accelerator
         spec = parts.spec
-        optimizer = spec.optimizer.build(p for p in policy.parameters() if p.requires_grad)
+        optimizer = spec.optimizer.build(policy, policy.compressor)
         progress = self._resume(policy, optimizer)
         batches = Batches(
             sampler=sampler,

@@ -42,9 +42,9 @@ def fit(
 def apply(
     loss: Tensor, optimizer: torch.optim.Optimizer, accelerator: Accelerator, schedule: OptimizerSpec, rate: float
 ) -> None:
-    """Take one gradient step at learning rate *rate*."""
+    """Take one gradient step at learning rate *rate*, times the scale of each group."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["scale"]
     accelerator.backward(loss)
     parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
     accelerator.clip_grad_norm_(parameters, schedule.max_grad_norm)

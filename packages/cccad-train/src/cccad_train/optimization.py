@@ -1,6 +1,6 @@
 """AdamW with a warm-up, a plateau and a linear decay to zero."""
 
-from collections.abc import Iterable
+from typing import Any
 
 import torch
 from attrs import field, frozen, validators
@@ -20,15 +20,23 @@ class OptimizerSpec:
     beta1: float = field(default=0.9, validator=_fraction)
     beta2: float = field(default=0.99, validator=_fraction)
     max_grad_norm: float = field(default=1.0, validator=_positive)
+    compressor_scale: float = field(
+        default=1.0, validator=_positive, metadata={"help": "of the compressor's rate, in parts of learning_rate"}
+    )
 
-    def build(self, parameters: Iterable[torch.nn.Parameter]) -> torch.optim.AdamW:
-        """Return the optimizer over *parameters*."""
-        parameters = list(parameters)
-        groups = [
-            {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": self.weight_decay},
-            {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-        ]
+    def build(self, module: torch.nn.Module, compressor: torch.nn.Module | None = None) -> torch.optim.AdamW:
+        """Return the optimizer over what is trained of *module*; *compressor*, a part of it, has a rate of its own."""
+        trained = [p for p in module.parameters() if p.requires_grad]
+        folding = set() if compressor is None or self.compressor_scale == 1.0 else set(compressor.parameters())
+        parts = [(1.0, [p for p in trained if p not in folding])]
+        parts += [(self.compressor_scale, [p for p in trained if p in folding])]
+        groups = [group for scale, parameters in parts for group in self._groups(parameters, scale)]
         return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2), fused=True)
+
+    def _groups(self, parameters: list[torch.nn.Parameter], scale: float) -> list[dict[str, Any]]:
+        matrices, vectors = [p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]
+        decays = ((matrices, self.weight_decay), (vectors, 0.0))
+        return [{"params": group, "weight_decay": decay, "scale": scale} for group, decay in decays if group]
 
     def rate(self, update: int, num_updates: int) -> float:
         """Return the learning rate of *update* out of *num_updates*."""
