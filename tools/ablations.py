@@ -15,6 +15,7 @@ SPEC = "experiments/cad_darkroom.toml"
 SHORT = [
     "split.seed=7",
     "train.num_updates=1500",
+    "data.sampler.detours.repeat_frac=0.0",  # as it was when the first of these were measured
     "evaluate.memory_controls=false",
     'data.executor={ kind = "inline" }',
 ]
@@ -59,6 +60,7 @@ OPTIONS = {
     "write-at-episode-ends": [ALONE, 'policy.context.trigger="episode"'],
     "window-200": [AD, "policy.context.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
     **{name: [ALONE, f"policy.compressor={{ {told} }}"] for name, told in OTHERS.items()},
+    "detours-repeat": [ALONE, "data.sampler.detours.repeat_frac=0.7"],
     "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
 }
 
