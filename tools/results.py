@@ -1,12 +1,14 @@
 """Keep what finished runs of one spec found: their summaries by seed, with the command and the machine.
 
 Usage: `.venv/bin/python tools/results.py experiments/cad_darkroom.toml runs/cad_darkroom-...-s*`, which writes
-`docs/results/cad_darkroom.json`. Where `cccad memory-report RUN` was run before, its numbers are kept too.
+`docs/results/cad_darkroom.json`; `--add` keeps the runs that are in it. Where `cccad memory-report RUN` was run before,
+its numbers are kept too.
 """
 
+import argparse
+import itertools
 import json
 import math
-import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -41,7 +43,10 @@ def found(run: Path) -> dict[str, Any]:
     results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
     meta = json.loads((run / "meta.json").read_text(encoding="utf-8"))
     keys = ("host", "versions", "git_commit")
-    told = {"seed": results["seed"], "agents": summary(results), **{key: meta[key] for key in keys if key in meta}}
+    words = meta["argv"]
+    settings = [value for word, value in itertools.pairwise(words) if word == "--set"]
+    told = {"seed": results["seed"], "settings": settings, "agents": summary(results)}
+    told |= {key: meta[key] for key in keys if key in meta}
     if worlds := results.get("worlds"):
         told["worlds"] = {name: summary(world) for name, world in worlds.items()}
     if (memory := run / "evaluation" / "memory.json").is_file():
@@ -61,9 +66,21 @@ def rounded(value: Any) -> Any:
     return round(value, 4) if isinstance(value, float) else value
 
 
-if __name__ == "__main__":
-    spec, runs = Path(sys.argv[1]), [Path(name) for name in sys.argv[2:]]
-    out = Path("docs/results") / spec.relative_to("experiments").with_suffix(".json")
-    told = {"command": f"cccad-run {spec} --set seed=SEED", "runs": rounded([found(run) for run in runs])}
+def main() -> None:
+    """Write what the runs found beside the other results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("spec", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--add", action="store_true", help="to the runs that are kept already")
+    asked = parser.parse_args()
+    out = Path("docs/results") / asked.spec.relative_to("experiments").with_suffix(".json")
+    told = {"command": f"cccad-run {asked.spec} --set SETTING ...", "runs": []}
+    if asked.add:
+        told = json.loads(out.read_text(encoding="utf-8"))
+    told["runs"] += rounded([found(run) for run in asked.runs])
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
