@@ -42,6 +42,7 @@ OPTIONS = {
     "reconstruction-fades": [ALONE, "train.reconstruction={ weight = 0.1, decay_frac = 0.5 }"],
     "reconstruction-of-rewards": [ALONE, "train.reconstruction={ weight = 0.1, reward_weighted = true }"],
     "state-passing": [ALONE, "train.state_passing={ frac = 0.5 }"],
+    "state-passing-own": [ALONE, 'train.state_passing={ frac = 0.5, donor = "own" }'],
     "latent-noise": [ALONE, "train.latent_noise=0.1"],
     "warm-start": [AD, 'train.warm_start="ad"'],
     "teacher": [AD, 'train.teacher={ agent = "ad" }'],

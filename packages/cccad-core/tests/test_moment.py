@@ -49,16 +49,17 @@ def test_chance_is_felt_in_training_alone_and_repeats_with_its_seed(policy, batc
     assert torch.equal(told(policy, batch, moment), told(policy, batch, None))
 
 
-def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch):
+@pytest.mark.parametrize("moment", [PASSED, evolve(PASSED, from_itself=True)], ids=["another", "its own"])
+def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch, moment):
     plan, tokens = policy.plan(batch), policy.layout.sequence(batch)
     with torch.no_grad():
         final = plan.fold(policy, tokens, batch.mask, None, policy.compressor.begin(4)).state
-        donors, is_passed = PASSED.donors(4)
+        donors, is_passed = moment.donors(4)
         folded = plan.fold(policy, tokens, batch.mask, None, take_rows(final, donors))
         wanted = plan.decide(policy, tokens, batch, folded)
     assert is_passed.all()
-    assert not (donors == torch.arange(4)).any()
-    torch.testing.assert_close(told(policy, batch, PASSED), wanted)
+    assert (donors == torch.arange(4)).tolist() == [moment.from_itself] * 4
+    torch.testing.assert_close(told(policy, batch, moment), wanted)
 
 
 def test_what_is_lent_has_no_gradient(policy, batch):
@@ -73,6 +74,7 @@ def test_as_many_rows_are_passed_a_state_as_the_share_says():
     shares = [Moment(seed=seed, state_passing=0.3).donors(50)[1].float().mean() for seed in range(40)]
     assert float(torch.stack(shares).mean()) == pytest.approx(0.3, abs=0.05)
     assert not Moment(state_passing=1.0).donors(1)[1].any()  # nobody else is there
+    assert Moment(state_passing=1.0, from_itself=True).donors(1)[1].all()
 
 
 def test_noise_on_the_latents_has_the_standard_deviation_asked_for():

@@ -9,6 +9,7 @@ from cccad_train.folder import RunFolder
 from cccad_train.recursion import AuxiliarySpec, ReconstructionSpec
 
 WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
+OWN_STATE = "train.state_passing={ frac = 0.5, donor = 'own' }"
 AIDS = [
     *(WARM, TEACHER, "train.state_passing={ frac = 0.5 }", "train.latent_noise=0.1"),
     "train.reconstruction={ weight = 0.1, decay_frac = 0.5, reward_weighted = true }",
@@ -111,7 +112,7 @@ def test_all_aids_together_start_from_the_named_agent_and_resume_with_the_same_b
 
 def test_every_aid_changes_what_is_learned(micro, copied_run, cccad_run):
     ends = []
-    for aid in ([], *([aid] for aid in AIDS[1:])):
+    for aid in ([], *([aid] for aid in (*AIDS[1:], OWN_STATE))):
         overrides = ["train.num_updates=2", *aid]
         done = cccad_run(micro, "--out", copied_run.parent, "--only", "pretrain", *overridden(*overrides))
         assert done.code == 0, done.err
@@ -119,4 +120,4 @@ def test_every_aid_changes_what_is_learned(micro, copied_run, cccad_run):
         assert done.code == 0, done.err
         ends.append(weights(RunFolder.of(load(micro, ExperimentSpec, overrides), copied_run.parent).path, "train-cad"))
     names = [name for name in ends[0] if not name.startswith("reconstruction.")]
-    assert [same(ends[0], end, names) for end in ends[1:]] == [False] * 4
+    assert [same(ends[0], end, names) for end in ends[1:]] == [False] * 5

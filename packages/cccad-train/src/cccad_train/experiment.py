@@ -90,6 +90,7 @@ class TrainSpec(FitSpec):
         return Moment(
             seed=seed,
             state_passing=self.state_passing.frac,
+            from_itself=self.state_passing.donor == "own",
             latent_noise=self.latent_noise,
             fade=self.reconstruction.fade(update / self.num_updates),
             auxiliary=self.auxiliary.risen(update / self.num_updates),

@@ -1,5 +1,7 @@
 """What helps a policy to learn through many writes: small objects in the spec, each off unless asked for."""
 
+from typing import Literal
+
 from attrs import field, frozen, validators
 
 _share = validators.le(1.0)
@@ -55,9 +57,14 @@ class AuxiliarySpec:
 
 @frozen(kw_only=True)
 class StatePassingSpec:
-    """Stretches that begin with the memory that another stretch of the batch ended with."""
+    """Stretches that begin with the memory that a stretch of the batch ended with (arXiv 2507.02782).
+
+    Of `another`, mostly of another task, which teaches to distrust a memory; of its `own`, so that a memory of its task
+    is twice as old.
+    """
 
     frac: float = field(default=0.0, validator=[validators.ge(0.0), _share], metadata={"help": "of all stretches"})
+    donor: Literal["another", "own"] = "another"
 
 
 @frozen(kw_only=True)
