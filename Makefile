@@ -24,6 +24,7 @@ lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_house.py
+	$(BIN)/python tools/tables.py --check
 
 types: .venv/stamp-dev  ## mypy --strict over every src
 	$(BIN)/mypy

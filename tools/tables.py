@@ -1,0 +1,164 @@
+"""The tables of README.md and docs/claims.md, filled from `docs/results/` between their marks: nobody types a number.
+
+Usage: `.venv/bin/python tools/tables.py`, or with `--check`, which changes nothing and fails where a table differs.
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from attrs import frozen
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "docs" / "results"
+PAGES = ("README.md", "docs/claims.md")
+MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
+Found = dict[str, Any]
+
+
+@frozen
+class Column:
+    """What of a run is told of an agent: by seed, or the mean of its seeds."""
+
+    of: Callable[[Found, str], float | None]
+    merge: Callable[[list[float]], float] | None = None
+
+    def cell(self, runs: list[Found], agent: str) -> str:
+        """Return what *runs*, one per seed, say of *agent*; a dash where they say nothing."""
+        known = [each for each in (self.of(run, agent) for run in runs) if each is not None]
+        return " / ".join(two_digits(each) for each in ([self.merge(known)] if self.merge and known else known)) or "-"
+
+
+def score(name: str, merge: Callable[[list[float]], float] | None = None) -> Column:
+    """Return the column of one number of the summary."""
+    return Column(lambda run, agent: run["agents"][agent][name], merge)
+
+
+def decade(index: int) -> Column:
+    """Return the column of ten episodes: the mean of the seeds."""
+    return Column(lambda run, agent: run["agents"][agent]["normalized_by_decade"][index], fmean)
+
+
+def age(times: str) -> Column:
+    """Return the column of the ten episodes before a life is *times* a trained history long."""
+    return Column(lambda run, agent: run["agents"][agent]["normalized_at_age"].get(times))
+
+
+def world(name: str) -> Column:
+    """Return the column of another world that the same agents played in."""
+    return Column(lambda run, agent: run["worlds"][name][agent]["normalized_last10_mean"])
+
+
+SCORES = {
+    "mean": score("normalized_last10_mean", fmean),
+    "by seed": score("normalized_last10_mean"),
+    "interquartile mean": score("iqm"),
+    "worst task": score("worst_task_normalized"),
+}
+CAD = {"compressed AD, 60 slots of which 8 latents": "cad", "the same, latents zeroed": "cad-zeroed"}
+SWAPPED = {"the same, latents of another task": "cad-swapped"}
+FULL = {"`full`, which evicts nothing": "full"}
+TABLES = {
+    "main": ("cad_darkroom", {**CAD, **SWAPPED, "plain AD, 200 slots": "ad"}, SCORES),
+    "darkroom": (
+        "memory/darkroom",
+        {
+            **CAD,
+            **SWAPPED,
+            "the same, trained with one write only": "one_write",
+            "plain AD, 60 slots": "window_60",
+            "plain AD, 240 slots": "window_240",
+        },
+        SCORES,
+    ),
+    "noisy-oracle": ("cad_darkroom_noisy_oracle", CAD, SCORES),
+    "key-to-door": (
+        "memory/key_to_door",
+        {**CAD, "plain AD, 60 slots": "window", **FULL},
+        {**SCORES, **{f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(4)}},
+    ),
+    "switching": (
+        "memory/switching_darkroom",
+        {**CAD, "plain AD, 60 slots": "window", **FULL},
+        {**SCORES, **{f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(3)}},
+    ),
+    "recall": (
+        "memory/recall",
+        {"compressed AD, 60 slots of which 8 latents": "cad", "plain AD, 60 slots": "window"},
+        {"3 writes, as trained": SCORES["by seed"], "9 writes": world("x3"), "30 writes": world("x10")},
+    ),
+    "bandit": (
+        "memory/bandit",
+        {**CAD, "plain AD, 200 slots": "ad", "Thompson sampling, which they imitate": "thompson", "UCB1": "ucb1"},
+        SCORES,
+    ),
+    "extrapolation": (
+        "memory/extrapolation",
+        {"compressed AD, `gated-query`": "cad", "compressed AD, `accumulate`": "accumulate", **FULL},
+        {f"{times} the trained length": age(times) for times in ("1x", "2x", "5x", "10x", "50x")},
+    ),
+}
+
+
+def table(name: str) -> str:
+    """Return the table *name* in Markdown: a row per agent, its seeds in order."""
+    source, agents, columns = TABLES[name]
+    runs = json.loads((RESULTS / f"{source}.json").read_text(encoding="utf-8"))["runs"]
+    rows = [[title, *by_seed(runs, agent, columns)] for title, agent in agents.items()]
+    return markdown(["agent", *columns], rows)
+
+
+def by_seed(runs: list[Found], agent: str, columns: dict[str, Column]) -> list[str]:
+    """Return the cells of *agent*, from the first run of every seed that it is in."""
+    first: dict[int, Found] = {}
+    for run in runs:
+        if agent in run["agents"]:
+            first.setdefault(run["seed"], run)
+    return [column.cell([first[seed] for seed in sorted(first)], agent) for column in columns.values()]
+
+
+def capacity() -> str:
+    """Return what every compressor carries: a row for so many bits and latents, means where there are several seeds."""
+    cells = json.loads((RESULTS / "memory" / "capacity.json").read_text(encoding="utf-8"))["cells"]
+    kinds = list(dict.fromkeys(cell["kind"] for cell in cells))
+    sizes = sorted({(cell["bits"], cell["latents"]) for cell in cells})
+    rows = []
+    for bits, latents in sizes:
+        found = [cell for cell in cells if (cell["bits"], cell["latents"]) == (bits, latents)]
+        values = [[cell["normalized"] for cell in found if cell["kind"] == kind] for kind in kinds]
+        seeds = len({cell["seed"] for cell in found})
+        rows.append(
+            [f"{bits}", f"{latents}", f"{seeds}", *(two_digits(fmean(each)) if each else "" for each in values)]
+        )
+    return markdown(["bits", "latents", "seeds", *(f"`{kind}`" for kind in kinds)], rows)
+
+
+def markdown(head: list[str], rows: list[list[str]]) -> str:
+    """Return a table of Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
+
+
+def two_digits(value: float) -> str:
+    """Return *value* with two digits after the point, and no minus before a zero."""
+    return f"{value:.2f}".replace("-0.00", "0.00")
+
+
+def main() -> None:
+    """Fill every page, or only compare."""
+    is_check = "--check" in sys.argv[1:]
+    for page in (ROOT / name for name in PAGES):
+        text = page.read_text(encoding="utf-8")
+        filled = MARKED.sub(
+            lambda mark: f"{mark[1]}{capacity() if mark[2] == 'capacity' else table(mark[2])}{mark[3]}", text
+        )
+        if is_check and filled != text:
+            sys.exit(f"{page.relative_to(ROOT)}: a table is not what docs/results/ says; run tools/tables.py")
+        page.write_text(filled, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
