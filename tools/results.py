@@ -73,6 +73,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--add", action="store_true", help="to the runs that are kept already")
     asked = parser.parse_args()
+    if unfinished := [str(run) for run in asked.runs if not (run / "evaluation" / "results.json").is_file()]:
+        parser.error(f"no finished evaluation in {', '.join(unfinished)}")
     out = Path("docs/results") / asked.spec.relative_to("experiments").with_suffix(".json")
     told = {"command": f"cccad-run {asked.spec} --set SETTING ...", "runs": []}
     if asked.add:
