@@ -69,6 +69,10 @@ def test_agents_that_others_need_are_trained_first(micro):
         ),
         ([WARM, "controls.ad.train.teacher={ agent = 'cad' }"], "each of ad, cad must be trained before the others"),
         (["controls.ad.train.latent_noise=0.1"], "this policy's compressor remembers nothing"),
+        (
+            ["controls.ad.train.optimizer.compressor_scale=2.0"],
+            "'optimizer.compressor_scale' is about a compressor that",
+        ),
         (["train.state_passing.frac=1.5"], "must be >= 0.0 and <= 1.0: 1.5 @ train.state_passing"),
     ],
 )

@@ -121,6 +121,10 @@ class AgentSpec:
                 "'train.state_passing' and 'train.latent_noise' are about latents, "
                 "and this policy's compressor remembers nothing"
             )
+        if self.train.optimizer.compressor_scale != 1 and not self.policy.compressor.num_latents:
+            raise ValueError(
+                "'optimizer.compressor_scale' is about a compressor that learns, and this policy's does not"
+            )
 
 
 @frozen(kw_only=True)
