@@ -59,8 +59,8 @@ class AuxiliarySpec:
 class StatePassingSpec:
     """Stretches that begin with the memory that a stretch of the batch ended with (arXiv 2507.02782).
 
-    Of `another`, mostly of another task, so that what memory says may be wrong; or of its `own`, so that a memory of its
-    task is twice as old.
+    Of `another`, mostly of another task, so that what memory says may be wrong; or of its `own`, so that the memory of
+    its task is twice as old.
     """
 
     frac: float = field(default=0.0, validator=[validators.ge(0.0), _share], metadata={"help": "of all stretches"})
