@@ -7,13 +7,12 @@ import json
 import re
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from attrs import frozen
+from cells import ROOT
 
-ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 PAGES = ("README.md", "docs/claims.md")
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -38,8 +37,13 @@ def score(name: str, merge: Callable[[list[float]], float] | None = None) -> Col
     return Column(lambda run, agent: run["agents"][agent][name], merge)
 
 
+def decades(number: int) -> dict[str, Column]:
+    """Return the columns of the first so many ten episodes: the mean of the seeds."""
+    return {f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(number)}
+
+
 def decade(index: int) -> Column:
-    """Return the column of ten episodes: the mean of the seeds."""
+    """Return the column of ten episodes."""
     return Column(lambda run, agent: run["agents"][agent]["normalized_by_decade"][index], fmean)
 
 
@@ -79,12 +83,12 @@ TABLES = {
     "key-to-door": (
         "memory/key_to_door",
         {**CAD, "plain AD, 60 slots": "window", **FULL},
-        {**SCORES, **{f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(4)}},
+        SCORES | decades(4),
     ),
     "switching": (
         "memory/switching_darkroom",
         {**CAD, "plain AD, 60 slots": "window", **FULL},
-        {**SCORES, **{f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(3)}},
+        SCORES | decades(3),
     ),
     "recall": (
         "memory/recall",
@@ -106,6 +110,8 @@ TABLES = {
 
 def table(name: str) -> str:
     """Return the table *name* in Markdown: a row per agent, its seeds in order."""
+    if name == "capacity":
+        return capacity()
     source, agents, columns = TABLES[name]
     runs = json.loads((RESULTS / f"{source}.json").read_text(encoding="utf-8"))["runs"]
     rows = [[title, *by_seed(runs, agent, columns)] for title, agent in agents.items()]
@@ -152,10 +158,10 @@ def main() -> None:
     is_check = "--check" in sys.argv[1:]
     for page in (ROOT / name for name in PAGES):
         text = page.read_text(encoding="utf-8")
-        filled = MARKED.sub(
-            lambda mark: f"{mark[1]}{capacity() if mark[2] == 'capacity' else table(mark[2])}{mark[3]}", text
-        )
-        if is_check and filled != text:
+        filled = MARKED.sub(lambda mark: f"{mark[1]}{table(mark[2])}{mark[3]}", text)
+        if filled == text:
+            continue
+        if is_check:
             sys.exit(f"{page.relative_to(ROOT)}: a table is not what docs/results/ says; run tools/tables.py")
         page.write_text(filled, encoding="utf-8")
 

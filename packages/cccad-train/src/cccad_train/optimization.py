@@ -1,7 +1,5 @@
 """AdamW with a warm-up, a plateau and a linear decay to zero."""
 
-from typing import Any
-
 import torch
 from attrs import field, frozen, validators
 
@@ -26,17 +24,15 @@ class OptimizerSpec:
 
     def build(self, module: torch.nn.Module, compressor: torch.nn.Module | None = None) -> torch.optim.AdamW:
         """Return the optimizer over what is trained of *module*; *compressor*, a part of it, has a rate of its own."""
-        trained = [p for p in module.parameters() if p.requires_grad]
-        folding = set() if compressor is None or self.compressor_scale == 1.0 else set(compressor.parameters())
-        parts = [(1.0, [p for p in trained if p not in folding])]
-        parts += [(self.compressor_scale, [p for p in trained if p in folding])]
-        groups = [group for scale, parameters in parts for group in self._groups(parameters, scale)]
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.beta1, self.beta2), fused=True)
-
-    def _groups(self, parameters: list[torch.nn.Parameter], scale: float) -> list[dict[str, Any]]:
-        matrices, vectors = [p for p in parameters if p.dim() >= 2], [p for p in parameters if p.dim() < 2]
-        decays = ((matrices, self.weight_decay), (vectors, 0.0))
-        return [{"params": group, "weight_decay": decay, "scale": scale} for group, decay in decays if group]
+        folding = set() if compressor is None else set(compressor.parameters())
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        # Matrices first: the gradient's norm is summed in this order.
+        for parameter in sorted((p for p in module.parameters() if p.requires_grad), key=lambda p: p.dim() < 2):
+            decay = self.weight_decay if parameter.dim() >= 2 else 0.0
+            scale = self.compressor_scale if parameter in folding else 1.0
+            groups.setdefault((decay, scale), []).append(parameter)
+        options = [{"params": p, "weight_decay": decay, "scale": scale} for (decay, scale), p in groups.items()]
+        return torch.optim.AdamW(options, lr=self.learning_rate, betas=(self.beta1, self.beta2), fused=True)
 
     def rate(self, update: int, num_updates: int) -> float:
         """Return the learning rate of *update* out of *num_updates*."""
