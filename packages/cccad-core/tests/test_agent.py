@@ -154,3 +154,14 @@ def test_swapped_latents_show_each_row_the_memory_of_another():
     state = {"latents": torch.randn(3, 2, 16)}
     swapped = SwappedLatents(compressor, shift=1).read(state)
     assert torch.equal(swapped, compressor.read(state)[[1, 2, 0]])
+
+
+def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transitions():
+    context = ContextSpec(window=12, carry=4, trigger="every", every=2)
+    policy = evolve(SPEC, context=context).build(SPACES, seed=0)
+    batch = random_batch(SPACES, size=3, length=14, seed=0)
+    restart = 8  # the old rows then carry 4 transitions across every write, and the new one 2 across its first
+    told, _ = relive(Agent(policy), batch, restart_at=restart)
+    torch.testing.assert_close(told[[0, 2]], policy(batch).parameters[[0, 2]], rtol=1e-4, atol=2e-5)
+    young = policy(batch.at(slice(restart, None))).parameters
+    torch.testing.assert_close(told[1, restart:], young[1], rtol=1e-4, atol=2e-5)

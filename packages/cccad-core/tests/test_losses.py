@@ -124,3 +124,14 @@ def test_the_action_loss_alone_teaches_the_compressor_to_remember_what_left_the_
     forgetting = accuracy_at_the_end(WindowSpec(), 0)
     assert remembering > 0.95
     assert forgetting < 0.7
+
+
+def test_only_targets_that_are_no_padding_are_imitated(policy, batch):
+    aimed = evolve(batch, targets=torch.arange(20) % 3 == torch.tensor([[0], [1], [2], [0]]))
+    chosen = aimed.targets & aimed.mask
+    told = policy(batch).parameters.log_softmax(-1)
+    by_hand = -told.gather(-1, batch.actions[..., None])[..., 0][chosen].mean()
+    hits = (told.argmax(-1) == batch.actions)[chosen].float().mean()
+    losses = Imitation(policy)(aimed, float(chosen.sum()))
+    torch.testing.assert_close(losses["imitation_nats"], by_hand)
+    torch.testing.assert_close(losses["accuracy"], hits)

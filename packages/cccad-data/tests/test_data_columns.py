@@ -146,3 +146,15 @@ def test_a_sampler_draws_the_same_batches_from_the_disk_as_from_memory(both, thi
     for index in range(3):
         one, other = ours.batch(index, 40, 6), theirs.batch(index, 40, 6)
         assert all((one[name] == other[name]).all() for name in one)
+
+
+def test_stretches_longer_than_a_history_end_with_it_on_the_disk_as_in_memory(both):
+    for histories in both:
+        batch = SamplerSpec().build(histories, 5).batch(0, 230, 12)
+        ends = batch["mask"].sum(axis=1)
+        assert (ends < 230).all()
+        for name in ("observations", "actions", "rewards", "terminations", "truncations", "next_observations"):
+            for row, end in zip(batch[name], ends, strict=True):
+                assert (row[end:] == row[end - 1]).all(), name
+    ours, theirs = (SamplerSpec().build(histories, 5).batch(0, 230, 12) for histories in both)
+    assert all((ours[name] == theirs[name]).all() for name in ours)

@@ -7,7 +7,7 @@ from cccad_data import PPOSpec, chance, learning_curve  # noqa: E402
 from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
 from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
 from cccad_data.sources.ppo import Encoder, gae  # noqa: E402
-from cccad_data.testing import CorridorSpec, TrackSpec  # noqa: E402
+from cccad_data.testing import Corridor, CorridorSpec, TrackSpec  # noqa: E402
 
 BOX = {"kind": "box", "shape": [3], "low": -1.0, "high": [0.5, 1.0, 2.0]}
 HEADS = {"discrete": Categorical(5), "box": Gaussian(BOX)}
@@ -262,3 +262,41 @@ def test_a_learner_of_numbers_learns_its_own_task():
     assert all(np.abs(task.actions).max() <= 1.0 and task.actions.dtype == np.float32 for task in histories)
     (alone,) = source.collect(family, family.tasks[1:2], seed=0)
     assert alone.actions.shape[1:] == (1,)
+
+
+class EndsAs(Corridor):
+    """A corridor that reports the end of its horizon under the flags that it is told to."""
+
+    def __init__(self, *flags):
+        super().__init__(CorridorSpec(horizon=4))
+        self.flags = flags
+
+    def make_vec(self, tasks):
+        worlds = super().make_vec(tasks)
+        step = worlds.step
+
+        def flagged(actions):
+            observations, rewards, _, ended, infos = step(actions)
+            return observations, rewards, *(ended & (flag in self.flags) for flag in FLAGS), infos
+
+        worlds.step = flagged
+        return worlds
+
+
+FLAGS = ("terminated", "truncated")
+
+
+def actions_learned(family, **changes):
+    source = PPOSpec(env_steps=64, **{**QUICK, **changes}).build()
+    return b"".join(task.actions.tobytes() for task in source.collect(family, family.tasks, seed=0))
+
+
+def test_nothing_follows_an_end_that_is_both_a_termination_and_a_truncation():
+    terminated, truncated, both = (EndsAs(*flags) for flags in (FLAGS[:1], FLAGS[1:], FLAGS))
+    assert actions_learned(both) == actions_learned(terminated)
+    assert actions_learned(truncated) != actions_learned(terminated)
+
+
+def test_the_value_of_what_a_truncation_cuts_off_is_discounted():
+    terminated, truncated = EndsAs("terminated"), EndsAs("truncated")
+    assert actions_learned(truncated, gamma=0.0) == actions_learned(terminated, gamma=0.0)

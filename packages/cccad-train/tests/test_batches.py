@@ -75,3 +75,10 @@ def test_what_lies_beyond_a_history_is_not_a_target(sampler):
     batch, num_targets = batches(sampler, num_writes=4).batch(0)  # stretches of 60 from histories of 50
     assert batch.mask.shape[1] == 60
     assert num_targets == batch.mask.shape[0] * 50
+
+
+def test_processes_draw_their_chance_apart_and_repeat_it(sampler):
+    of_rank = [batches(sampler, rank=rank, num_processes=2) for rank in (0, 1, 0)]
+    seeds = [[made.moment(update).seed for update in range(3)] for made in of_rank]
+    assert len({*seeds[0], *seeds[1]}) == 6
+    assert seeds[2] == seeds[0]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
-from cccad_core.play import play
+from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.evaluation import Evaluation, LeakError, Reference, refuse_leaks
@@ -90,3 +90,17 @@ def test_progress_counts_all_lives():
     shown.meter.show = heard.append
     shown.references()
     assert heard == list(range(1, 21))
+
+
+def test_the_writes_that_are_kept_are_those_of_each_tasks_first_life():
+    kept, lives = evaluation(), [(task, replica) for task in range(len(TASKS)) for replica in range(3)]
+    writes = [[10 * task + replica] * (task + 1) for task, replica in lives]
+    played = Played(returns=torch.zeros(len(lives), 10), writes=writes, num_env_steps=80, duration_s=1.0)
+    kept.add("cad", "cad", "agent", "", played)
+    assert kept.agents["cad"]["compressions"] == [[10 * task] * (task + 1) for task in range(len(TASKS))]
+
+
+def test_the_specs_seed_decides_which_lives_are_played(policy):
+    zero, one, again = (evaluation(seed=seed).live(policy(FAMILY)).returns for seed in (0, 1, 1))
+    assert not torch.equal(zero, one)
+    assert torch.equal(one, again)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -32,6 +33,7 @@ def test_normalised_return_is_zero_for_random_and_one_for_the_optimum():
         (range(1, 11), 5.5),  # a quarter of ten, rounded down, is two: 3 to 8 stay
         ([0.0, 0.0, 1.0, 100.0], 0.5),  # one is cut off at each end
         ([7.0, 1.0, 4.0], 4.0),  # too few to cut
+        ([0.0, 1.0, 2.0, 6.0, 10.0], 3.0),  # a quarter of five, rounded down, is one: 1 2 6 stay
         ([[9.0, 0.0], [2.0, 4.0]], 3.0),  # order and shape do not matter
     ],
 )
@@ -99,6 +101,14 @@ def test_seeds_that_differ_widen_the_interval_that_replicas_alone_would_give():
     apart = bootstrap_interval(scores, np.random.default_rng(0), seeds=seeds)
     pooled = bootstrap_interval(scores, np.random.default_rng(0))
     assert apart[1] - apart[0] > 2 * (pooled[1] - pooled[0])
+
+
+def test_the_interval_over_seeds_is_that_of_drawing_whole_seeds_for_all_tasks_at_once():
+    levels = [0.1, 0.3, 0.4, 0.9]
+    scores = np.tile(np.repeat(levels, 2), (6, 1))  # replicas of a seed agree on every task: only seeds are drawn
+    interval = bootstrap_interval(scores, np.random.default_rng(0), seeds=np.repeat([3, 1, 2, 0], 2))
+    exact = [interquartile_mean(drawn) for drawn in itertools.product(levels, repeat=4)]
+    assert interval == pytest.approx(np.percentile(exact, [2.5, 97.5]), abs=0.03)
 
 
 def test_one_life_has_no_interval():
