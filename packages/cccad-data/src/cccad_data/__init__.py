@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cccad_data.detours import DetourSpec as DetourSpec
     from cccad_data.errors import CollectionError as CollectionError
     from cccad_data.errors import DataError as DataError
+    from cccad_data.errors import FolderInUseError as FolderInUseError
     from cccad_data.errors import HistoryFileError as HistoryFileError
     from cccad_data.errors import SamplingError as SamplingError
     from cccad_data.errors import SourceError as SourceError
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from cccad_data.history import TaskHistories as TaskHistories
     from cccad_data.merging import merge as merge
     from cccad_data.merging import write_dataset as write_dataset
+    from cccad_data.owner import owned as owned
+    from cccad_data.owner import owner_of as owner_of
     from cccad_data.sampling import Sampler as Sampler
     from cccad_data.sampling import SamplerSpec as SamplerSpec
     from cccad_data.sources.bandits import ThompsonSpec as ThompsonSpec
@@ -49,6 +52,7 @@ _HOMES = {
     "DetourSpec": "detours",
     "CollectionError": "errors",
     "DataError": "errors",
+    "FolderInUseError": "errors",
     "HistoryFileError": "errors",
     "SamplingError": "errors",
     "SourceError": "errors",
@@ -59,6 +63,8 @@ _HOMES = {
     "TaskHistories": "history",
     "merge": "merging",
     "write_dataset": "merging",
+    "owned": "owner",
+    "owner_of": "owner",
     "Sampler": "sampling",
     "SamplerSpec": "sampling",
     "NoisyOracleSpec": "sources.noisy_oracle",

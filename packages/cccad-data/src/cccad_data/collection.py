@@ -14,6 +14,7 @@ from cccad_data.dataset import MANIFEST, SHARD, read_manifest
 from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
 from cccad_data.history import TaskHistories
+from cccad_data.owner import owned, remove_abandoned
 from cccad_data.portable import packed
 
 
@@ -44,7 +45,8 @@ def collect(
     """Collect the histories of the train tasks of *family* into the dataset folder *out*, and return it.
 
     *split* are the arguments of ``family.split``; the first *max_tasks* train tasks of the split are collected (all,
-    without it). Units that the folder has already are kept. *progress* gets (env steps done, env steps in all).
+    without it). Units that the folder has already are kept. While another process collects into it, this one waits, and
+    a warning of the logger ``cccad_data.owner`` says so. *progress* gets (env steps done, env steps in all).
 
     Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed;
     at once, and with nothing half-written left behind, when the disk is full.
@@ -58,13 +60,29 @@ def collect(
         _Job(family.spec, source.spec, header, slice(first, first + size), out.absolute() / SHARD.format(index))
         for index, first in enumerate(range(0, len(tasks), size))
     ]
-    with _swept(out):
-        done = _prepare(out, header, jobs)
-    meter = _Meter([len(job.task_ids) * source.spec.num_envs * source.spec.env_steps for job in jobs], done, progress)
+    with _swept(out), owned(out, wait=True):
+        failures = _collected(out, header, jobs, executor, progress)
+        _sweep(out)
+    if failures:
+        raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
+    return out
+
+
+def _collected(
+    out: Path,
+    header: dict[str, Any],
+    jobs: Sequence["_Job"],
+    executor: Executor,
+    progress: Callable[[int, int], None] | None,
+) -> list[tuple[Any, str]]:
+    """Do the units that are not done, in a folder that is ours; return the task ids and the failure of those lost."""
+    done = _prepare(out, header, jobs)
+    totals = [len(job.task_ids) * job.source_spec.num_envs * job.source_spec.env_steps for job in jobs]
+    meter = _Meter(totals, done, progress)
     todo = [index for index, is_done in enumerate(done) if not is_done]
     failures = []
     outcomes = executor.run(_collect_unit, [jobs[i] for i in todo], lambda i, now: meter.update(todo[i], now))
-    with _swept(out), closing(outcomes):
+    with closing(outcomes):
         for outcome in outcomes:
             index = todo[outcome.index]
             if outcome.stops:
@@ -75,10 +93,7 @@ def collect(
             done[index] = True
             store.write_json(out / MANIFEST, _manifest(header, jobs, done))
             meter.finish(index)
-    _sweep(out)
-    if failures:
-        raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
-    return out
+    return failures
 
 
 @contextmanager
@@ -92,9 +107,10 @@ def _swept(out: Path) -> Iterator[None]:
 
 
 def _sweep(out: Path) -> None:
-    """Take away what was being written when its process was lost."""
-    for partial in out.rglob("*.partial"):
-        partial.unlink(missing_ok=True)
+    """Take away what was being written when its process was lost, and nothing that a living one writes."""
+    for pattern in (f"{MANIFEST}.*.partial", "shards/*.partial"):
+        for partial in out.glob(pattern):
+            remove_abandoned(partial)
 
 
 @attrs.frozen

@@ -27,6 +27,10 @@ class StorageError(CollectionError):
     """Something cannot be written, most often because the disk is full; nothing half-written is left behind."""
 
 
+class FolderInUseError(DataError):
+    """Another process is writing into a folder; the sentence says which one, where, and since when."""
+
+
 class SourceError(DataError):
     """A source cannot play the family that it was given."""
 

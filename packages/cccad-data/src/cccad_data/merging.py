@@ -1,8 +1,10 @@
 """Datasets that are written in one go, whole or not at all: what was imported, and several collections made one."""
 
+import glob
 import itertools
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from cccad_data import store
 from cccad_data.dataset import MANIFEST, SHARD, Histories
 from cccad_data.errors import DataError, StorageError
 from cccad_data.history import OFFSETS, TaskHistories
+from cccad_data.owner import OWNER, owned, owner_of
 
 _UNIT_TASKS, _UNIT_ENV_STEPS = 64, 1 << 24
 _ALIKE = ("env", "spaces", "horizon", "split", "held_out_task_ids")
@@ -30,10 +33,15 @@ def write_dataset(
     out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} is there already; choose a new folder")
-    partial = out.with_name(f"{out.name}.{os.getpid()}.partial")
+    for left_by_a_kill in out.parent.glob(f"{glob.escape(out.name)}.*.partial"):
+        if (left_by_a_kill / OWNER).is_file() and not owner_of(left_by_a_kill):
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    partial = out.with_name(f"{out.name}.{socket.gethostname()}.{os.getpid()}.partial")
     try:
-        _write(partial, header, tasks, compression)
-        _rename(partial, out)
+        with owned(partial):
+            _write(partial, header, tasks, compression)
+            _rename(partial, out)
+            (out / OWNER).unlink()
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

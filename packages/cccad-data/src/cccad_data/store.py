@@ -16,11 +16,13 @@ layout.
 """
 
 import io
+import itertools
 import json
 import os
+import socket
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -30,6 +32,7 @@ import numpy as np
 from cccad_data import columns
 from cccad_data.errors import DataError, HistoryFileError, StorageError
 from cccad_data.history import ARRAYS, Array, TaskHistories
+from cccad_data.owner import lock
 
 FORMAT = "cccad-history/1"
 COMPRESSIONS = ("lzf", "gzip", "none")
@@ -50,6 +53,7 @@ HEADER_KEYS = tuple(_HEADER_TYPES)
 _KINDS = {"rewards": "f", "terminations": "b", "truncations": "b", "episode_ends": "iu", "history_ends": "iu"}
 _PACKED_CHUNK_BYTES, _PLAIN_CHUNK_BYTES = 1 << 15, 1 << 20  # little is unpacked in vain; much is read in one go
 _SAMPLE_BYTES, _LEAST_SHRINKAGE = 1 << 14, 8  # lzf, some 100 MB/s where little repeats, is for what deflate makes tiny
+_PARTIALS = itertools.count()
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
 "What h5py and json raise over bytes that make no sense."
 
@@ -107,21 +111,30 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
 
     Raises StorageError when the disk is full or does not let us.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")  # an orphan of a killed run may still be writing
+    partial: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as handle:
+        with _opened_beside(path) as handle:
+            partial = Path(handle.name)
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
         os.replace(partial, path)
         _flush(path.parent)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise StorageError(f"{path} cannot be written: {error.strerror or error}") from error
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    finally:
+        if partial is not None:
+            partial.unlink(missing_ok=True)  # it is gone if all went well
+
+
+def _opened_beside(path: Path) -> BinaryIO:
+    """Open a new file with a name that no other process and no thread uses, locked for as long as it is written."""
+    name = f"{path.name}.{socket.gethostname()}.{os.getpid()}-{next(_PARTIALS)}.partial"
+    handle = path.with_name(name).open("xb")
+    with suppress(OSError):  # a file system without locks
+        lock(handle.fileno())
+    return handle
 
 
 def _flush(folder: Path) -> None:
