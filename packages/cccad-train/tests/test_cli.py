@@ -4,6 +4,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 from cccad_train import cli
@@ -22,6 +23,29 @@ def test_help_of_every_command_names_its_arguments(cccad, cccad_run):
     ):
         assert text.code == 0
         assert [word for word in words if word not in text.out] == []
+
+
+def test_collecting_has_a_help_of_its_own(cccad):
+    told = cccad("data", "collect", "--help")
+    assert told.code == 0
+    assert "Usage: cccad data collect [OPTIONS] SPEC" in told.out
+    assert "Collect the learning histories" in told.out
+    assert [option for option in ("--set", "--out", "--dry-run") if option not in told.out] == []
+    assert [option for option in ("--only", "--processes") if option in told.out] == []
+
+
+def test_every_command_tells_its_version(cccad, cccad_run):
+    number = version("cccad-train")
+    assert cccad("--version").out.split()[1:] == [number]
+    assert cccad_run("--version").out.split()[1:] == [number]
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("describe",), ("describe", "source", "ppo"), ("describe", "env")])
+def test_what_there_is_to_choose_from_fits_the_terminal(arguments, cccad, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    told = cccad(*arguments)
+    assert told.code == 0
+    assert [line for line in told.out.splitlines() if len(line) > 50] == []
 
 
 def test_list_shows_every_kind_with_who_offers_it_and_what_it_is(cccad):

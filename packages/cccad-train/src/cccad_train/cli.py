@@ -12,6 +12,7 @@ from cccad_core.errors import CccadError
 ONLY = ("collect", "pretrain", "train", "evaluate", "report")
 FAILURES = ("CollectionError", "DivergedError")
 """Errors of a run, not of its user."""
+versioned = click.version_option(package_name="cccad-train", message="%(prog)s %(version)s")
 
 
 def guarded(work: Callable[[], None]) -> None:
@@ -54,6 +55,7 @@ def _stop(message: str, code: int) -> None:
 
 
 @click.command("run")
+@versioned
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field with a TOML value.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Runs go here.")
@@ -70,7 +72,21 @@ def run(**given: Any) -> None:
     guarded(lambda: execute(order))
 
 
+def _collect(**given: Any) -> None:
+    """Collect the learning histories of the experiment in SPEC, and stop; what is there already stays."""
+    run.callback(**given, only="collect", processes=1, device="auto")  # type: ignore[misc]
+
+
+collect = click.Command(
+    "collect",
+    params=[each for each in run.params if each.name in {"spec", "overrides", "out", "resume", "dry_run"}],
+    callback=_collect,
+    help=_collect.__doc__,
+)
+
+
 @click.group()
+@versioned
 def main() -> None:
     """Compressed-context Algorithm Distillation: look around, evaluate, report."""
 
@@ -81,14 +97,16 @@ def list_parts(kind: str | None) -> None:
     """List registered parts, all or of one KIND (compressor, tokens, curriculum, env, source, executor)."""
     from cccad_core.registry import KINDS, entries, lookup
 
+    from cccad_train.console import wrapped
+
     def show() -> None:
         for each in [kind] if kind else KINDS:
             click.echo(f"{each}:")
             for entry in entries(each):
                 doc = "" if entry.error else (inspect.getdoc(lookup(each, entry.name)) or "").partition("\n")[0]
                 told = f"BROKEN: {entry.error}" if entry.error else doc
-                click.echo(f"  {entry.name:18s} {entry.distribution} {entry.version}  {told}".rstrip())
-        click.echo("\nMore on one of them: cccad describe KIND NAME; on a whole experiment: cccad describe")
+                click.echo(wrapped(f"  {entry.name:18s} {entry.distribution} {entry.version}  {told}".rstrip()))
+        click.echo(wrapped("\nMore on one of them: cccad describe KIND NAME; on a whole experiment: cccad describe"))
 
     guarded(show)
 
@@ -101,15 +119,17 @@ def describe_part(kind: str | None, name: str | None) -> None:
     from cccad_core.registry import lookup, names
     from cccad_core.specs import describe
 
+    from cccad_train.console import wrapped
+
     def show() -> None:
         if kind is None:
             from cccad_train.experiment import ExperimentSpec
 
-            click.echo(describe(ExperimentSpec))
+            click.echo(wrapped(describe(ExperimentSpec)))
         elif name is None:
             click.echo("\n".join(names(kind)))
         else:
-            click.echo(f"{kind} {name}: {describe(lookup(kind, name))}")
+            click.echo(wrapped(f"{kind} {name}: {describe(lookup(kind, name))}"))
 
     guarded(show)
 
@@ -121,9 +141,9 @@ def data(arguments: tuple[str, ...]) -> None:
     from cccad_data.cli import main as data_main
 
     if arguments[:1] == ("collect",):
-        run(args=[*arguments[1:], "--only", "collect"], prog_name="cccad data collect")
+        collect(args=[*arguments[1:]], prog_name="cccad data collect")
     if not arguments or arguments[0] in {"--help", "-h"}:
-        click.echo("cccad data collect SPEC  collects the learning histories of a spec; its options are cccad-run's\n")
+        click.echo("cccad data collect SPEC  collects the histories of a spec; more: cccad data collect --help\n")
     sys.exit(data_main(list(arguments)))
 
 

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cccad_train.charts import Line, line_chart
+from cccad_train.console import table
 from cccad_train.folder import write_text
 from cccad_train.memory_study import Json, study
-from cccad_train.report import MAX_RUG, NUM_COLOURS, aligned, fill, two_digits
+from cccad_train.report import MAX_RUG, NUM_COLOURS, fill, two_digits
 from cccad_train.stages import Run
 
 FLOOR = -0.5  # of an R^2 in a chart
@@ -26,7 +27,7 @@ def write_memory_report(run: Run, num_lives: int, out: Path | None = None) -> tu
     write_text(run.folder.path / "evaluation" / "memory.json", json.dumps(found))
     page, rows = out or run.folder.path / "memory.html", _rows(found)
     write_text(page, fill("memory.html", found=found, rows=rows, floor=FLOOR, number=two_digits, **_figures(found)))
-    return page, aligned([list(rows[0]), *(list(row.values()) for row in rows)])
+    return page, table([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
 def _parts(found: Json) -> tuple[list[Json], list[Json], list[Json]]:

@@ -17,6 +17,7 @@ from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cccad_train.charts import Chart, Line, line_chart, metric_charts
+from cccad_train.console import table
 from cccad_train.report_data import (
     Agent,
     Json,
@@ -63,25 +64,15 @@ def _rows(agents: Sequence[Agent]) -> list[tuple[Agent, dict[str, str]]]:
 
 
 def summary_table(results: Json) -> str:
-    """Return the tables of agents and their statistics as plain text, for a terminal: one line each, world by world.
+    """Return the tables of agents and their statistics as plain text that fits the terminal, world by world.
 
     Raises:
         ReportError: see `check_results`.
     """
     rows = _rows(read_agents(check_results(results)))
-    table = aligned([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
+    shown = table([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
     others = (f"in {name}:\n{summary_table(inner)}" for name, inner in results.get("worlds", {}).items())
-    return "\n\n".join([table, *others])
-
-
-def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Return *rows* as lines of columns, the first to the left and the others to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = []
-    for label, *cells in rows:
-        numbers = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
-        lines.append(f"{label.ljust(widths[0])}  {numbers}".rstrip())
-    return "\n".join(lines)
+    return "\n\n".join([shown, *others])
 
 
 def _headline(agent: Agent, results: Json) -> str:
