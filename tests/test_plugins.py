@@ -54,15 +54,16 @@ def test_the_single_file_plugin_joins_by_import_and_obeys_the_laws(ema_policy):
 def test_a_policy_with_a_plugin_is_released_with_it_and_loads_in_the_same_process(ema_policy, tmp_path):
     folder = tmp_path / "policy"
     file = tmp_path / "plugins" / "ema_compressor.py"
-    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=(), card="", plugins=[file])
+    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=("room/1",), card="", plugins=[file])
     assert load_policy(folder).spec == ema_policy
 
 
 def test_a_policy_with_a_plugin_loads_in_a_process_that_never_saw_the_file(ema_policy, tmp_path):
     folder, file = tmp_path / "policy", tmp_path / "plugins" / "ema_compressor.py"
-    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=(), card="", plugins=[file])
+    save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=("room/1",), card="", plugins=[file])
     file.unlink()
-    code = f"from cccad_core.agent import Agent; print(Agent.load({str(folder)!r}).policy.spec.compressor.keep_fracs)"
+    loading = f"agent = Agent.load({str(folder)!r}, trust_plugins=True)"
+    code = f"from cccad_core.agent import Agent; {loading}; print(agent.policy.spec.compressor.keep_fracs)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(0.0, 0.9)", done.stderr
 

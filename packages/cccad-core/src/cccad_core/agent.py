@@ -52,11 +52,11 @@ class Agent:
         self.device = next(policy.parameters()).device
 
     @classmethod
-    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "Agent":
-        """Return the agent of a release artefact (the `policy/` folder of a run)."""
+    def load(cls, path: str | Path, device: torch.device | str = "cpu", *, trust_plugins: bool = False) -> "Agent":
+        """Return the agent of a release artefact (the `policy/` folder of a run); see `artefact.load_policy`."""
         from cccad_core.artefact import load_policy  # the artefact knows the policy, not the reverse
 
-        return cls(load_policy(path).to(device))
+        return cls(load_policy(path, trust_plugins=trust_plugins).to(device))
 
     @torch.no_grad()
     def begin(self, num_envs: int) -> AgentState:

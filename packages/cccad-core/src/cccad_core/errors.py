@@ -29,6 +29,14 @@ class SpecError(CccadError, ValueError):
         return "\n  ".join([f"{self.source}:", *lines])
 
 
+class ArtefactError(SpecError):
+    """A released policy cannot be taken as it is: `source` is the file that is wrong, or missing."""
+
+
+class UntrustedPlugin(ArtefactError):
+    """A folder brings Python files of its own, and nobody has said that they may be run."""
+
+
 class UnknownPart(CccadError, LookupError):
     """A part, or a kind of part, that nobody registered."""
 

@@ -11,7 +11,8 @@ from typing import Any, Final, TypeVar
 
 from attrs import evolve, fields_dict, frozen, has
 
-from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, no_such
+from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such
+from cccad_core.tomltext import show
 
 KINDS: Final = ("compressor", "tokens", "curriculum", "env", "source", "executor")
 Cls = TypeVar("Cls", bound=type)
@@ -111,10 +112,9 @@ class Registry:
             problem = "is no Python file (*.py)" if file.exists() else "does not exist"
             raise BrokenPart(f"the plugin file '{path}' {problem}; it is looked for in '{relative_to}'")
         version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
-        for twin in self._files.values():
-            if (twin[1].distribution, twin[1].version) == (file.name, version):  # a copy, beside a run's policy
-                self._files[file] = twin
-                return
+        if (twin := self._twin(file.name, version)) is not None:  # a copy, beside a run's policy
+            self._files[file] = twin
+            return
         module_name = f"{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
         module_spec = spec_from_file_location(module_name, file)
         assert module_spec is not None
@@ -128,6 +128,29 @@ class Registry:
             self._forget(module_name)
             raise BrokenPart(f"the plugin file '{path}' failed to import: {_reason(error)}") from error
         self._files[file] = (module_name, Entry(name="", kind="", distribution=file.name, version=version, value=""))
+
+    def import_bundled(self, name: str, folder: str | Path, *, trusted: bool) -> None:
+        """Bring in a Python file of a *folder* that somebody may have handed on; it runs only if it is *trusted*.
+
+        A copy of a file that is in already needs no trust, for it adds nothing. Raises UntrustedPlugin, and BrokenPart
+        unless *name* is that of a file which lies in the folder itself, links followed.
+        """
+        import hashlib
+
+        place = Path(folder).resolve()
+        file = (place / name).resolve()
+        if Path(name).name != name or file.parent != place:
+            raise BrokenPart(f"a plugin that came with {place} must be a file in that folder, not {show(name)}")
+        if not trusted and file.is_file():
+            version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
+            if file not in self._files and self._twin(file.name, version) is None:
+                raise UntrustedPlugin([("", _untrusted(file.name, version))], str(place))
+        self.import_file(name, place)
+
+    def _twin(self, name: str, version: str) -> tuple[str, Entry] | None:
+        """Return the plugin that is in already and has the same file name and content."""
+        same = (twin for twin in self._files.values() if (twin[1].distribution, twin[1].version) == (name, version))
+        return next(same, None)
 
     def distributions(self, kinds_names: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return {distribution: version} of all that supplied the given (kind, name) pairs, as in Entry."""
@@ -196,6 +219,13 @@ class Registry:
                 self._in_code[key] = kept
             else:
                 del self._in_code[key]
+
+
+def _untrusted(name: str, version: str) -> str:
+    return (
+        f"the plugin file {show(name)} ({version}) came with this folder and would be run as a program; "
+        "read it, and if you trust it say so: --trust-plugins on the command line, trust_plugins=True in Python"
+    )
 
 
 def _value(cls: type) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from attrs import NOTHING, Attribute, Factory, fields, frozen, has
+from attrs import NOTHING, Attribute, Factory, fields, has
 
 from cccad_core.errors import BrokenPart, SpecError, UnknownPart, nearest
 from cccad_core.registry import REGISTRY, Registry
+from cccad_core.spec_types import Kind, is_union, kind_of, rules, type_text
 from cccad_core.tomltext import digest, key_text, override, read, show, to_toml, value_text
 
 if TYPE_CHECKING:
@@ -24,16 +25,6 @@ _MISTAKES = (ValueError, TypeError, LookupError)
 _SCALARS = (bool, int, float, str)
 
 
-@frozen
-class Kind:
-    """Marks a field as holding a registered part: `compressor: Annotated[Any, Kind("compressor")]`.
-
-    In TOML it is a table whose `kind` is the registered name and whose other fields are those of the spec class.
-    """
-
-    name: str
-
-
 # From plain data to a spec ------------------------------------------------------------------------------------------
 
 
@@ -43,11 +34,16 @@ def load(
     overrides: Iterable[str] = (),
     relative_to: str | Path | None = None,
     registry: Registry = REGISTRY,
+    *,
+    is_bundle: bool = False,
+    trust_plugins: bool = True,
 ) -> T:
     """Return the spec in the TOML file *path*, after *overrides* such as `train.num_updates=200` and its `imports`.
 
     `imports` lists Python files with plugins, relative to *relative_to*, by default the folder of the spec; it stays in
-    the spec if *cls* has a field of that name. Raises SpecError with every problem.
+    the spec if *cls* has a field of that name. Where the spec *is_bundle*, one that came with its plugins in a folder,
+    they must lie there, and run only if the caller says *trust_plugins*. Raises SpecError with every problem, and
+    UntrustedPlugin.
     """
     data = read(Path(path))
     problems: Problems = []
@@ -61,8 +57,12 @@ def load(
         if all(attribute.alias != "imports" for attribute in fields(cast("Any", cls))):
             data.pop("imports", None)
         for i, file in enumerate(imports):
+            folder = Path(path).parent if relative_to is None else relative_to
             try:
-                registry.import_file(file, Path(path).parent if relative_to is None else relative_to)
+                if is_bundle:
+                    registry.import_bundled(file, folder, trusted=trust_plugins)
+                else:
+                    registry.import_file(file, folder)
             except BrokenPart as error:
                 problems.append((f"imports[{i}]", str(error)))
     try:
@@ -98,8 +98,8 @@ def _converter(registry: Registry) -> "Converter":
         (lambda type_: get_origin(type_) is tuple, lambda data, type_: _structure_list(data, type_, converter)),
         (lambda type_: get_origin(type_) is dict, lambda data, type_: _structure_table(data, type_, converter)),
         (lambda type_: get_origin(type_) is Literal, _structure_literal),
-        (_is_union, lambda data, type_: _structure_union(data, type_, converter)),
-        (lambda type_: _kind(type_) != "", lambda data, type_: _structure_part(data, type_, converter, registry)),
+        (is_union, lambda data, type_: _structure_union(data, type_, converter)),
+        (lambda type_: kind_of(type_) != "", lambda data, type_: _structure_part(data, type_, converter, registry)),
     ]
     for matches, hook in hooks:
         converter.register_structure_hook_func(matches, hook)
@@ -115,7 +115,7 @@ def _refuse(_: Any, type_: Any) -> Any:
 
 
 def _expected(type_: Any, data: Any) -> SpecError:
-    return SpecError([("", f"expected {_type_text(type_)}, got {show(data)}")])
+    return SpecError([("", f"expected {type_text(type_)}, got {show(data)}")])
 
 
 def _structure_each(items: Iterable[tuple[str, Any, Any]], converter: "Converter") -> tuple[list[Any], Problems]:
@@ -142,7 +142,7 @@ def _structure_literal(data: Any, type_: Any) -> Any:
     if not any(type(data) is type(choice) and data == choice for choice in get_args(type_)):
         near = nearest(data, [c for c in get_args(type_) if isinstance(c, str)]) if isinstance(data, str) else None
         hint = f" (did you mean '{near}'?)" if near else ""
-        raise SpecError([("", f"expected {_type_text(type_)}, got {show(data)}{hint}")])
+        raise SpecError([("", f"expected {type_text(type_)}, got {show(data)}{hint}")])
     return data
 
 
@@ -183,7 +183,7 @@ def _structure_union(data: Any, type_: Any, converter: "Converter") -> Any:
 
 
 def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Registry) -> Any:
-    kind = _kind(type_)
+    kind = kind_of(type_)
     if not isinstance(data, Mapping):
         hint = f"; write {{ kind = {show(data)} }}" if isinstance(data, str) else ""
         raise SpecError([("", f"expected a table with the 'kind' of {kind}, got {show(data)}{hint}")])
@@ -239,8 +239,8 @@ def _violations(cls: Any, values: "list[tuple[Attribute[Any], Any]]") -> Problem
         except AttributeError:  # it looks at a field that is missing or wrong; the constructor asks it again
             continue
         except _MISTAKES as error:
-            rules = _rules(attribute.validator)
-            text = f"'{attribute.alias}' must be {' and '.join(rules)}: {show(_plain(value))}" if all(rules) else ""
+            limits = rules(attribute.validator)
+            text = f"'{attribute.alias}' must be {' and '.join(limits)}: {show(_plain(value))}" if all(limits) else ""
             problems.append(("", text or _sentence(error)))
     return problems
 
@@ -276,10 +276,10 @@ def parts(spec: Any, registry: Registry = REGISTRY) -> set[tuple[str, str]]:
 
 
 def _plain(value: Any, type_: Any = Any, registry: Registry = REGISTRY) -> Any:
-    if _is_union(type_):
+    if is_union(type_):
         type_ = next((member for member in get_args(type_) if _holds(member, value)), Any)
     if has(type(value)):
-        return _plain_class(value, _kind(type_), registry)
+        return _plain_class(value, kind_of(type_), registry)
     if isinstance(value, Mapping):
         item_type = get_args(type_)[1] if get_origin(type_) is dict else Any
         return {key: _plain(item, item_type, registry) for key, item in value.items()}
@@ -305,56 +305,7 @@ def _plain_class(value: Any, kind: str, registry: Registry) -> dict[str, Any]:
 
 def _holds(member: Any, value: Any) -> bool:
     """Return whether *member* of a union is the one that describes how *value* is written."""
-    return type(value) in (member, get_origin(member)) or (has(type(value)) and _kind(member) != "")
-
-
-def _is_union(type_: Any) -> bool:
-    return get_origin(type_) in (Union, types.UnionType)
-
-
-def _kind(type_: Any) -> str:
-    """Return which kind of part a field of *type_* holds, or nothing if it holds none."""
-    marks = get_args(type_)[1:] if get_origin(type_) is Annotated else ()
-    return next((mark.name for mark in marks if isinstance(mark, Kind)), "")
-
-
-def _type_text(type_: Any) -> str:
-    if _kind(type_):
-        return f"a table with the 'kind' of {_kind(type_)}"
-    origin, arguments = get_origin(type_), get_args(type_)
-    if _is_union(type_):
-        return " or ".join(_type_text(member) for member in arguments if member is not types.NoneType)
-    if origin is Literal:
-        return ("one of " if len(arguments) > 1 else "") + ", ".join(map(show, arguments))
-    if origin is tuple:
-        if arguments[-1] is not ...:
-            return f"list of {len(arguments)} ({', '.join(map(_type_text, arguments))})"
-        return f"list of {_type_text(arguments[0])}"
-    if origin is dict:
-        return f"table of {_type_text(arguments[1])}"
-    if has(type_):
-        return f"table ({type_.__name__})"
-    return "any value" if type_ is Any else str(getattr(type_, "__name__", type_))
-
-
-def _rules(validator: Any) -> list[str]:
-    """Return what attrs' own validators ask for, in words; an empty string stands for one that does not tell."""
-    if hasattr(validator, "_validators"):  # and_
-        return [rule for inner in validator._validators for rule in _rules(inner)]  # noqa: SLF001 - attrs has no other way
-    if hasattr(validator, "compare_op"):  # ge, gt, le, lt
-        return [f"{validator.compare_op} {show(validator.bound)}"]
-    if hasattr(validator, "options"):  # in_
-        return [f"one of {', '.join(map(show, validator.options))}"]
-    if hasattr(validator, "min_length"):
-        return [f"at least {validator.min_length} long"]
-    if hasattr(validator, "max_length"):
-        return [f"at most {validator.max_length} long"]
-    if hasattr(validator, "member_validator"):  # deep_iterable
-        outer = _rules(validator.iterable_validator) if validator.iterable_validator else []
-        return [*outer, *(rule and f"{rule} for each item" for rule in _rules(validator.member_validator))]
-    if type(validator).__name__ == "_OptionalValidator":
-        return _rules(validator.validator)
-    return [""]
+    return type(value) in (member, get_origin(member)) or (has(type(value)) and kind_of(member) != "")
 
 
 def describe(cls: type, registry: Registry = REGISTRY) -> str:
@@ -373,10 +324,10 @@ def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[s
     hints = get_type_hints(cls, include_extras=True)
     for attribute in (attribute for attribute in fields(cls) if attribute.init):
         type_ = hints.get(attribute.name, Any)
-        rules = [rule for rule in _rules(attribute.validator) if rule]
-        notes = f"  ({' and '.join(rules)})" if rules else ""
+        limits = [rule for rule in rules(attribute.validator) if rule]
+        notes = f"  ({' and '.join(limits)})" if limits else ""
         lines.append(
-            f"{indent}{attribute.alias}: {_type_text(type_)}{_default_text(attribute, type_, registry)}{notes}"
+            f"{indent}{attribute.alias}: {type_text(type_)}{_default_text(attribute, type_, registry)}{notes}"
         )
         if "help" in attribute.metadata:
             lines.append(f"{indent}    # {attribute.metadata['help']}")

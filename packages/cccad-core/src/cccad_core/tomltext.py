@@ -16,12 +16,18 @@ _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_PLAIN = re.compile(r'["\\\x00-\x1f\x7f]')
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _SHOWN_CHARACTERS = 80
+_MOST_BYTES = 16_000_000  # of a file: a hundred thousand task ids take a quarter
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return what the TOML file *path* holds; raises SpecError, of one line, with the line in the file, if it fails."""
+    """Return what the TOML file *path* holds; raises SpecError, of one line, with the line in the file, if it fails.
+
+    A byte order mark at its beginning, which some editors write, is skipped.
+    """
     try:
-        return tomli.loads(path.read_bytes().decode())
+        if path.is_file() and (num_bytes := path.stat().st_size) > _MOST_BYTES:
+            raise SpecError([("", f"a spec has at most {_MOST_BYTES:,} bytes, and this one {num_bytes:,}")], str(path))
+        return tomli.loads(path.read_bytes().decode("utf-8-sig"))
     except tomli.TOMLDecodeError as error:
         message = str(error)
         where = re.search(r" \(at line (\d+), column (\d+)\)$", message)
@@ -32,6 +38,10 @@ def read(path: Path) -> dict[str, Any]:
         raise SpecError([("", f"a spec must be UTF-8 text: {error.reason} at byte {error.start}")], str(path)) from None
     except OSError as error:
         raise SpecError([("", f"the spec cannot be read: {error.strerror}")], str(path)) from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, a thousand brackets
+        if isinstance(error, SpecError):
+            raise
+        raise SpecError([("", f"the spec cannot be read: {str(error).partition(';')[0]}")], str(path)) from None
 
 
 def override(data: dict[str, Any], text: str) -> None:
@@ -45,7 +55,7 @@ def override(data: dict[str, Any], text: str) -> None:
         raise SpecError([("", f"an override must look like a.b=VALUE: {show(text)}")])
     try:
         parsed = tomli.loads(f"value = {raw}")
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         parsed = {}
     if list(parsed) != ["value"]:
         right = f"{key.strip()}={show(raw.strip())}"
@@ -64,7 +74,7 @@ def _key_path(key: str) -> list[str]:
     """Return the parts of a dotted TOML key, or nothing if it is none."""
     try:
         table = tomli.loads(f"{key}= {{}}")
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return []
     path = []
     while len(table) == 1:

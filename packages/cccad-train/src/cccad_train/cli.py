@@ -54,6 +54,11 @@ def _stop(message: str, code: int) -> None:
     sys.exit(code)
 
 
+_trust = click.option(
+    "--trust-plugins", is_flag=True, help="Run the Python files that lie in the run folder; read them before."
+)
+
+
 @click.command("run")
 @versioned
 @click.argument("spec", type=click.Path(path_type=Path))
@@ -64,6 +69,7 @@ def _stop(message: str, code: int) -> None:
 @click.option("--only", type=click.Choice(ONLY), help="Do this stage alone.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Training processes.")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@_trust
 def run(**given: Any) -> None:
     """Run the experiment in SPEC: collect, pretrain, train, evaluate, report."""
     from cccad_train.experiment_run import Order, execute  # torch is imported only to run
@@ -151,11 +157,12 @@ def data(arguments: tuple[str, ...]) -> None:
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in evaluate.num_episodes=500.")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
-def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str) -> None:
+@_trust
+def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, trust_plugins: bool) -> None:
     """Play the held-out tasks again with the policies of RUN_FOLDER, and rewrite its results and report."""
     from cccad_train.experiment_run import evaluate_again
 
-    guarded(lambda: evaluate_again(run_folder, overrides, device))
+    guarded(lambda: evaluate_again(run_folder, overrides, device, trust_plugins=trust_plugins))
 
 
 @main.command("report")
@@ -178,13 +185,15 @@ def report(run_folders: tuple[Path, ...]) -> None:
 )
 @click.option("--lives", type=click.IntRange(min=1), default=128, show_default=True, help="On held-out tasks.")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
-def memory_report(run_folder: Path, out: Path | None, lives: int, device: str) -> None:
+@_trust
+def memory_report(run_folder: Path, out: Path | None, lives: int, device: str, trust_plugins: bool) -> None:
     """Look into the latents of RUN_FOLDER's agent: probes, swaps, attention, retention; play it to find out."""
     from cccad_train.experiment_run import reopened
     from cccad_train.memory_report import write_memory_report
 
     def show() -> None:
-        page, table = write_memory_report(reopened(run_folder, (), device), lives, out)
+        run = reopened(run_folder, (), device, trust_plugins=trust_plugins)
+        page, table = write_memory_report(run, lives, out)
         click.echo(f"{table}\nmemory: {page}")
 
     guarded(show)

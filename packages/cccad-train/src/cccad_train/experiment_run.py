@@ -32,11 +32,15 @@ class Order:
     only: str | None = None
     processes: int = 1
     device: str = "auto"
+    trust_plugins: bool = False
 
 
 def execute(order: Order) -> None:
     """Run an experiment, or one stage of it; raises what the user did wrong."""
-    spec = load(order.spec, ExperimentSpec, order.overrides)
+    is_bundle = order.spec.name == "spec.toml" and (order.spec.parent / "meta.json").exists()  # of a run folder
+    spec = load(
+        order.spec, ExperimentSpec, order.overrides, is_bundle=is_bundle, trust_plugins=order.trust_plugins
+    )
     folder = RunFolder.of(spec, order.out)
     stages = [order.only] if order.only else list(STAGES)
     told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
@@ -62,21 +66,24 @@ def execute(order: Order) -> None:
         STAGES[stage](run)
 
 
-def evaluate_again(path: Path, overrides: Sequence[str], device: str) -> None:
-    """Evaluate the released policies of a run folder, with other settings if *overrides* say so, and report."""
+def evaluate_again(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> None:
+    """Evaluate the released policies of a run folder, with other settings if *overrides* say so, and report.
+
+    Plugin files in the folder run only if *trust_plugins* says so.
+    """
     refused = [text for text in overrides if not text.startswith(MAY_CHANGE)]
     if refused:
         fields = "evaluate.* and split.max_held_out_tasks"
         raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
-    run = reopened(path, overrides, device)
+    run = reopened(path, overrides, device, trust_plugins=trust_plugins)
     evaluate(run)
     do_report(run)
 
 
-def reopened(path: Path, overrides: Sequence[str], device: str) -> Run:
-    """Return the run in the folder *path*, with other settings if *overrides* say so."""
+def reopened(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> Run:
+    """Return the run in the folder *path*, with other settings if *overrides* say so; see `evaluate_again`."""
     folder = RunFolder(path=path.resolve())
-    spec = load(folder.path / "spec.toml", ExperimentSpec, overrides)
+    spec = load(folder.path / "spec.toml", ExperimentSpec, overrides, is_bundle=True, trust_plugins=trust_plugins)
     plugins = tuple((folder.path / name).resolve() for name in spec.imports)
     return Run(spec=spec, folder=folder, accelerator=build_accelerator(device), plugins=plugins)
 
@@ -85,4 +92,5 @@ def _as_arguments(order: Order) -> list[str]:
     told = [str(order.spec), "--out", str(order.out), "--device", order.device]
     for override in order.overrides:
         told += ["--set", override]
+    told += ["--trust-plugins"] if order.trust_plugins else []
     return told + (["--only", order.only] if order.only else [])

@@ -9,13 +9,11 @@ from typing import Any
 
 from accelerate import Accelerator
 from attrs import frozen
-from cccad_core.artefact import save_policy
-from cccad_core.policy import Policy, PolicySpec
+from cccad_core.artefact import load_artefact_spec, load_policy, save_policy
+from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
-from cccad_core.specs import structure, unstructure
-from cccad_core.tomltext import read
+from cccad_core.specs import unstructure
 from cccad_data import Histories, collect
-from safetensors.torch import load_file
 
 from cccad_train import checkpoints, plan
 from cccad_train.cards import data_card, describe_agent, model_card
@@ -237,12 +235,13 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
     place = run.folder.artefact(name, run.spec)
     if not (place / "spec.toml").is_file():
         raise UnfinishedRunError(f"there is no released policy in {place}; finish the run first")
-    told = read(place / "spec.toml")
-    refuse_leaks(run.held_out, told["train_task_ids"], f"the training of the policy in {place}")
-    if structure(told["policy"], PolicySpec, str(place)) != agent.policy:  # fields added since have their defaults
+    told = load_artefact_spec(place)  # the run has brought in its plugins, of which the policy has copies
+    refuse_leaks(run.held_out, told.train_task_ids, f"the training of the policy in {place}")
+    if told.policy != agent.policy:  # fields added since have their defaults
         raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
-    policy = _fresh(run, agent)
-    _fill(policy, load_file(place / "model.safetensors"), f"the policy in {place}")
+    policy = load_policy(place)
+    if policy.spaces != Spaces.from_dict(run.family.spaces):
+        raise UnfinishedRunError(f"the policy in {place} was trained for other spaces than those of {run.family.name}")
     return policy.to(run.accelerator.device)
 
 

@@ -1,0 +1,63 @@
+"""What a policy takes in memory, told before anything of it is made."""
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cccad_core.errors import CccadError
+from cccad_core.policy import Policy, PolicySpec
+from cccad_core.spaces import Spaces
+
+
+class TooLarge(CccadError, ValueError):
+    """What was asked for needs more memory than there is."""
+
+
+def weights_of(spec: PolicySpec, spaces: Spaces) -> tuple[Mapping[str, Tensor], int]:
+    """Return what a policy's state dictionary holds, without content if that can be, and the bytes of all its tensors.
+
+    Raises TooLarge where that is more than there is memory.
+    """
+    refuse_what_does_not_fit(_at_least(spec), "this policy")
+    try:
+        with torch.device("meta"):
+            policy = Policy(spec, spaces)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        if "verflow" in str(error):  # more than 2**63 bytes, or choices
+            there = _in_words(memory_bytes())
+            raise TooLarge(f"this policy would need far more memory than there is: {there}") from None
+        policy = spec.build(spaces, seed=0)  # a part that looks at its own numbers while it is built
+    held = [*policy.parameters(), *policy.buffers()]
+    num_bytes = sum(value.numel() * value.element_size() for value in held)
+    refuse_what_does_not_fit(num_bytes, "this policy")
+    return policy.state_dict(), num_bytes
+
+
+def _at_least(spec: PolicySpec) -> int:
+    """Return the bytes of the backbone's matrices and of its tables by position."""
+    matrices = spec.num_layers * (4 + 2 * spec.mlp_ratio) * spec.width**2
+    return 4 * (matrices + 2 * spec.context.window * (spec.width // spec.num_heads))
+
+
+def memory_bytes() -> int:
+    """Return the memory that this process may take: the machine's, or less where a container sets a limit."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [1 << 62]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # "max" is no number
+            limits.append(int(Path(file).read_text(encoding="ascii")))
+    return min(limits)
+
+
+def refuse_what_does_not_fit(num_bytes: float, what: str) -> None:
+    """Raise TooLarge, with both figures, if *num_bytes* are more than the memory that there is."""
+    if num_bytes > (there := memory_bytes()):
+        raise TooLarge(f"{what} would need about {_in_words(num_bytes)} of memory; there are {_in_words(there)}")
+
+
+def _in_words(num_bytes: float) -> str:
+    gigabytes = num_bytes / 1e9
+    return f"{gigabytes:,.0f} GB" if gigabytes >= 10 else f"{gigabytes:,.1f} GB"
