@@ -35,6 +35,10 @@ class SourceError(DataError):
     """A source cannot play the family that it was given."""
 
 
+class UnfitValueError(DataError):
+    """A value lies outside its space, or cannot be stored as it was measured; the sentence says where and which."""
+
+
 class SamplingError(DataError):
     """A batch was asked for that these histories cannot give."""
 

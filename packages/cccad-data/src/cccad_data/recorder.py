@@ -1,13 +1,48 @@
-"""Writing down what a vector env does, env step by env step, and cutting it into histories at the end."""
+"""Writing down what a vector env does, env step by env step, and cutting it into histories at the end.
 
-from collections.abc import Sequence
+What lies outside its space, or cannot be stored as it was measured, is refused with its place.
+"""
+
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cccad_data import spaces
-from cccad_data.errors import SourceError
+from cccad_data.errors import SourceError, UnfitValueError
 from cccad_data.history import Array, TaskHistories
+from cccad_data.narrow import Border, Precision, checked_cast, narrow
+
+Outcome = tuple[Any, ...]
+"What the ``step`` of a vector env returns: observations, rewards, terminations, truncations, infos."
+
+
+def refuse_other_autoresets(worlds: Any) -> None:
+    """Raise SourceError where *worlds* say that a row whose episode ends is not reset in the same env step."""
+    mode = getattr(worlds, "metadata", {}).get("autoreset_mode", "SAME_STEP")
+    if getattr(mode, "name", mode) != "SAME_STEP":
+        raise SourceError(
+            f"these worlds have the autoreset mode {getattr(mode, 'name', mode)}; make them with "
+            "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+        )
+
+
+def same_step(outcome: Outcome) -> Outcome:
+    """Return *outcome* with ``infos["final_obs"]``, ``r o``, the true next observation of every row, if any ended.
+
+    Vector envs of gymnasium give an array of objects that is empty where no episode ended. Raises SourceError where
+    last observations are missing.
+    """
+    observations, rewards, terminations, truncations, infos = outcome
+    ended = np.asarray(terminations) | np.asarray(truncations)
+    last = infos.get("final_obs") if ended.any() else None
+    if not ended.any() or (isinstance(last, np.ndarray) and last.dtype != object):
+        return outcome
+    if last is None or any(last[row] is None for row in np.flatnonzero(ended)):
+        raise SourceError("an episode ended, but infos['final_obs'] does not hold its last observation")
+    true_next = np.array(observations)
+    true_next[ended] = np.stack([np.asarray(last[row]) for row in np.flatnonzero(ended)])
+    return observations, rewards, terminations, truncations, {**infos, "final_obs": true_next}
 
 
 class Recorder:
@@ -22,39 +57,73 @@ class Recorder:
                 f"'env_steps' must be at least one episode of family {family.name!r} "
                 f"({family.horizon} env steps): {env_steps}"
             )
-        observation, action = family.spaces["observation"], family.spaces["action"]
+        self._observation, self._last = Border(family.spaces["observation"]), Border(family.spaces["observation"])
+        self._last.precision = self._observation.precision  # they are of one kind
+        self._action, self._reward_precision = Border(family.spaces["action"]), Precision()
         rows = len(tasks) * num_envs
-        self.tasks, self.num_envs, self.length = tuple(tasks), num_envs, 0
-        width = spaces.num_features(observation)
-        self._observations = np.empty((env_steps, rows, width), spaces.dtype(observation))
-        shape = () if action["kind"] == "discrete" else (spaces.num_features(action),)
-        self._actions = np.empty((env_steps, rows, *shape), spaces.dtype(action))
+        self.family_name, self.tasks, self.num_envs, self.length = family.name, tuple(tasks), num_envs, 0
+        width = spaces.num_features(family.spaces["observation"])
+        self._observations = np.empty((env_steps, rows, width), self._observation.dtype)
+        self._actions = np.empty((env_steps, rows, *self._action.shape), self._action.dtype)
         self._optimal_actions: Array | None = None
         self._rewards = np.empty((env_steps, rows), np.float32)
         self._terminations = np.zeros((env_steps, rows), bool)
         self._truncations = np.zeros((env_steps, rows), bool)
         self._final: list[tuple[int, Array, Array]] = []  # env step, rows whose episode ended, their true observation
 
-    def add(self, observations: Array, actions: Array, outcome: tuple[Any, ...], optimal: Array | None = None) -> None:
-        """Write down one env step of every row; *outcome* is what ``vector_env.step(actions)`` returned."""
-        _, rewards, terminations, truncations, infos = outcome
-        now = self.length
-        self._observations[now] = observations.reshape(self._observations.shape[1:])
-        self._actions[now] = actions.reshape(self._actions.shape[1:])
-        self._rewards[now] = rewards
-        self._terminations[now], self._truncations[now] = terminations, truncations
+    def add(self, observations: Array, actions: Array, outcome: Outcome, optimal: Array | None = None) -> None:
+        """Write down one env step of every row; *outcome* is what ``vector_env.step(actions)`` returned.
+
+        Raises UnfitValueError where a value lies outside its space or cannot be stored as it is.
+        """
+        _, rewards, terminations, truncations, infos = same_step(outcome)
+        now, rewards = self.length, self._per_row(rewards, "reward")
+        self._observations[now] = self._within(self._observation, observations, "observation")
+        self._actions[now] = self._within(self._action, actions, "action")
+        self._rewards[now] = checked_cast(rewards, np.float32, self._place("reward"))
+        self._reward_precision.add(rewards, self._rewards[now], self._place("reward"))
+        self._terminations[now] = narrow(self._per_row(terminations, "termination"), bool, self._place("termination"))
+        self._truncations[now] = narrow(self._per_row(truncations, "truncation"), bool, self._place("truncation"))
         if optimal is not None:
             if self._optimal_actions is None:
                 self._optimal_actions = np.empty_like(self._actions)
-            self._optimal_actions[now] = optimal.reshape(self._actions.shape[1:])
-        (ended,) = np.nonzero(terminations | truncations)
+            self._optimal_actions[now] = self._within(self._action, optimal, "optimal action")
+        (ended,) = np.nonzero(self._terminations[now] | self._truncations[now])
         if len(ended):
-            true_last = np.asarray(infos["final_obs"]).reshape(self._observations.shape[1:])[ended]
-            self._final.append((now, ended, true_last.astype(self._observations.dtype)))
+            last = self._last(np.asarray(infos["final_obs"])[ended], self._place("final observation", ended))
+            self._final.append((now, ended, last.reshape(len(ended), -1)))
         self.length += 1
 
+    def _within(self, border: Border, values: Any, what: str) -> Array:
+        found, num_rows = np.asarray(values), self._rewards.shape[1]
+        if len(found) != num_rows:
+            raise UnfitValueError(f"{self._place(what)(0)} comes {len(found)} times for {num_rows} worlds")
+        kept = border(found, self._place(what))
+        return kept if border is self._action else kept.reshape(len(kept), -1)
+
+    def _per_row(self, values: Any, what: str) -> Array:
+        found = np.asarray(values)
+        if found.shape != self._rewards.shape[1:]:
+            wanted = list(self._rewards.shape[1:])
+            raise UnfitValueError(f"{self._place(what)(0)} has shape {list(found.shape)} for all worlds, not {wanted}")
+        return found
+
+    def _place(self, what: str, rows: Array | None = None) -> Callable[[int], str]:
+        """Return what names the place of row i of a batch, or of the i-th of *rows*, in this env step."""
+        now = self.length
+
+        def place(index: int) -> str:
+            row = index if rows is None else int(rows[index])
+            task = self.tasks[row // self.num_envs].task_id
+            history = row % self.num_envs
+            return f"family {self.family_name!r}, task {task!r}, history {history}, env step {now:,}: the {what}"
+
+        return place
+
     def histories(self) -> list[TaskHistories]:
-        """Return what was written down, one `TaskHistories` per task."""
+        """Return what was written down, one `TaskHistories` per task; raises UnfitValueError for lost precision."""
+        for precision in (self._observation.precision, self._action.precision, self._reward_precision):
+            precision.check()
         times = np.concatenate([np.full(len(rows), now) for now, rows, _ in self._final] or [np.empty(0, np.int64)])
         rows = np.concatenate([rows for _, rows, _ in self._final] or [np.empty(0, np.int64)])
         order = np.lexsort((times, rows))  # by row, then by time

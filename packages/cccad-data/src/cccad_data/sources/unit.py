@@ -14,7 +14,7 @@ from cccad_data import chance, spaces
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
 from cccad_data.history import Array, TaskHistories
-from cccad_data.recorder import Recorder
+from cccad_data.recorder import Outcome, Recorder, refuse_other_autoresets, same_step
 
 if TYPE_CHECKING:
     from cccad_data.collection import Source
@@ -52,6 +52,7 @@ class Unit:
         self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
         self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
         self.worlds = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
+        refuse_other_autoresets(self.worlds)
         if spec.store_optimal_actions and not hasattr(self.worlds, "optimal_actions"):
             raise SourceError(
                 f"'store_optimal_actions' needs them, and family {family.name!r} knows none; set it false"
@@ -81,12 +82,15 @@ class Unit:
         """Return what is best to do now, ``r`` or ``r a``."""
         return np.asarray(self.worlds.optimal_actions())
 
-    def step(self, actions: Array) -> tuple[Any, ...]:
-        """Take one env step in every row, write it down and return what the vector env returned."""
+    def step(self, actions: Array) -> Outcome:
+        """Take one env step in every row, write it down and return what the vector env returned.
+
+        Raises UnfitValueError where a value lies outside its space or cannot be stored as it is.
+        """
         optimal = self.optimal_actions() if self._spec.store_optimal_actions else None
         shape = self.action_space["shape"] if self.action_space["kind"] == "box" else ()
         actions = actions.reshape(self.num_rows, *shape)
-        outcome: tuple[Any, ...] = self.worlds.step(actions)
+        outcome = same_step(self.worlds.step(actions))
         self.recorder.add(self.observations, actions, outcome, optimal)
         self.observations = np.array(outcome[0])
         if self._progress is not None:
