@@ -1,4 +1,5 @@
 import random
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,3 +208,65 @@ def test_a_policy_file_that_does_not_serve_is_named(tmp_path):
         play(track, "corridor.zip", store_optimal_actions=False)
     with pytest.raises(SourceError, match="there is no algorithm 'PO' in stable-baselines3; did you mean 'PPO'"):
         play(corridor, "corridor.zip", algorithm="PO")
+
+
+def load(family, observation, action, folder):
+    """Save a policy of these spaces, and load it for *family*."""
+    import gymnasium as gym
+    from cccad_data.sources.stable import load_policy
+    from stable_baselines3 import PPO
+
+    class World(gym.Env):
+        observation_space, action_space = observation, action
+
+    PPO("MlpPolicy", World(), n_steps=4, batch_size=4).save(folder / "policy.zip")
+    return load_policy(folder / "policy.zip", "PPO", family)
+
+
+UNIT = {"kind": "box", "shape": [2], "low": -1.0, "high": 1.0}
+THREE = {"kind": "discrete", "n": 3}
+
+
+@pytest.mark.parametrize(
+    ("observation", "action", "words"),
+    [
+        (Box(0.0, 255.0, (2,)), Discrete(3), r"is for observations Box\(0.0, 255.0.*family 'x' has .*'low': -1.0"),
+        (Box(-1.0, 1.0, (1, 2)), Discrete(3), r"is for observations Box.*family 'x' has"),
+        (Box(-1.0, np.inf, (2,)), Discrete(3), r"is for observations Box.*family 'x' has"),
+        (Box(-1.0, 1.0, (2,)), Discrete(3, start=1), r"is for actions .*, with a start; family 'x' counts from 0"),
+        (Box(-1.0, 1.0, (2,)), Discrete(4), r"is for actions Discrete\(4\); family 'x' has"),
+        (Box(-1.0, 1.0, (2,)), MultiDiscrete([3]), r"is for actions MultiDiscrete.*; family 'x' has"),
+        (MultiDiscrete([3, 3]), Discrete(3), r"is for observations MultiDiscrete.*; family 'x' has"),
+    ],
+    ids=str,
+)
+def test_a_policy_of_other_spaces_is_refused_whatever_its_shapes(tmp_path, observation, action, words):
+    family = SimpleNamespace(name="x", spaces={"observation": UNIT, "action": THREE})
+    with pytest.raises(SourceError, match=words):
+        load(family, observation, action, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("observation", "plain"),
+    [
+        (Box(-1.0, 1.0, (2,)), UNIT),
+        (Box(-1.0, 1.0, (2,), np.float64), {**UNIT, "low": [-1, -1]}),
+        (Box(-0.1, 0.1, (2,), np.float64), {**UNIT, "low": -0.1, "high": 0.1}),
+        (Box(-np.inf, np.inf, (2,)), {**UNIT, "low": None, "high": float("inf")}),
+        (Discrete(2), {"kind": "discrete", "n": 2}),
+        (Box(0.0, 1.0, (1, 2)), {"kind": "box", "shape": [1, 2], "low": 0.0, "high": 1.0}),
+    ],
+    ids=str,
+)
+def test_a_policy_of_the_same_spaces_acts_however_they_are_written_down(tmp_path, observation, plain):
+    family = SimpleNamespace(name="x", spaces={"observation": plain, "action": THREE})
+    act = load(family, observation, Discrete(3), tmp_path)
+    rows = np.zeros((5, 1 if plain["kind"] == "discrete" else 2), np.float32 if plain["kind"] == "box" else np.uint8)
+    assert act(rows).shape == (5,)
+
+
+def test_worlds_whose_actions_do_not_count_from_0_are_refused(monkeypatch):
+    monkeypatch.setattr(CorridorVec, "single_action_space", Discrete(3, start=1))
+    family = CorridorSpec().build()
+    with pytest.raises(SourceError, match=r"worlds have actions .*, with a start; family 'corridor' counts from 0"):
+        quick("PPO", 20).collect(family, family.tasks[:1], seed=0)

@@ -61,7 +61,7 @@ def save_policy(
     spec = ArtefactSpec(
         format=FORMAT,
         policy=policy.spec,
-        spaces=json.dumps(policy.spaces.to_dict()),
+        spaces=json.dumps(policy.spaces.to_dict(), allow_nan=False),
         train_task_ids=train_task_ids,
         imports=copied,
     )

@@ -7,6 +7,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cccad_core.spaces import Box, Discrete, Space
+from cccad_core.tokens import unit_range
 
 
 class ActionHead(nn.Module, ABC):
@@ -57,21 +58,24 @@ class Gaussian(ActionHead):
     """Mean and log standard deviation of a diagonal Gaussian per action feature, squashed into the bounds it has.
 
     A feature with two finite bounds is `centre + scale * tanh(u)`, and u is Gaussian (arXiv 1801.01290, appendix C);
-    one without is u itself. An action at its bound has no finite u, so it counts as lying `MARGIN` inside.
+    one without is u itself, cut off at the bound that it may have. An action at its bound has no finite u, so it counts
+    as lying `MARGIN` inside. A feature whose bounds are equal costs nothing and is always right.
     """
 
     MARGIN = 1e-4  # of half the range between the bounds
     centre: Tensor
     scale: Tensor
     bounded: Tensor
+    low: Tensor
+    high: Tensor
 
     def __init__(self, space: Box, width: int) -> None:
         super().__init__()
-        low, high = (torch.tensor(bound) for bound in space.bounds())
-        bounded = torch.isfinite(low) & torch.isfinite(high)
-        self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
-        self.register_buffer("scale", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
-        self.register_buffer("bounded", bounded, persistent=False)
+        low, high = (torch.tensor(bound, dtype=torch.float32) for bound in space.bounds())
+        centre, scale, bounded = unit_range(space)
+        buffers = {"centre": centre, "scale": scale, "bounded": bounded, "low": low, "high": high}
+        for name, buffer in buffers.items():
+            self.register_buffer(name, buffer, persistent=False)
         self.parameters_of = nn.Linear(width, 2 * space.num_features)
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -83,7 +87,7 @@ class Gaussian(ActionHead):
         return mean, log_std.clamp(-5.0, 2.0)
 
     def _squash(self, u: Tensor) -> Tensor:
-        return torch.where(self.bounded, self.centre + self.scale * u.tanh(), u)
+        return torch.where(self.bounded, self.centre + self.scale * u.tanh(), u).clamp(self.low, self.high)
 
     def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
         mean, log_std = self._split(parameters)
@@ -91,7 +95,8 @@ class Gaussian(ActionHead):
         u = torch.where(self.bounded, inside.atanh(), actions)
         told: Tensor = torch.distributions.Normal(mean, log_std.exp()).log_prob(u)
         stretched = torch.log1p(-inside.square()) + self.scale.log()  # log of the slope of the squashing
-        return (torch.where(self.bounded, stretched, 0.0) - told).sum(-1)
+        varies = self.high > self.low
+        return torch.where(varies, torch.where(self.bounded, stretched, 0.0) - told, 0.0).sum(-1)
 
     def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
         return -(self._squash(self._split(parameters)[0]) - actions).square().mean(-1)

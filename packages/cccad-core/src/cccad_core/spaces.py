@@ -27,17 +27,30 @@ def _wholes(values: Any) -> tuple[int, ...]:
     return tuple(_whole(value) for value in values)
 
 
-def _bound(value: Any) -> float | tuple[float, ...]:
-    """Return a bound as one float, or as a flat tuple of floats, row-major, if *value* is a (nested) list."""
+def _bound(value: Any, unbounded: float) -> float | tuple[float, ...]:
+    """Return a bound as one float, or as a flat tuple of floats, row-major, if *value* is a (nested) list.
+
+    None, which JSON has and infinity it has not, stands for *unbounded*.
+    """
     if isinstance(value, list | tuple):
         flat: list[float] = []
         for part in value:
-            bound = _bound(part)
+            bound = _bound(part, unbounded)
             flat.extend(bound if isinstance(bound, tuple) else [bound])
         return tuple(flat)
+    if value is None:
+        return unbounded
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
         raise SpaceError(f"expected a number or a list of numbers as a bound of a box, got {value!r}")
     return float(value)
+
+
+def _low(value: Any) -> float | tuple[float, ...]:
+    return _bound(value, -math.inf)
+
+
+def _high(value: Any) -> float | tuple[float, ...]:
+    return _bound(value, math.inf)
 
 
 def _at_least_one(space: Any, attribute: "Attribute[Any]", value: Any) -> None:
@@ -81,13 +94,14 @@ class MultiDiscrete:
 class Box:
     """Real numbers of a fixed shape between bounds.
 
-    A bound is one number for all, or one number for each feature in row-major order; it may be infinite.
+    A bound is one number for all, or one number for each feature in row-major order; it may be infinite, for which a
+    plain dictionary has None. A feature whose bounds are equal never changes.
     """
 
     kind = "box"
     shape: tuple[int, ...] = field(converter=_wholes)
-    low: float | tuple[float, ...] = field(converter=_bound)
-    high: float | tuple[float, ...] = field(converter=_bound)
+    low: float | tuple[float, ...] = field(converter=_low)
+    high: float | tuple[float, ...] = field(converter=_high)
 
     @property
     def num_features(self) -> int:
@@ -109,8 +123,9 @@ class Box:
             if len(bound) != self.num_features:
                 wanted = f"one number or {self.num_features}, as its shape is {self.shape}"
                 raise SpaceError(f"'{name}' of a box space must hold {wanted}: it holds {len(bound)}")
-        if not all(a < b for a, b in zip(low, high, strict=True)):
-            raise SpaceError(f"'low' of a box space must be below 'high' everywhere: low {self.low}, high {self.high}")
+        if not all(a <= b and a < math.inf and b > -math.inf for a, b in zip(low, high, strict=True)):
+            bounds = f"low {self.low!s:.80}, high {self.high!s:.80}"
+            raise SpaceError(f"'low' of a box space must not be above 'high' anywhere: {bounds}")
 
 
 Space = Discrete | MultiDiscrete | Box
@@ -141,8 +156,13 @@ def from_dict(data: Mapping[str, Any]) -> Space:
 
 def to_dict(space: Space) -> dict[str, Any]:
     """Return the plain dictionary, ready for JSON, from which `from_dict` makes *space* again."""
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(space).items()}
-    return {"kind": space.kind, **plain}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [plain(part) for part in value]
+        return None if isinstance(value, float) and math.isinf(value) else value
+
+    return {"kind": space.kind, **{name: plain(value) for name, value in asdict(space).items()}}
 
 
 @frozen(kw_only=True)

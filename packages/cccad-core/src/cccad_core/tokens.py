@@ -20,6 +20,19 @@ BIRTH, WITHIN, TERMINATED, TRUNCATED = range(4)
 """What came before a token: nothing, the same episode, an episode that terminated, one that was truncated."""
 
 
+HUGE = 1e18
+"""A bound from here on says nothing of the scale of its feature; below, float32 still holds the square of a range."""
+
+
+def unit_range(space: Box) -> tuple[Tensor, Tensor, Tensor]:
+    """Return centre and scale of every feature, and whether it has two bounds; without, and where constant, scale 1."""
+    low, high = (torch.tensor(bound, dtype=torch.float32) for bound in space.bounds())
+    bounded = (low.abs() < HUGE) & (high.abs() < HUGE)
+    half = (high - low) / 2
+    scaled = bounded & (half > torch.finfo(torch.float32).tiny)
+    return torch.where(bounded, (low + high) / 2, 0.0), torch.where(scaled, half, 1.0), bounded
+
+
 class Encoder(nn.Module):
     """Map values of one space to vectors, `... o -> ... d`; a discrete value has one feature, its index.
 
@@ -32,11 +45,10 @@ class Encoder(nn.Module):
     def __init__(self, space: Space, width: int) -> None:
         super().__init__()
         if isinstance(space, Box):
-            low, high = (torch.tensor(bound) for bound in space.bounds())
-            bounded = torch.isfinite(low) & torch.isfinite(high)
-            self.register_buffer("centre", torch.where(bounded, (low + high) / 2, 0.0), persistent=False)
-            self.register_buffer("scale", torch.where(bounded, (high - low) / 2, 1.0), persistent=False)
-            self.project: nn.Linear | None = nn.Linear(low.numel(), width, bias=False)
+            centre, scale, _ = unit_range(space)
+            self.register_buffer("centre", centre, persistent=False)
+            self.register_buffer("scale", scale, persistent=False)
+            self.project: nn.Linear | None = nn.Linear(space.num_features, width, bias=False)
             return
         sizes = space.sizes
         self.project = None

@@ -109,7 +109,7 @@ def draw(file: Path, histories: Histories, family: Any = None) -> None:
 
 
 def _named(fields: Mapping[str, Any]) -> str:
-    rest = _fields({key: value for key, value in fields.items() if key != "kind"})
+    rest = _fields({key: value for key, value in fields.items() if key not in {"kind", "origin"}})
     return f"{fields['kind']} ({rest})" if rest else str(fields["kind"])
 
 

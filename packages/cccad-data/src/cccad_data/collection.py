@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import attrs
 
-from cccad_data import store
+from cccad_data import spaces, store
 from cccad_data.dataset import MANIFEST, SHARD, read_manifest
 from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
@@ -178,7 +178,7 @@ def _header(
     return {
         "format": store.FORMAT,
         "env": spec_dict(family.name, family.spec),
-        "spaces": family.spaces,
+        "spaces": spaces.all_plain(family.spaces),
         "horizon": family.horizon,
         "tasks": [{"task_id": task.task_id, "params": dict(task.params), "split": "train"} for task in tasks],
         "held_out_task_ids": [task.task_id for task in parts.held_out],

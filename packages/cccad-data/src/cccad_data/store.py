@@ -71,7 +71,7 @@ def write_shard(
     image = io.BytesIO()  # HDF5 itself neither survives a full disk nor says in one line that it is full
     with h5py.File(image, "w", libver="v110") as file:
         file.attrs["format"] = FORMAT
-        file.create_dataset("header", data=np.frombuffer(json.dumps(header).encode(), np.uint8), fletcher32=True)
+        file.create_dataset("header", data=np.frombuffer(json_bytes(header, path), np.uint8), fletcher32=True)
         for index, task in enumerate(histories):
             group = file.create_group(f"tasks/{index:05d}")
             group.attrs["task_id"] = task.task_id
@@ -102,7 +102,15 @@ def _repeats(array: Array, is_shuffled: bool) -> bool:
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """Write *content* to *path* whole or not at all."""
     with whole_file(path) as handle:
-        handle.write((json.dumps(content, indent=1) + "\n").encode())
+        handle.write(json_bytes(content, path, indent=1) + b"\n")
+
+
+def json_bytes(content: Mapping[str, Any], path: Path, indent: int | None = None) -> bytes:
+    """Return *content* as JSON; raises HistoryFileError where it holds what JSON has not, such as an infinity."""
+    try:
+        return json.dumps(content, indent=indent, allow_nan=False).encode()
+    except (TypeError, ValueError) as error:
+        raise HistoryFileError(f"{path}: its header is not what JSON can hold: {error}") from error
 
 
 @contextmanager

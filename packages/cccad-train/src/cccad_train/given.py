@@ -1,7 +1,6 @@
 """Histories that are there already: whether they are of the spec's world, and which of them may be trained on."""
 
 import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 from attrs import asdict, evolve
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure
-from cccad_data import Histories
+from cccad_data import Histories, spaces
 from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.experiment import ExperimentSpec
@@ -49,7 +48,7 @@ def _difference(found: Histories, family: Any) -> str:
     differing = [f"{name} = {theirs[name]!r}, not {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
     if differing:
         return f"are of another env: {', '.join(differing)}"
-    if found.spaces != json.loads(json.dumps(family.spaces)):
+    if not spaces.all_alike(found.spaces, family.spaces):
         return f"have the spaces {found.spaces}, not {family.spaces}"
     unknown = sorted(set(found.task_ids) - {task.task_id for task in family.tasks})
     return f"are of tasks that the env does not have, such as {unknown[0]!r}" if unknown else ""

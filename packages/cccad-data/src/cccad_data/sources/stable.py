@@ -16,7 +16,8 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.vec_env import VecEnv
 
 from cccad_data import spaces
-from cccad_data.errors import SourceError, hint
+from cccad_data.errors import DataError, SourceError, hint
+from cccad_data.gym_spaces import adapt
 from cccad_data.history import Array
 from cccad_data.sources.unit import Unit, one_thread
 
@@ -82,21 +83,28 @@ def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Ar
     except Exception as error:
         raise SourceError(f"{str(path)!r} holds no policy that {algorithm} saved: {error}") from error
     for side, space in (("observation", model.observation_space), ("action", model.action_space)):
-        wanted = family.spaces[side]
-        if wanted["kind"] == "box":
-            fits = tuple(getattr(space, "shape", ())) == tuple(wanted["shape"]) and hasattr(space, "low")
-        else:
-            fits = tuple(np.ravel(getattr(space, "nvec", getattr(space, "n", ())))) == spaces.sizes(wanted)
-        if not fits:
-            raise SourceError(
-                f"the policy in {str(path)!r} is for {side}s {space}; family {family.name!r} has {wanted}"
-            )
+        where = f"the policy in {str(path)!r} is for {side}s {space!s:.120}"
+        _check_alike(space, family.spaces[side], where, f"family {family.name!r}")
+    shape = tuple(model.observation_space.shape)
 
     def act(observations: Array) -> Array:
         with one_thread():
-            return np.asarray(model.predict(observations, deterministic=True)[0])
+            told = np.asarray(observations).reshape(len(observations), *shape)
+            return np.asarray(model.predict(told, deterministic=True)[0])
 
     return act
+
+
+def _check_alike(space: Any, wanted: spaces.Space, where: str, whose: str) -> None:
+    """Raise SourceError, which begins with *where*, unless a space of Gymnasium's has the elements of *wanted*."""
+    try:
+        adapted = adapt(space, where)
+    except DataError as error:
+        raise SourceError(str(error)) from error
+    if adapted.is_shifted:
+        raise SourceError(f"{where}, with a start; {whose} counts from 0: {spaces.plain(wanted)!s:.160}")
+    if not spaces.alike(adapted.ours, wanted):
+        raise SourceError(f"{where}; {whose} has {spaces.plain(wanted)!s:.160}")
 
 
 class _LifeIsOverError(Exception):
@@ -114,6 +122,10 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
         space = copy.deepcopy(world.single_observation_space)
         if hasattr(space, "nvec"):
             space.nvec = space.nvec.astype(object)  # ints: uint8 overflows in a sum, and an LSTM takes none of NumPy's
+        for side, shown in (("observation", space), ("action", world.single_action_space)):
+            wanted = unit.family.spaces[side]
+            if wanted["kind"] != "box":
+                _check_alike(shown, wanted, f"its worlds have {side}s {shown}", f"family {unit.family.name!r}")
         super().__init__(unit.num_rows, space, world.single_action_space)
 
     def reset(self) -> Array:

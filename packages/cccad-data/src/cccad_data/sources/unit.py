@@ -48,7 +48,7 @@ class Unit:
     ) -> None:
         spec = source.spec
         self.num_tasks, self.num_envs, self.num_rows = len(tasks), spec.num_envs, len(tasks) * spec.num_envs
-        self.action_space = family.spaces["action"]
+        self.family, self.action_space = family, family.spaces["action"]
         self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
         self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
         self.worlds = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
