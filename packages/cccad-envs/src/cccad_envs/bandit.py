@@ -1,7 +1,7 @@
 """A bandit: nothing to see and nowhere to go, only arms to pull and chance in what they pay."""
 
 from collections.abc import Callable, Sequence
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, final
 
 import numpy as np
@@ -9,13 +9,15 @@ from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import Task, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, Task, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
-from cccad_envs.numbered import NumberedFamily
+from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.tasks import in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
+_BLOCK_WORDS = 1 << 14  # drawn at once
 TENTHS = 10  # the picture shows means in tenths
 
 
@@ -28,7 +30,7 @@ class BanditSpec:
     ..., 1 (the Gaussian form is that of arXiv 2306.14892).
     """
 
-    num_arms: int = whole(5, at_least=2, tells="arms to choose from")
+    num_arms: int = whole(5, at_least=2, at_most=10**6, tells="arms to choose from")
     horizon: int = whole(100, at_least=1, tells="pulls in an episode")
     reward: str = field(
         default="bernoulli",
@@ -39,11 +41,18 @@ class BanditSpec:
         default=0.3, validator=validators.gt(0.0), metadata={"help": "noise of gaussian arms; bernoulli arms ignore it"}
     )
     num_tasks: int = whole(1000, at_least=2, tells="sets of means")
-    task_seed: int = whole(0, at_least=0, tells="which sets of means are drawn")
+    task_seed: int = whole(0, at_least=0, at_most=MOST_SEED, tells="which sets of means are drawn")
 
     def build(self) -> "BanditFamily":
         """Return the family of all drawn sets of means."""
         return BanditFamily(self)
+
+
+@lru_cache(maxsize=8)
+def _drawn_means(seed: int, num_arms: int, block: int) -> NDArray[np.uint64]:
+    """Return the means of a block of tasks in 1/1000, ``tasks a``."""
+    count = max(1, _BLOCK_WORDS // num_arms) * num_arms
+    return (drawn_words(seed, count, first=block * count) % 1001).reshape(-1, num_arms)
 
 
 @final
@@ -107,15 +116,16 @@ class BanditFamily(NumberedFamily):
         self.reward_std = 0.5 if spec.reward == "bernoulli" else spec.reward_std  # the most that an arm can have
 
     @cached_property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> Sequence[Task]:
         """Every task, in canonical order."""
+        return in_order(self.spec.num_tasks, self._task_at, number_of)
+
+    def _task_at(self, number: int) -> Task:
         spec = self.spec
+        block, place = divmod(number, max(1, _BLOCK_WORDS // spec.num_arms))
+        means = _drawn_means(spec.task_seed, spec.num_arms, block)[place].tolist()
         group = f"bandit-{spec.num_arms}-{spec.reward}-seed-{spec.task_seed}"
-        means = (drawn_words(spec.task_seed, spec.num_tasks * spec.num_arms) % 1001).reshape(spec.num_tasks, -1)
-        return tuple(
-            Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(row)})
-            for number, row in enumerate(means.tolist())
-        )
+        return Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(means)})
 
     @property
     def reference_players(self) -> dict[str, Callable[[RowsEnv, int], Any]]:

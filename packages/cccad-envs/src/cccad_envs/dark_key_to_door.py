@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from cccad_envs.family import whole
-from cccad_envs.grid import Grid
+from cccad_envs.grid import MOST_CELLS_A_SIDE, Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 RULES = Rules(name="dark-key-to-door", landmarks=("key", "door"), is_used_up=True)
@@ -18,7 +18,7 @@ class DarkKeyToDoorSpec:
     One task per ordered pair of different cells. Source: arXiv 2210.14215.
     """
 
-    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    size: int = whole(9, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells along each side of the room")
     horizon: int = whole(50, at_least=1, tells="env steps in an episode")
 
     def build(self) -> LandmarkFamily:

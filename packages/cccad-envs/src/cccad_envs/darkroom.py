@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from cccad_envs.family import whole
-from cccad_envs.grid import Grid
+from cccad_envs.grid import MOST_CELLS_A_SIDE, Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 RULES = Rules(name="darkroom", landmarks=("goal",), is_used_up=False)
@@ -17,7 +17,7 @@ class DarkroomSpec:
     episode is cut off at the horizon and never terminates. One task per cell. Source: arXiv 2210.14215.
     """
 
-    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    size: int = whole(9, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells along each side of the room")
     horizon: int = whole(20, at_least=1, tells="env steps in an episode")
 
     def build(self) -> LandmarkFamily:

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from attrs import frozen
 
-from cccad_envs.family import drawn_words, whole
-from cccad_envs.grid import Grid
+from cccad_envs.family import MOST_SEED, drawn_words, whole
+from cccad_envs.grid import MOST_CELLS_A_SIDE, Grid
 from cccad_envs.landmarks import AS_NAMED, LandmarkFamily, Rules
 
 ALL = tuple(itertools.permutations(AS_NAMED))
@@ -20,10 +20,10 @@ class DarkroomPermutedSpec:
     and permutation; the permutations are drawn from all 120 by a Philox generator whose key is the seed.
     """
 
-    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    size: int = whole(9, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells along each side of the room")
     horizon: int = whole(20, at_least=1, tells="env steps in an episode")
     num_permutations: int = whole(20, at_least=1, at_most=len(ALL), tells="orders of the actions among the tasks")
-    permutation_seed: int = whole(0, at_least=0, tells="which permutations are drawn")
+    permutation_seed: int = whole(0, at_least=0, at_most=MOST_SEED, tells="which permutations are drawn")
 
     def build(self) -> LandmarkFamily:
         """Return the family of all goals in this room, with every permutation drawn."""

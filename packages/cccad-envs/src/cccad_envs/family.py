@@ -9,7 +9,7 @@ import difflib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, final
 
 import attrs
@@ -18,11 +18,15 @@ from attrs import field, frozen, validators
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
+from cccad_envs.affordable import refuse_too_large, refuse_too_slow
 from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
 from cccad_envs.recorded import Recording, checked_actions, checked_features
 from cccad_envs.rows import RowsEnv, feature_type
 from cccad_envs.single import SingleEnv
+from cccad_envs.tasks import Tasks
 
+_SPLIT_BYTES_PER_TASK = 64  # of words, their order, and the ids that a dataset lists
+MOST_SEED = 2**128 - 1
 
 def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
     """Refuse what is not an int; a validator for spec fields, to stand before a range check."""
@@ -30,19 +34,27 @@ def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: ob
         raise SettingError(f"'{attribute.name}' must be a whole number: {value!r}")
 
 
-def whole(default: int, *, at_least: int, at_most: int | None = None, tells: str) -> Any:
+def whole(default: int, *, at_least: int, at_most: int = 1 << 53, tells: str) -> Any:
     """Return a spec's field that is a whole number within these bounds; *tells* is its help."""
-    checks: list[Any] = [whole_number, validators.ge(at_least)]
-    checks += [] if at_most is None else [validators.le(at_most)]
+    checks = [whole_number, validators.ge(at_least), validators.le(at_most)]
     return field(default=default, validator=checks, metadata={"help": tells})
 
 
-def drawn_words(seed: int, count: int) -> NDArray[np.uint64]:
-    """Return *count* raw words of a Philox generator whose key is *seed*, the same on every platform.
+def drawn_words(seed: int, count: int, *, first: int = 0) -> NDArray[np.uint64]:
+    """Return *count* raw words, from word *first* on, of a Philox generator whose key is *seed*: on every platform.
 
     NumPy promises only its raw bit streams to stay as they are, hence no ``Generator`` methods.
     """
-    return np.random.Philox(key=int(seed)).random_raw(count)
+    block, skipped = divmod(first, 4)  # it makes four words at a time
+    return np.random.Philox(key=int(seed)).advance(block).random_raw(skipped + count)[skipped:]
+
+
+@lru_cache(maxsize=2)
+def _drawn_order(seed: int, num_tasks: int) -> NDArray[np.int64]:
+    """Return the places of the tasks in the order of their words."""
+    order = np.argsort(drawn_words(seed, num_tasks), kind="stable")
+    order.flags.writeable = False
+    return order
 
 
 def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, dict[str, Any]]:
@@ -68,8 +80,8 @@ class Split:
     Both are in drawn order, not in canonical order, so that any prefix is a uniform sample.
     """
 
-    train: tuple[Task, ...]
-    held_out: tuple[Task, ...]
+    train: Sequence[Task]
+    held_out: Sequence[Task]
 
 
 class TaskFamily(ABC):
@@ -83,6 +95,7 @@ class TaskFamily(ABC):
 
     ``episodes_per_cycle`` is above 1 where a task changes from episode to episode: the returns of an episode are then
     means over so many. ``has_random_rewards`` says that chance decides rewards, so that no replay can compute them.
+    ``random_return_operations`` is how many numbers are reckoned with for the random return of one task.
     """
 
     name: str
@@ -92,10 +105,11 @@ class TaskFamily(ABC):
     rows_class: type[RowsEnv]
     episodes_per_cycle: int = 1
     has_random_rewards: bool = False
+    random_return_operations: float = 0.0
 
     @cached_property
     @abstractmethod
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> Sequence[Task]:
         """Every task, in canonical order."""
 
     @abstractmethod
@@ -185,13 +199,24 @@ class TaskFamily(ABC):
         Raises:
             UnknownTaskError: there is no such task; the message gives near ids.
         """
-        if task_id in self.positions:
-            return self.tasks[self.positions[task_id]]
+        tasks = self.tasks
+        if isinstance(tasks, Tasks):
+            found = tasks.find(task_id)
+            if found is not None:
+                return found
+        elif task_id in self.positions:
+            return tasks[self.positions[task_id]]
         near = self._near_ids(str(task_id))
-        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Ids look like {self.tasks[0].task_id!r}."
-        raise UnknownTaskError(f"{self.name} has no task {task_id!r} among its {len(self.tasks):,}. {hint}")
+        hint = f"Did you mean {', '.join(map(repr, near))}?" if near else f"Ids look like {tasks[0].task_id!r}."
+        raise UnknownTaskError(f"{self.name} has no task {task_id!r} among its {self._num_tasks:,}. {hint}")
+
+    @property
+    def _num_tasks(self) -> int:
+        return self.tasks.size if isinstance(self.tasks, Tasks) else len(self.tasks)
 
     def _near_ids(self, task_id: str) -> list[str]:
+        if isinstance(self.tasks, Tasks):
+            return []
         ids = sorted(self.positions)
         here = bisect.bisect(ids, task_id)  # the ids around it begin alike: enough, and quick in a large family
         near = difflib.get_close_matches(task_id, ids[max(0, here - 100) : here + 100], n=200)
@@ -205,19 +230,27 @@ class TaskFamily(ABC):
         (ties by canonical order), and the first ``round(held_out_frac * number of tasks)`` are held out.
 
         Raises:
-            SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int.
+            SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int,
+                or so many tasks do not fit into memory, or nobody could wait for a random return.
         """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed < 2**128:
+        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MOST_SEED:
             raise SettingError(f"'seed' of a split must be a whole number >= 0 and < 2**128: {seed!r}")
         if not 0 < held_out_frac < 1:
             raise SettingError(f"'held_out_frac' must be > 0 and < 1: {held_out_frac!r}")
-        num_tasks = len(self.tasks)
+        num_tasks = self._num_tasks
+        refuse_too_large(f"a split of the {num_tasks:,} tasks of {self.name}", num_tasks * _SPLIT_BYTES_PER_TASK)
+        refuse_too_slow(f"a split of the {num_tasks:,} tasks of {self.name}", 2 * num_tasks * num_tasks.bit_length())
+        refuse_too_slow(f"the random return of a task of {self.name}", self.random_return_operations)
         num_held_out = round(held_out_frac * num_tasks)
         if not 0 < num_held_out < num_tasks:
             side = "held-out" if num_held_out == 0 else "training"
             raise SettingError(f"'held_out_frac' of {held_out_frac} leaves no {side} task among the {num_tasks:,}")
-        words = drawn_words(seed, num_tasks)
-        drawn = [self.tasks[position] for position in np.argsort(words, kind="stable")]
+        order = _drawn_order(int(seed), num_tasks)
+        if isinstance(self.tasks, Tasks):
+            return Split(
+                train=self.tasks.chosen(order[num_held_out:]), held_out=self.tasks.chosen(order[:num_held_out])
+            )
+        drawn = [self.tasks[position] for position in order]
         return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
 
     @final

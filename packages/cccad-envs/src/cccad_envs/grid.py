@@ -16,6 +16,8 @@ Number = TypeVar("Number", int, NDArray[np.int64])
 MOVES = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])
 STAY = 4
 # The move that brings an agent nearer, by the signs of what is missing in x and in y (plus one): x first, then y.
+MOST_CELLS_A_SIDE = 1 << 30
+_MOST_TABLED_CELLS = 1 << 20
 NEARER = np.array([[1, 1, 1], [3, STAY, 2], [0, 0, 0]])
 
 
@@ -49,6 +51,13 @@ class Grid:
         both = np.indices((self.width, self.height)).reshape(2, -1).T
         return np.ascontiguousarray(both, dtype=feature_type([self.width, self.height]))
 
+    def points(self, cells: NDArray[np.int64]) -> NDArray[Any]:
+        """Return (x, y) of *cells*, ``... 2``, in the type of observations."""
+        if self.num_cells <= _MOST_TABLED_CELLS:
+            return self.coordinates.take(cells, axis=0)
+        both = np.stack(np.divmod(cells, self.height), axis=-1)
+        return both.astype(feature_type([self.width, self.height]), copy=False)
+
     @cached_property
     def neighbours(self) -> NDArray[np.int64]:
         """The cell that each move leads to, flat: entry ``cell * 5 + action``."""
@@ -59,7 +68,18 @@ class Grid:
 
     def moved(self, cells: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where *actions* lead from *cells*, any one shape."""
-        return self.neighbours.take(cells * len(MOVES) + actions)
+        if self.num_cells <= _MOST_TABLED_CELLS:
+            return self.neighbours.take(cells * len(MOVES) + actions)
+        x, y = np.divmod(cells, self.height)
+        by_x, by_y = np.moveaxis(MOVES[actions], -1, 0)
+        return self.cell((x + by_x).clip(0, self.width - 1), (y + by_y).clip(0, self.height - 1))
+
+    def around(self, cell: int, radius: int) -> tuple["Grid", int, int]:
+        """Return the room of all cells that *radius* moves from *cell* can reach, and its first x and y in this one."""
+        x, y = divmod(cell, self.height)
+        first_x, first_y = max(x - radius, 0), max(y - radius, 0)
+        last_x, last_y = min(x + radius, self.width - 1), min(y + radius, self.height - 1)
+        return Grid(last_x - first_x + 1, last_y - first_y + 1), first_x, first_y
 
     def nearer(self, cells: NDArray[np.int64], targets: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the actions that bring *cells* nearer to *targets*: x first, then y, and stay once there."""

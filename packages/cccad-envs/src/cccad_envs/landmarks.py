@@ -5,7 +5,8 @@ actions. All that is hard in it is that the agent does not see this: the observa
 (and where actions lead) tell the task.
 """
 
-import itertools
+import math
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Protocol, final
@@ -14,15 +15,19 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from cccad_envs.affordable import refuse_too_slow
 from cccad_envs.drawing import frame_of
 from cccad_envs.errors import SettingError, UnknownTaskError
 from cccad_envs.family import Task, TaskFamily, multi_discrete
 from cccad_envs.grid import MOVES, Grid
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.tasks import in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
 NOTHING_LEFT = -1  # no cell: where an agent is headed once every landmark is used up
+_LEAST_NUMBERS = 3_000  # in a small room, a move of its mass costs as much as if it had so many cells
+_MOST_DIGITS = 20  # of a number in an id: more are no cell of any room
 CHUNK_ELEMENTS = 4_000_000  # of probability mass at once, 32 MB
 
 
@@ -71,7 +76,7 @@ class LandmarkRows(RowsEnv):
         self._targets = self._landmarks[:, 0].copy()
 
     def _observe(self) -> NDArray[Any]:
-        return self._grid.coordinates.take(self._cells, axis=0)
+        return self._grid.points(self._cells)
 
     def _restart(self, rows: NDArray[np.bool_]) -> None:
         self._cells[rows] = self._grid.centre
@@ -117,14 +122,15 @@ class LandmarkFamily(TaskFamily):
         self.horizon = spec.horizon
         self.grid = grid
         self.spaces = multi_discrete([grid.width, grid.height], len(MOVES))
+        self._reach = grid.around(grid.centre, spec.horizon)
+        self.random_return_operations = self._operations(1)
         self.episodes_per_cycle = 1 if rules.is_used_up else rules.num_stages * rules.num_episodes_each
 
     @cached_property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> Sequence[Task]:
         """Every task, in canonical order."""
-        cells = range(self.grid.num_cells)
-        placements = itertools.permutations(cells, self.rules.num_stages)
-        return tuple(itertools.starmap(self._task_on, itertools.product(placements, self._permutations)))
+        num_placements = math.perm(self.grid.num_cells, self.rules.num_stages)
+        return in_order(num_placements * len(self._permutations), self._task_at, self._position)
 
     def place(self, *, permutation: int = 0, **cells: Sequence[int]) -> Task:
         """Return the task whose landmarks stand at these (x, y), for example ``place(goal=(4, 2))``.
@@ -177,16 +183,17 @@ class LandmarkFamily(TaskFamily):
 
     def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
         """Return the expected return of the uniformly random policy, ``e``, from its exact state distribution."""
-        landmarks, _ = self.layouts(tasks)
+        refuse_too_slow(f"the random return of {len(tasks):,} tasks of {self.name}", self._operations(len(tasks)))
+        landmarks = self._within_reach(self.layouts(tasks)[0])
         if not self.rules.is_used_up:
             return np.asarray(self._visits[landmarks].mean(axis=1))
-        rows = max(1, CHUNK_ELEMENTS // (self.rules.num_stages * self.grid.num_cells))
+        rows = max(1, CHUNK_ELEMENTS // (self.rules.num_stages * self._reach[0].num_cells))
         chunks = [self._expected_returns(landmarks[first : first + rows]) for first in range(0, len(tasks), rows)]
         return np.concatenate(chunks) if chunks else np.zeros(0)
 
     def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         (moves,) = self.layouts([task])[1]
-        return np.asarray(self.grid.coordinates[self.grid.moved(self.grid.cell(*seen.T), moves[actions])])
+        return self.grid.points(self.grid.moved(self.grid.cell(*seen.T), moves[actions]))
 
     def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         (placed,) = self.layouts([task])[0]
@@ -208,14 +215,34 @@ class LandmarkFamily(TaskFamily):
     def _permutations(self) -> tuple[tuple[int, ...], ...]:
         return self.rules.permutations or (AS_NAMED,)
 
+    def _operations(self, num_tasks: int) -> float:
+        """Return how many numbers are reckoned with for the random returns of so many tasks."""
+        num_masses = self.rules.num_stages * num_tasks if self.rules.is_used_up else 1  # one walk tells of all tasks
+        return float(self.horizon) * max(num_masses * self._reach[0].num_cells, _LEAST_NUMBERS)
+
+    def _within_reach(self, cells: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers of *cells* in the room that an episode can reach, and one too many for those beyond it."""
+        room, first_x, first_y = self._reach
+        x, y = np.divmod(cells, self.grid.height)
+        x, y = x - first_x, y - first_y
+        is_inside = (x >= 0) & (x < room.width) & (y >= 0) & (y < room.height)
+        return np.where(is_inside, room.cell(x, y), room.num_cells)
+
     @cached_property
     def _visits(self) -> NDArray[np.float64]:
-        """How often the uniformly random policy ends an env step on each cell in one episode, ``cells``."""
-        mass, visits = np.eye(self.grid.num_cells)[self.grid.centre], np.zeros(self.grid.num_cells)
+        """How often the random policy ends an env step on each cell within reach in one episode; 0 beyond."""
+        room = self._reach[0]
+        mass, visits = self._start(1)[0], np.zeros(room.num_cells)
         for _ in range(self.horizon):
-            mass = self.grid.spread(mass)
+            mass = room.spread(mass)
             visits += mass
-        return visits
+        return np.append(visits, 0.0)
+
+    def _start(self, num_rows: int) -> NDArray[np.float64]:
+        """Return all mass at the centre, ``e cells``, of the room within reach."""
+        mass = np.zeros((num_rows, self._reach[0].num_cells))
+        mass[:, self._within_reach(np.array(self.grid.centre))] = 1.0
+        return mass
 
     def _optima(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
         """Return the most that each landmark can pay in an episode, ``e stages``.
@@ -241,6 +268,30 @@ class LandmarkFamily(TaskFamily):
             params |= {f"action_{action}": move for action, move in enumerate(moves)}
         return Task(task_id=f"{self.name}-{self.grid}/{place}", params=params)
 
+    def _task_at(self, position: int) -> Task:
+        """Return the task at this place in canonical order."""
+        rank, permutation = divmod(position, len(self._permutations))
+        placed: list[int] = []
+        num_rest = math.perm(self.grid.num_cells, self.rules.num_stages)
+        for stage in range(self.rules.num_stages):
+            num_rest //= self.grid.num_cells - stage
+            cell, rank = divmod(rank, num_rest)
+            for taken in sorted(placed):
+                cell += cell >= taken
+            placed.append(cell)
+        return self._task_on(placed, self._permutations[permutation])
+
+    def _position(self, task_id: str) -> int:
+        """Read the place of a task from its id; what is no id gives ValueError or any number."""
+        numbers = re.findall(r"\d+", task_id.rpartition("/")[2])
+        moves = tuple(map(int, numbers.pop())) if self.rules.permutations and numbers else AS_NAMED
+        points = [int(number[:_MOST_DIGITS]) for number in numbers]
+        placed = [self.grid.cell(x, y) for x, y in zip(points[::2], points[1::2], strict=True)]
+        rank = 0
+        for stage, cell in enumerate(placed):
+            rank = rank * (self.grid.num_cells - stage) + cell - sum(taken < cell for taken in placed[:stage])
+        return rank * len(self._permutations) + self._permutations.index(moves)
+
     def _layout(self, task: Task) -> tuple[int, ...]:
         """Return the landmarks' cells, then the move of each action."""
         params, moves = task.params, AS_NAMED
@@ -257,12 +308,12 @@ class LandmarkFamily(TaskFamily):
 
     def _expected_returns(self, landmarks: NDArray[np.int64]) -> NDArray[np.float64]:
         num_rows, num_stages = landmarks.shape
-        rows = np.arange(num_rows)
-        mass = np.zeros((num_rows, num_stages, self.grid.num_cells))
-        mass[:, 0, self.grid.centre] = 1.0
+        room, rows = self._reach[0], np.arange(num_rows)
+        mass = np.zeros((num_rows, num_stages, room.num_cells + 1))  # the last cell stands for all beyond reach
+        mass[:, 0, :-1] = self._start(num_rows)
         returns = np.zeros(num_rows)
         for _ in range(self.horizon):
-            mass = self.grid.spread(mass)
+            mass[..., :-1] = room.spread(mass[..., :-1])
             for stage in reversed(range(num_stages)):  # the last first: nobody passes two landmarks in one env step
                 there = landmarks[:, stage]
                 paid = mass[rows, stage, there]

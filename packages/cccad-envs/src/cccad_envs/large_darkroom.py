@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from cccad_envs.family import whole
-from cccad_envs.grid import Grid
+from cccad_envs.grid import MOST_CELLS_A_SIDE, Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 RULES = Rules(name="large-darkroom", landmarks=("goal",), is_used_up=False)
@@ -18,8 +18,8 @@ class LargeDarkroomSpec:
     window. Source: arXiv 2210.14215.
     """
 
-    width: int = whole(20, at_least=2, tells="cells in x")
-    height: int = whole(20, at_least=2, tells="cells in y")
+    width: int = whole(20, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells in x")
+    height: int = whole(20, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells in y")
     horizon: int = whole(100, at_least=1, tells="env steps in an episode")
 
     def build(self) -> LandmarkFamily:

@@ -1,5 +1,6 @@
 """A family whose tasks are a list: a task is found by its place in it, and its params are all that an episode needs."""
 
+import re
 from abc import ABC
 from collections.abc import Sequence
 from typing import final
@@ -9,6 +10,12 @@ from numpy.typing import NDArray
 
 from cccad_envs.errors import SettingError, UnknownTaskError
 from cccad_envs.family import Task, TaskFamily
+
+_MOST_DIGITS = 20
+
+def number_of(task_id: str) -> int:
+    """Read the number of a task from the end of its id; raises ValueError where there is none."""
+    return int(re.split("[-/]", task_id)[-1][:_MOST_DIGITS])
 
 
 class NumberedFamily(TaskFamily, ABC):

@@ -4,7 +4,6 @@ How long the filler lasts sets how many writes lie between evidence and question
 much must be kept. Every cue names its position, so that nothing has to be counted.
 """
 
-import itertools
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, final
@@ -13,12 +12,16 @@ import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
+from cccad_envs.affordable import refuse_too_large
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import Task, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, Task, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
-from cccad_envs.numbered import NumberedFamily
+from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.tasks import in_order
+
+_BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
 
 
 @frozen(kw_only=True)
@@ -31,9 +34,9 @@ class RecallSpec:
     never know them from earlier episodes, and tasks are only streams of chance; without, a task is one string.
     """
 
-    num_bits: int = whole(8, at_least=1, tells="symbols to remember (bits, where there are two symbols)")
+    num_bits: int = whole(8, at_least=1, at_most=10**6, tells="symbols to remember (bits, where there are two symbols)")
     num_symbols: int = whole(2, at_least=2, at_most=10, tells="different symbols, and actions")
-    num_filler: int = whole(20, at_least=0, tells="env steps between the last evidence and the first question")
+    num_filler: int = whole(20, at_least=0, at_most=10**7, tells="env steps between the last evidence and a question")
     resample: bool = field(
         default=True,
         validator=validators.instance_of(bool),
@@ -42,7 +45,7 @@ class RecallSpec:
     num_tasks: int = whole(
         256, at_least=2, tells="most tasks: streams, or strings of symbols (all, if there are so few)"
     )
-    task_seed: int = whole(0, at_least=0, tells="which strings are drawn, if there are more")
+    task_seed: int = whole(0, at_least=0, at_most=MOST_SEED, tells="which strings are drawn, if there are more")
 
     def build(self) -> "RecallFamily":
         """Return the family of all strings, or streams."""
@@ -113,19 +116,46 @@ class RecallFamily(NumberedFamily):
         self.positions_concerned = (self.cues - 1) % spec.num_bits
 
     @cached_property
-    def tasks(self) -> tuple[Task, ...]:
+    def tasks(self) -> Sequence[Task]:
         """Every task, in canonical order."""
         spec = self.spec
-        group = f"recall-{spec.num_bits}x{spec.num_symbols}"
         if spec.resample:
-            return tuple(Task(task_id=f"{group}/stream-{i:04d}", params={"stream": i}) for i in range(spec.num_tasks))
-        return tuple(
-            Task(
-                task_id=f"{group}/{''.join(map(str, string))}",
-                params={f"symbol_{i}": symbol for i, symbol in enumerate(string)},
-            )
-            for string in self._strings()
-        )
+            return in_order(spec.num_tasks, self._stream, number_of)
+        if self._are_all_tasks:
+            return in_order(self._num_strings, self._string, self._number)
+        return tuple(map(self._task_of, self._drawn()))
+
+    @property
+    def _are_all_tasks(self) -> bool:
+        """Whether there are so few strings that each is a task."""
+        spec = self.spec
+        return bool(spec.num_bits < spec.num_tasks.bit_length() and self._num_strings <= spec.num_tasks)
+
+    @property
+    def _num_strings(self) -> int:
+        return int(self.spec.num_symbols**self.spec.num_bits)
+
+    @property
+    def _group(self) -> str:
+        return f"recall-{self.spec.num_bits}x{self.spec.num_symbols}"
+
+    def _stream(self, number: int) -> Task:
+        return Task(task_id=f"{self._group}/stream-{number:04d}", params={"stream": number})
+
+    def _string(self, number: int) -> Task:
+        """Return the task of the string that is *number*, written with as many digits as there are symbols."""
+        symbols = []
+        for _ in range(self.spec.num_bits):
+            number, symbol = divmod(number, self.spec.num_symbols)
+            symbols.append(symbol)
+        return self._task_of(symbols[::-1])
+
+    def _number(self, task_id: str) -> int:
+        return int(task_id.rpartition("/")[2][: self.spec.num_bits], self.spec.num_symbols)
+
+    def _task_of(self, string: Sequence[int]) -> Task:
+        params = {f"symbol_{i}": symbol for i, symbol in enumerate(string)}
+        return Task(task_id=f"{self._group}/{''.join(map(str, string))}", params=params)
 
     def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
         """Return 1 for each task, ``e``: every answer is right."""
@@ -155,10 +185,10 @@ class RecallFamily(NumberedFamily):
             right = string[position]
         return self.asks[clock] * (told.actions == right) * np.float32(1 / self.spec.num_bits), told.never
 
-    def _strings(self) -> list[tuple[int, ...]]:
+    def _drawn(self) -> list[tuple[int, ...]]:
         spec = self.spec
-        if spec.num_symbols**spec.num_bits <= spec.num_tasks:
-            return list(itertools.product(range(spec.num_symbols), repeat=spec.num_bits))
+        num_bytes = spec.num_tasks * spec.num_bits * _BYTES_PER_SYMBOL
+        refuse_too_large(f"drawing {spec.num_tasks:,} strings of {spec.num_bits:,} symbols", num_bytes)
         drawn: list[tuple[int, ...]] = []
         count = spec.num_tasks
         while len(drawn) < spec.num_tasks:

@@ -3,7 +3,7 @@
 from attrs import frozen
 
 from cccad_envs.family import whole
-from cccad_envs.grid import Grid
+from cccad_envs.grid import MOST_CELLS_A_SIDE, Grid
 from cccad_envs.landmarks import LandmarkFamily, Rules
 
 
@@ -16,7 +16,7 @@ class SwitchingDarkroomSpec:
     different cells.
     """
 
-    size: int = whole(9, at_least=2, tells="cells along each side of the room")
+    size: int = whole(9, at_least=2, at_most=MOST_CELLS_A_SIDE, tells="cells along each side of the room")
     horizon: int = whole(20, at_least=1, tells="env steps in an episode")
     num_episodes_each: int = whole(5, at_least=1, tells="episodes with one goal before the other one counts")
 

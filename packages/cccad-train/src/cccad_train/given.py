@@ -50,8 +50,12 @@ def _difference(found: Histories, family: Any) -> str:
         return f"are of another env: {', '.join(differing)}"
     if not spaces.all_alike(found.spaces, family.spaces):
         return f"have the spaces {found.spaces}, not {family.spaces}"
-    unknown = sorted(set(found.task_ids) - {task.task_id for task in family.tasks})
-    return f"are of tasks that the env does not have, such as {unknown[0]!r}" if unknown else ""
+    for task_id in found.task_ids:
+        try:
+            family.task(task_id)
+        except LookupError:
+            return f"are of tasks that the env does not have, such as {task_id!r}"
+    return ""
 
 
 def content(path: Path) -> list[str]:

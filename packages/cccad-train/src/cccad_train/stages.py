@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ class Run:
         return plan.dataset(self.spec, self.folder)
 
     @property
-    def held_out(self) -> tuple[Any, ...]:
+    def held_out(self) -> Sequence[Any]:
         """The tasks that are kept for evaluation."""
         return self.world.held_out
 

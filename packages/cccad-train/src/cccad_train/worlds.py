@@ -1,6 +1,6 @@
 """Where an experiment is judged: in its own world, and in others that differ from it in a few settings."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -16,8 +16,8 @@ class World:
     """A task family, its tasks to train on, and those that are kept for evaluation."""
 
     family: Any
-    train: tuple[Any, ...]
-    held_out: tuple[Any, ...]
+    train: Sequence[Any]
+    held_out: Sequence[Any]
 
 
 def own_world(spec: ExperimentSpec) -> World:
@@ -54,11 +54,11 @@ def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> Worl
     if world.family.spaces != own.family.spaces:
         told = f"an agent plays only where spaces are those of its env: {world.family.spaces}, not {own.family.spaces}"
         raise SpecError([("", told)])
-    known = {task.task_id: task for task in world.family.tasks}
-    trained = {task.task_id for task in own.train}
-    same = tuple(known[task.task_id] for task in own.held_out if task.task_id in known)
-    fresh = tuple(task for task in world.held_out if task.task_id not in trained)
-    held_out = same if len(same) == len(own.held_out) else fresh
+    try:
+        held_out: Sequence[Any] = [world.family.task(task.task_id) for task in own.held_out]
+    except LookupError:
+        trained = {task.task_id for task in own.train}
+        held_out = [task for task in world.held_out if task.task_id not in trained]
     if not held_out:
         raise SpecError([("", "all tasks that would be held out here are trained on; change what tells tasks apart")])
     return World(family=world.family, train=world.train, held_out=held_out)
@@ -66,5 +66,4 @@ def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> Worl
 
 def _split(spec: ExperimentSpec, family: Any) -> World:
     split = family.split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
-    held_out = tuple(split.held_out[: spec.split.max_held_out_tasks])
-    return World(family=family, train=tuple(split.train), held_out=held_out)
+    return World(family=family, train=split.train, held_out=split.held_out[: spec.split.max_held_out_tasks])
