@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+from cccad_core.agent import Agent
+from cccad_core.compressors.full import FullSpec
+from cccad_core.compressors.gru import GruSpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.testing import SPACES, random_batch
-from cccad_core.tokens import FusedSpec, TransitionSpec
+from cccad_core.testing import SPACES, random_batch, relive
+from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
 from einops import rearrange
 from torch.nn.functional import layer_norm, relu
 
@@ -78,3 +81,49 @@ def test_a_query_decides_as_if_it_stood_last_behind_the_transitions_before_it():
         alone = torch.cat([transitions[:, :t], queries[:, t : t + 1]], 1)
         logits = plain_transformer(policy, alone)[:, -1]
         torch.testing.assert_close(parameters[:, t], logits, rtol=1e-4, atol=1e-5)
+
+
+def slid(policy, batch, *, cached=True):
+    """Return the action logits of a life over *batch* whose window slides, `b t a`."""
+    return relive(Agent(policy, cached=cached, context=policy.context.sliding()), batch)[0]
+
+
+@pytest.mark.parametrize("carry", [0, WINDOW // 2])
+def test_a_sliding_window_decides_as_a_transformer_over_the_newest_tokens_alone(carry):
+    policy, batch = build(FusedSpec(), carry), random_batch(SPACES, size=3, length=3 * WINDOW, seed=1)
+    tokens, parameters = policy.layout.sequence(batch), slid(policy, batch)
+    for t in range(batch.length):
+        logits = plain_transformer(policy, tokens[:, max(0, t + 1 - WINDOW) : t + 1])[:, -1]
+        torch.testing.assert_close(parameters[:, t], logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [TransitionSpec(), TripleSpec()], ids=["transition", "triple"])
+def test_a_sliding_window_decides_as_a_pass_over_the_newest_transitions_alone(tokens):
+    policy, batch = build(tokens), random_batch(SPACES, size=2, length=3 * WINDOW, seed=4)
+    parameters, room = slid(policy, batch), policy.context.first_segment
+    for t in range(batch.length):
+        alone = policy(batch.at(slice(max(0, t + 1 - room), t + 1))).parameters[:, -1]
+        torch.testing.assert_close(parameters[:, t], alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [FusedSpec(), TransitionSpec(), TripleSpec()], ids=["fused", "transition", "triple"])
+def test_a_sliding_window_decides_with_its_cache_as_without(tokens):
+    policy, batch = build(tokens, carry=1), random_batch(SPACES, size=2, length=2 * WINDOW, seed=8)
+    torch.testing.assert_close(slid(policy, batch), slid(policy, batch, cached=False), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sliding_window_is_blind_to_what_has_left_it():
+    policy, batch = build(FusedSpec()), random_batch(SPACES, size=2, length=3 * WINDOW, seed=6)
+    before = slid(policy, batch)
+    batch.observations[:, WINDOW] = (batch.observations[:, WINDOW] + 1) % 2
+    after = slid(policy, batch)
+    differs = (before != after).any(-1).any(0)
+    assert differs[WINDOW : 2 * WINDOW].all()
+    assert not differs[2 * WINDOW :].any()
+
+
+@pytest.mark.parametrize("compressor", [GruSpec(num_latents=2), FullSpec()], ids=["latents", "full"])
+def test_only_a_plain_window_slides(compressor):
+    spec = PolicySpec(context=ContextSpec(window=WINDOW), compressor=compressor, width=16, num_heads=2)
+    with pytest.raises(ValueError, match="only a plain window can slide, and this policy's memory"):
+        spec.build(SPACES, seed=0).context.sliding()

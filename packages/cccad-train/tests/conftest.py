@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from attrs import frozen
+from attrs import evolve, frozen
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.policy import PolicySpec
@@ -113,7 +113,7 @@ def policy():
     """Make the same small policy for a family, again and again; its windows take twelve decisions."""
     compressor = GatedQuerySpec(num_latents=2, num_heads=2)
     spec = PolicySpec(width=16, num_heads=2, context=ContextSpec(window=14), compressor=compressor)
-    return lambda family: spec.build(Spaces.from_dict(family.spaces), seed=0)
+    return lambda family, **changes: evolve(spec, **changes).build(Spaces.from_dict(family.spaces), seed=0)
 
 
 def call(command, *arguments):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import evolve
+from cccad_core.compressors.window import WindowSpec
 from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
@@ -77,6 +78,19 @@ def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back(policy):
     assert small["cad-zeroed"] == large["cad-zeroed"]
     assert small["cad"] != large["cad"]
     assert large["cad-swapped"] != large["cad-zeroed"]
+
+
+def test_a_plain_window_is_played_sliding_beside_emptied_and_both_are_named(policy):
+    plain, lived = policy(FAMILY, compressor=WindowSpec()), evaluation()
+    lived.add("ad", "ad, emptied window", "agent", "", lived.live(plain))
+    lived.live_sliding("ad", "slides", plain)
+    emptied, sliding = lived.agents["ad"], lived.agents["ad-sliding"]
+    assert sliding["label"] == "ad, sliding window"
+    assert emptied["compressions"][0] != []
+    assert sliding["compressions"] == [[]] * len(TASKS)
+    first = np.array(emptied["returns"])[..., 0]  # an episode of 8 env steps lies within the first window of 14
+    assert (np.array(sliding["returns"])[..., 0] == first).all()
+    assert sliding["returns"] != emptied["returns"]
 
 
 def test_the_same_seed_plays_the_same_lives(policy):

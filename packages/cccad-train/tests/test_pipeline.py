@@ -155,8 +155,11 @@ def test_an_unfinished_stage_of_another_run_is_not_taken(copied_run, micro, ccca
 
 
 def test_a_released_policy_is_evaluated_again_with_other_settings(copied_run, cccad):
-    done = cccad("evaluate", copied_run, "--set", "evaluate.num_episodes=10", "--device", "cpu")
+    changes = ["--set", "evaluate.num_episodes=10", "--set", 'evaluate.sliding=["ad"]']
+    done = cccad("evaluate", copied_run, *changes, "--device", "cpu")
     assert done.code == 0, done.err
+    assert "ad, emptied window" in done.out
+    assert "ad, sliding window" in done.out
     told = json.loads((copied_run / "evaluation" / "results.json").read_text())
     assert np.array(told["agents"]["cad"]["returns"]).shape == (2, 2, 10)
     assert told["evaluate"]["num_episodes"] == 10

@@ -73,6 +73,7 @@ def test_agents_that_others_need_are_trained_first(micro):
             ["controls.ad.train.optimizer.compressor_scale=2.0"],
             "'optimizer.compressor_scale' is about a compressor that",
         ),
+        (["evaluate.sliding=['cad']"], "'evaluate.sliding' must name agents with a plain window (ad): 'cad'"),
         (["train.state_passing.frac=1.5"], "must be >= 0.0 and <= 1.0: 1.5 @ train.state_passing"),
     ],
 )

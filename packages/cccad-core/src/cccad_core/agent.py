@@ -14,6 +14,7 @@ from torch import Tensor
 from cccad_core.attention import Cache
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import Segment, State, put_rows, take_rows
+from cccad_core.context import RollingContext
 from cccad_core.policy import Policy
 
 
@@ -44,10 +45,15 @@ class AgentState:
 
 
 class Agent:
-    """A frozen policy that acts. `cached=False` recomputes the window at every decision: the reference, and slow."""
+    """A frozen policy that acts. `cached=False` recomputes the window at every decision: the reference, and slow.
 
-    def __init__(self, policy: Policy, *, cached: bool = True) -> None:
+    *context* is the rule by which the window is emptied, the policy's own unless another is handed in:
+    `policy.context.sliding()` lets a plain window slide.
+    """
+
+    def __init__(self, policy: Policy, *, cached: bool = True, context: RollingContext | None = None) -> None:
         self.policy = policy.eval().requires_grad_(False)
+        self.context = policy.context if context is None else context
         self.cached = cached
         self.device = next(policy.parameters()).device
 
@@ -61,7 +67,7 @@ class Agent:
     @torch.no_grad()
     def begin(self, num_envs: int) -> AgentState:
         """Return *num_envs* lives that have seen nothing."""
-        policy, slots = self.policy, self.policy.context.first_segment * self.policy.layout.slots
+        policy, slots = self.policy, self.context.first_segment * self.policy.layout.slots
         example = policy.compressor.read(policy.compressor.begin(1))
         width, zeros = example.shape[-1], torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         state = AgentState(
@@ -69,7 +75,7 @@ class Agent:
             tokens=example.new_zeros(num_envs, slots, width),
             num_raw=zeros.clone(),
             num_new=zeros.clone(),
-            caches=policy.backbone.empty_cache(num_envs, policy.context.window, example),
+            caches=policy.backbone.empty_cache(num_envs, self.context.window, example),
             last=self._blank(num_envs),
             has_last=zeros.bool(),
             num_decisions=zeros.clone(),
@@ -125,7 +131,7 @@ class Agent:
     @torch.no_grad()
     def decide(self, state: AgentState, observations: Tensor | Any) -> Tensor:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
-        layout, context, last = self.policy.layout, self.policy.context, state.last
+        layout, context, last = self.policy.layout, self.context, state.last
         ended = (last.terminations | last.truncations)[:, 0] & state.has_last if context.by_row else None
         full = torch.nonzero(context.due(state.num_raw, state.num_new, ended))[:, 0]
         if len(full):
@@ -144,7 +150,7 @@ class Agent:
         rows = torch.arange(len(token), device=self.device)
         place = state.num_raw * self.policy.layout.slots + offset
         state.tokens[rows, place] = token
-        slots = place + self.policy.context.num_latents
+        slots = place + self.context.num_latents
         if self.cached:
             return self.policy.backbone.decide(token[:, None], slots, state.caches)
         seen = torch.cat([self.policy.compressor.read(state.memory), state.tokens[:, : int(place.max()) + 1]], 1)
@@ -161,7 +167,7 @@ class Agent:
 
     def _write(self, state: AgentState, rows: Tensor) -> None:
         """Fold the new tokens of the lives *rows*, where a write is due, and keep the last few raw."""
-        context, slots = self.policy.context, self.policy.layout.slots
+        context, slots = self.context, self.policy.layout.slots
         for num_raw, num_new in torch.stack([state.num_raw, state.num_new], 1)[rows].unique(dim=0).tolist():
             some = rows[(state.num_raw[rows] == num_raw) & (state.num_new[rows] == num_new)]
             tokens = state.tokens[some, (num_raw - num_new) * slots : num_raw * slots]
@@ -183,7 +189,7 @@ class Agent:
         seen = torch.cat([self.policy.compressor.read(take_rows(state.memory, rows)), carried], 1)
         if not seen.shape[1]:
             return
-        _, kept = self.policy.backbone.run(seen, torch.arange(seen.shape[1], device=self.device), None)
+        kept = self.policy.backbone.keys_and_values(seen)
         for cache, (keys, values) in zip(state.caches, kept, strict=True):
             cache.keys[rows, :, : keys.shape[2]] = keys
             cache.values[rows, :, : values.shape[2]] = values

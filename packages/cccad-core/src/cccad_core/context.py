@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 TRIGGERS = ("full", "episode", "every", "random")
@@ -94,6 +94,17 @@ class RollingContext:
     def by_row(self) -> bool:
         """Whether rows of one pass may write at different times."""
         return self.evicts and self.trigger == "episode"
+
+    def sliding(self) -> "RollingContext":
+        """Return the rule by which a plain window slides instead of being emptied.
+
+        Every decision then sees the `first_segment - 1` transitions before it, placed anew from slot 0, so that no layer
+        reaches further back. Raises ValueError where there are latents, or where nothing is ever evicted.
+        """
+        if self.num_latents or not self.evicts:
+            reason = f"shows {self.num_latents} latents" if self.num_latents else "evicts nothing"
+            raise ValueError(f"only a plain window can slide, and this policy's memory {reason}")
+        return evolve(self, carry=self.first_segment - 1, trigger="full", every=None)
 
     def due(self, num_raw: Tensor, num_new: Tensor, ended: Tensor | None) -> Tensor:
         """Return, `b`, whether a write comes before the next decision, as the agent asks before each.

@@ -38,6 +38,11 @@ class PolicySpec:
             raise ValueError(f"'width' must be a multiple of 2 * num_heads = {2 * self.num_heads}: {self.width}")
         self.context.build(self.compressor.num_latents, slots=self.tokens.slots)
 
+    @property
+    def has_plain_window(self) -> bool:
+        """Whether what leaves the window is forgotten, as in plain Algorithm Distillation."""
+        return not self.compressor.num_latents and self.compressor.build(self.width).evicts
+
     def build(self, spaces: Spaces, seed: int) -> "Policy":
         """Return a fresh policy; its weights depend on *seed* alone."""
         with torch.random.fork_rng(devices=[]):

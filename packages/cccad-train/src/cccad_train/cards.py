@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from cccad_core.policy import Policy
+from cccad_core.policy import Policy, PolicySpec
 from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
@@ -11,12 +11,29 @@ from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.statistics import NUM_LAST_EPISODES
 
 
+def label(name: str, agent: AgentSpec) -> str:
+    """Return what tables and charts call an agent: where a plain window is emptied, its label says so."""
+    return f"{name}, emptied window" if agent.policy.has_plain_window else name
+
+
 def describe_agent(agent: AgentSpec) -> str:
     """Return one line that tells an agent's window, memory and size."""
     policy = agent.policy
-    memory = policy.compressor.num_latents
-    told = f"{memory} latents by {unstructure(policy)['compressor']['kind']}" if memory else "no latents"
-    return f"window of {policy.context.window} slots, {told}; width {policy.width}, {policy.num_layers} layers"
+    memory, carry = policy.compressor.num_latents, policy.context.carry
+    how = f"{memory} latents by {unstructure(policy)['compressor']['kind']}" if memory else "no latents"
+    if policy.has_plain_window:
+        how += f", emptied when it is full{f' but for its last {carry} transitions' if carry else ''}"
+    return f"window of {policy.context.window} slots, {how}; {_size(policy)}"
+
+
+def describe_sliding(agent: AgentSpec) -> str:
+    """Return one line that tells how an agent's plain window slides."""
+    policy = agent.policy
+    return f"the same weights, every decision sees the newest {policy.context.window} slots; {_size(policy)}"
+
+
+def _size(policy: PolicySpec) -> str:
+    return f"width {policy.width}, {policy.num_layers} layers"
 
 
 def num_parameters(policy: Policy) -> int:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from attrs import define, field
+from attrs import define, evolve, field
 from cccad_core.agent import Agent
+from cccad_core.context import RollingContext
 from cccad_core.controls import SwappedLatents, ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
@@ -87,9 +88,15 @@ class Evaluation:
             "actions_per_s": round(played.actions_per_s, 1),
         }
 
-    def live(self, policy: Policy) -> Played:
-        """Play the policy on every held-out task."""
-        return self._play(Agent(policy), self.worlds(), next(policy.parameters()).device)
+    def live(self, policy: Policy, context: RollingContext | None = None) -> Played:
+        """Play the policy on every held-out task, its window emptied as *context* says (without: as in training)."""
+        return self._play(Agent(policy, context=context), self.worlds(), next(policy.parameters()).device)
+
+    def live_sliding(self, name: str, description: str, policy: Policy) -> None:
+        """Play the plain window of *policy* again, sliding: every decision sees the newest transitions that fit."""
+        played = self.live(policy, policy.context.sliding())
+        written = evolve(played, writes=[[] for _ in played.writes])  # it forgets at every decision, and never writes
+        self.add(f"{name}-sliding", f"{name}, sliding window", "control", description, written)
 
     def _play(self, agent: Player, worlds: Any, device: torch.device | str) -> Played:
         before = self.num_lived * self.spec.num_episodes

@@ -137,6 +137,9 @@ class EvaluateSpec:
     num_replicas: int = field(default=16, validator=_count, metadata={"help": "lives per task"})
     greedy: bool = field(default=False, metadata={"help": "take the likeliest action instead of drawing one"})
     memory_controls: bool = field(default=True, metadata={"help": "play again with latents zeroed and swapped"})
+    sliding: tuple[str, ...] = field(
+        default=(), metadata={"help": "agents whose plain window is played again, sliding instead of being emptied"}
+    )
     seed: int = field(default=0, validator=validators.ge(0))
     worlds: dict[str, dict[str, Any]] = field(
         factory=dict, metadata={"help": "by name: other settings of 'env' to play in as well"}
@@ -165,6 +168,7 @@ class ExperimentSpec:
         if self.agent in self.controls:
             raise ValueError(f"'controls' has the name of the main agent: {self.agent!r}")
         refuse_what_does_not_fit(self.agents())
+        refuse_what_cannot_slide(self.evaluate.sliding, self.agents())
 
     def agents(self) -> dict[str, AgentSpec]:
         """Return every agent to be trained by name, the main one first."""
@@ -175,6 +179,16 @@ class ExperimentSpec:
         """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins."""
         files = tuple(Path(file).name for file in self.imports)
         return digest(unstructure(evolve(self, seed=0, imports=files)))
+
+
+def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec]) -> None:
+    """Raise ValueError where one of *names* is no agent with a plain window."""
+    plain = [name for name, agent in agents.items() if agent.policy.has_plain_window]
+    for name in names:
+        if name not in plain:
+            raise ValueError(
+                f"'evaluate.sliding' must name agents with a plain window ({', '.join(plain) or 'there is none'}): {name!r}"
+            )
 
 
 def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:

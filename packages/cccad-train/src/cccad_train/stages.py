@@ -16,7 +16,7 @@ from cccad_core.specs import unstructure
 from cccad_data import Histories, collect
 
 from cccad_train import checkpoints, plan
-from cccad_train.cards import data_card, describe_agent, model_card
+from cccad_train.cards import data_card, describe_agent, describe_sliding, label, model_card
 from cccad_train.console import Meter, say
 from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
@@ -277,11 +277,15 @@ def _live(
     spec = run.spec
     with Meter(f"evaluate{where}", 0, "episodes") as meter:
         evaluation = Evaluation(world.family, world.held_out, spec.evaluate, meter)
-        num_lives = len(policies) + 2 * with_controls + len(evaluation.rules(evaluation.worlds()))
+        num_lives = len(policies) + len(spec.evaluate.sliding) + 2 * with_controls
+        num_lives += len(evaluation.rules(evaluation.worlds()))
         meter.total = spec.evaluate.num_episodes * num_lives
         for name, policy in policies.items():
             role = "agent" if name == spec.agent else "control"
-            evaluation.add(name, name, role, describe_agent(spec.agents()[name]), evaluation.live(policy))
+            agent = spec.agents()[name]
+            evaluation.add(name, label(name, agent), role, describe_agent(agent), evaluation.live(policy))
+            if name in spec.evaluate.sliding:
+                evaluation.live_sliding(name, describe_sliding(agent), policy)
             if name == spec.agent and with_controls:
                 evaluation.live_without_memory(name, name, policy)
         evaluation.references()
