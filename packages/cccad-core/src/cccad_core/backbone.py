@@ -71,7 +71,7 @@ class Backbone(nn.Module):
         return self.norm(x), kept
 
     def keys_and_values(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return each layer's keys and values of *x*, `b n d`, from slot 0 on: what `run` does, less the last output."""
+        """Return each layer's keys and values of *x*, `b n d`, from slot 0 on: as `run`, without the last output."""
         self.rotary.reserve(x.shape[1])
         tables, kept = self.rotary.at(torch.arange(x.shape[1], device=x.device)), []
         *lower, last = self.layers

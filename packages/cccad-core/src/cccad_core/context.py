@@ -98,8 +98,8 @@ class RollingContext:
     def sliding(self) -> "RollingContext":
         """Return the rule by which a plain window slides instead of being emptied.
 
-        Every decision then sees the `first_segment - 1` transitions before it, placed anew from slot 0, so that no layer
-        reaches further back. Raises ValueError where there are latents, or where nothing is ever evicted.
+        Every decision then sees the `first_segment - 1` transitions before it, placed anew from slot 0, so that no
+        layer reaches further back. Raises ValueError where there are latents, or where nothing is ever evicted.
         """
         if self.num_latents or not self.evicts:
             reason = f"shows {self.num_latents} latents" if self.num_latents else "evicts nothing"

@@ -186,9 +186,8 @@ def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec
     plain = [name for name, agent in agents.items() if agent.policy.has_plain_window]
     for name in names:
         if name not in plain:
-            raise ValueError(
-                f"'evaluate.sliding' must name agents with a plain window ({', '.join(plain) or 'there is none'}): {name!r}"
-            )
+            listed = ", ".join(plain) or "there is none"
+            raise ValueError(f"'evaluate.sliding' must name agents with a plain window ({listed}): {name!r}")
 
 
 def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
