@@ -9,6 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from cccad_train.charts import Line, line_chart, metric_charts, short, ticks
+from cccad_train.files import RunFileError
 from cccad_train.report import REFERENCES, summary_table, write_comparison, write_figure, write_report
 from cccad_train.report_data import ReportError, check_results, pool, read_agents, read_run
 
@@ -92,7 +93,8 @@ def make_run(parent, name="cad_darkroom-0a1b2c3d-s0", *, seed=0, num_episodes=10
     """Return a run folder that holds everything that a report may read."""
     run_dir = parent / name
     (run_dir / "evaluation").mkdir(parents=True)
-    (run_dir / "evaluation" / "results.json").write_text(json.dumps(make_results(seed, num_episodes)))
+    results = make_results(seed, num_episodes) | {"spec_digest": name.split("-")[-2]}
+    (run_dir / "evaluation" / "results.json").write_text(json.dumps(results))
     card = {"tasks": 73, "histories": 1_168, "env_steps": 1_168_000, "return": {"early": 0.31, "late": 15.72}}
     (run_dir / "evaluation" / "data_card.json").write_text(json.dumps(card))
     versions = {"cccad-core": "0.1.0", "torch": "2.13.0"}
@@ -210,7 +212,7 @@ def test_a_last_metrics_line_cut_off_by_a_kill_is_left_out(run_dir):
 def test_a_broken_metrics_line_elsewhere_is_named(run_dir):
     path = run_dir / "metrics.jsonl"
     path.write_text("{broken\n" + path.read_text())
-    with pytest.raises(ReportError, match=r"metrics\.jsonl:1 is not valid JSON"):
+    with pytest.raises(RunFileError, match=r"metrics\.jsonl:1: this is not valid JSON"):
         write_report(run_dir)
 
 
@@ -220,7 +222,7 @@ def test_a_broken_metrics_line_elsewhere_is_named(run_dir):
         (lambda results: results.update(format="cccad-results/2"), "of format 'cccad-results/2'; this version reads"),
         (lambda results: results.pop("format"), "of format None"),
         (lambda results: results.update(agents={}), "hold no agents"),
-        (lambda results: results["tasks"][3].pop("optimal_return"), "goal-3-5' lacks optimal_return"),
+        (lambda results: results["tasks"][3].pop("optimal_return"), "must be a table that has 'optimal_return'"),
         (lambda results: results["agents"]["cad"].pop("returns"), "'cad' has neither 'returns' nor 'normalized_curve'"),
         (lambda results: results["agents"]["cad"]["returns"].pop(), "agent 'cad': 'optimal' must have one value"),
         (lambda results: results["agents"]["cad"]["returns"][0].pop(), "agent 'cad': .* ragged"),
@@ -240,10 +242,10 @@ def test_a_run_without_results_or_with_broken_ones_says_so(tmp_path):
         write_report(tmp_path)
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "results.json").write_text('{"format": ')
-    with pytest.raises(ReportError, match=r"results\.json is not valid JSON"):
+    with pytest.raises(RunFileError, match=r"results\.json: this is not valid JSON"):
         write_report(tmp_path)
     (tmp_path / "evaluation" / "results.json").write_text("[1]")
-    with pytest.raises(ReportError, match="must hold one JSON object: list"):
+    with pytest.raises(ReportError, match="of format None"):
         write_report(tmp_path)
 
 

@@ -1,15 +1,30 @@
 """Resumable state: written under a temporary name, then renamed, so that a kill leaves the last whole one."""
 
 import io
+import math
 import os
+import pickle
+import re
 import shutil
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from attrs import define
+from torch import Tensor
+
+from cccad_train.console import warn
+from cccad_train.files import NUMBER, TEXT, Form, Misfit, RunFileError, leaf, maybe, table
 
 STATE = "state.pt"
+_DAMAGE = (
+    *(OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, AssertionError),
+    *(ArithmeticError, MemoryError, ImportError, pickle.UnpicklingError, zipfile.BadZipFile, struct.error),
+)
+"What zipfile and torch raise over bytes that make no sense."
 
 
 @define(kw_only=True)
@@ -30,8 +45,21 @@ class Progress:
             self.smoothed_loss = loss if before is None else 0.99 * before + 0.01 * loss
 
 
+def updates(folder: Path) -> list[Path]:
+    """Return the checkpoints under *folder*, whole or not, the oldest first."""
+    return sorted((path for path in folder.glob("update_*") if _number(path) >= 0), key=_number)
+
+
+def _number(path: Path) -> int:
+    """Return the update that a checkpoint is named after, -1 for another name."""
+    return int(path.name.removeprefix("update_")) if re.fullmatch(r"update_[0-9]{1,18}", path.name) else -1
+
+
 def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, keep: int = 2) -> Path:
-    """Write *state* as `update_<n>` under *folder* and point `latest` (and `best`) at it; old ones are removed."""
+    """Write *state* as `update_<n>` under *folder*; old ones are removed.
+
+    The small text files `latest` and `best` name the newest and the one with the lowest loss, for people.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for left_by_a_kill in folder.glob(".update_*.partial"):
         shutil.rmtree(left_by_a_kill)
@@ -50,10 +78,9 @@ def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, kee
     _point(folder / "latest", place.name)
     if is_best:
         _point(folder / "best", place.name)
-    kept = {(folder / link).resolve() for link in ("latest", "best")}
-    old = sorted(folder.glob("update_*"), key=lambda p: int(p.name.removeprefix("update_")))[:-keep]
-    for path in old:
-        if path.resolve() not in kept:
+    kept = {place.name, _target(folder / "best")}
+    for path in updates(folder)[:-keep]:
+        if path.name not in kept:
             shutil.rmtree(path)
     return place
 
@@ -65,18 +92,126 @@ def _as_bytes(state: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def load_latest(folder: Path) -> dict[str, Any] | None:
-    """Return the newest whole state under *folder*, or None when there is none."""
-    file = folder / "latest" / STATE
+def _point(pointer: Path, target: str) -> None:
+    """Make *pointer* name *target*, at once; it may be a link of an earlier version, or a folder that one became."""
+    temporary = pointer.with_name(f".{pointer.name}.partial")
+    temporary.unlink(missing_ok=True)
+    temporary.write_text(f"{target}\n", encoding="utf-8")
+    if pointer.is_dir() and not pointer.is_symlink():
+        shutil.rmtree(pointer)
+    os.replace(temporary, pointer)
+
+
+def _target(pointer: Path) -> str:
+    """Return what *pointer* names, as a link or as text; nothing if it names nothing."""
+    try:
+        return pointer.readlink().name if pointer.is_symlink() else pointer.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def load_latest(
+    folder: Path, fit: Callable[[Any, int], None] = lambda *_: None, tell: Callable[[str], None] = warn
+) -> dict[str, Any] | None:
+    """Return the newest whole state under *folder*, or None when there is none.
+
+    A checkpoint that is damaged, or for which *fit* (of the state and its update) raises `Misfit`, is passed over, and
+    *tell* is told so.
+    """
+    for place in reversed(updates(folder)):
+        try:
+            return _load(place / STATE, fit)
+        except RunFileError as error:
+            tell(f"{error}; this checkpoint is passed over")
+    return None
+
+
+def _load(file: Path, fit: Callable[[Any, int], None]) -> dict[str, Any]:
+    """Return the state in *file*; raises RunFileError when it is damaged or does not fit."""
     if not file.is_file():
-        return None
-    state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        raise RunFileError(f"{file}: there is no such file")
+    try:
+        _check_archive(file)
+        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        fit(state, _number(file.parent))
+    except Misfit as misfit:
+        raise RunFileError(f"{file}: {misfit}") from None
+    except _DAMAGE as error:
+        told = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+        raise RunFileError(f"{file}: it is damaged: {told[:120]}") from None
     return state
 
 
-def _point(link: Path, target: str) -> None:
-    """Make *link* a symbolic link to *target*, at once."""
-    temporary = link.with_name(f".{link.name}.partial")
-    temporary.unlink(missing_ok=True)
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
+def _check_archive(file: Path) -> None:
+    """Raise ValueError where sizes or checksums are wrong: torch itself looks at neither all of these nor those."""
+    with zipfile.ZipFile(file) as archive:
+        if sum(part.file_size for part in archive.infolist()) > file.stat().st_size:
+            raise ValueError("it declares more bytes than it holds")
+        if archive.testzip() is not None:
+            raise ValueError("a checksum is wrong")
+
+
+def fitting(
+    policy: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None, most: float = math.inf
+) -> Callable[[Any, int], None]:
+    """Return the check of a training state for `load_latest`: the weights are those of *policy*, by name and shape.
+
+    With an *optimizer*, its state must be of the same parameters. No update is later than *most*.
+    """
+    weights = table({name: _like(tensor) for name, tensor in policy.items()}, others=_NOTHING)
+    moments = table() if optimizer is None else _moments(optimizer)
+
+    def check(state: Any, update: int) -> None:
+        is_right = leaf(f"{update:,}, as its folder says", lambda value: type(value) is int and value == update <= most)
+        progress = table({"update": is_right, "smoothed_loss": maybe(NUMBER), "best": _LOSS}, others=_NOTHING)
+        table({"inputs": TEXT, "progress": progress, "policy": weights, "optimizer": moments}, others=_NOTHING)(state)
+
+    return check
+
+
+_LOSS = leaf("a loss", lambda value: type(value) is float and value > -math.inf)
+_NOTHING = leaf("left out", lambda _: False)
+
+
+def _like(tensor: Tensor) -> Form:
+    """Return the form of finite numbers in the shape of *tensor*."""
+    shape = " x ".join(map(str, tensor.shape)) or "one number"
+
+    def is_right(value: Any) -> bool:
+        is_alike = isinstance(value, Tensor) and value.shape == tensor.shape and value.dtype == tensor.dtype
+        return is_alike and bool(torch.isfinite(value).all())
+
+    return leaf(f"finite {str(tensor.dtype).removeprefix('torch.')} ({shape})", is_right)
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> Form:
+    """Return the form of what `state_dict` of *optimizer* returns, whatever the learning rate."""
+    ours = [
+        {name: value for name, value in group.items() if name == "params" or (name != "lr" and _is_setting(value))}
+        for group in optimizer.state_dict()["param_groups"]
+    ]
+    shapes = [parameter.shape for group in optimizer.param_groups for parameter in group["params"]]
+
+    def are_right(groups: Any) -> bool:
+        are_tables = type(groups) is list and len(groups) == len(ours) and all(type(group) is dict for group in groups)
+        return are_tables and all(
+            "lr" in theirs and all(name in theirs and theirs[name] == value for name, value in mine.items())
+            for mine, theirs in zip(ours, groups, strict=True)
+        )
+
+    def fits(index: Any, entry: Any) -> bool:
+        is_known = type(index) is int and 0 <= index < len(shapes) and type(entry) is dict
+        return is_known and all(
+            isinstance(value, Tensor) and value.shape in ((), shapes[index]) for value in entry.values()
+        )
+
+    groups = leaf("the groups of parameters of this spec", are_right)
+    state = leaf(
+        "moments in the shapes of the parameters",
+        lambda value: type(value) is dict and all(fits(*pair) for pair in value.items()),
+    )
+    return table({"param_groups": groups, "state": state}, others=_NOTHING)
+
+
+def _is_setting(value: Any) -> bool:
+    return isinstance(value, float | tuple)

@@ -106,3 +106,8 @@ def _block(titles: Sequence[str], row: Sequence[str], width: int) -> str:
     body = textwrap.fill(", ".join(pairs), width, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False)
     label = f"{titles[0]} {row[0]}".strip()
     return "\n".join([*textwrap.wrap(label, width), *body.replace("\xa0", " ").splitlines()])
+
+
+def warn(text: str) -> None:
+    """Print one line of warning, apart from what is said."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)

@@ -1,7 +1,6 @@
 """One training stage: objective, batches, optimizer and hooks put together, resumable to the bit."""
 
 import math
-import shutil
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from cccad_train import checkpoints
 from cccad_train.batches import Batches
 from cccad_train.checkpoints import Progress
-from cccad_train.console import Meter
+from cccad_train.console import Meter, say, warn
 from cccad_train.curricula import NoneSpec
 from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
 from cccad_train.folder import RunFolder
@@ -25,6 +24,10 @@ from cccad_train.metrics import Metrics
 
 class DivergedError(ValueError):
     """Training has left the realm of numbers; what was saved before is kept."""
+
+
+class UnusableCheckpointsError(ValueError):
+    """There are checkpoints of a stage, and none that it can go on from."""
 
 
 @frozen(kw_only=True)
@@ -72,7 +75,7 @@ class Fit:
         parts, accelerator = assemble(self.stage, policy, agent, teacher), self.accelerator
         spec = parts.spec
         optimizer = spec.optimizer.build(policy, policy.compressor)
-        progress = self._resume(policy, optimizer)
+        progress = self._resume(policy, optimizer, spec.num_updates)
         batches = Batches(
             sampler=sampler,
             context=policy.context,
@@ -89,18 +92,29 @@ class Fit:
         finally:
             recorder.close()
 
-    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer) -> Progress:
+    def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer, num_updates: int) -> Progress:
         place = self.folder.checkpoints(self.stage)
-        state = checkpoints.load_latest(place)
-        if state is None or state["inputs"] != self.inputs:
-            self.accelerator.wait_for_everyone()  # all have looked
-            if self.accelerator.is_main_process:
-                self.folder.reopen(self.stage)
-                shutil.rmtree(place, ignore_errors=True)
+        fit_ = checkpoints.fitting(policy.state_dict(), optimizer, num_updates)
+        is_main = self.accelerator.is_main_process
+        state = checkpoints.load_latest(place, fit_, warn if is_main else lambda _: None)
+        self.accelerator.wait_for_everyone()  # all have looked
+        if state is None and checkpoints.updates(place):
+            raise UnusableCheckpointsError(
+                f"no checkpoint in {place} can be used to go on from; remove that folder to begin {self.stage} anew"
+            )
+        if state is None:
             return Progress()
+        if state["inputs"] != self.inputs:
+            raise UnusableCheckpointsError(
+                f"the checkpoints in {place} are of other histories, plugin files or versions than this run would use; "
+                f"remove that folder to begin {self.stage} anew, or give another --out"
+            )
         policy.load_state_dict(state["policy"])
         optimizer.load_state_dict(state["optimizer"])
-        return Progress(**state["progress"])
+        progress = Progress(**state["progress"])
+        if is_main and progress.update < num_updates:
+            say(f"{self.stage}: going on from update {progress.update:,} of {num_updates:,}")
+        return progress
 
 
 class _Recorder:

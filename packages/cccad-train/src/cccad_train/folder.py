@@ -1,11 +1,11 @@
 """The run folder: the contract that every tool reads, and the record of which stages are done on which inputs."""
 
-import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,13 @@ from cccad_core.artefact import copy_plugins
 from cccad_core.registry import distributions
 from cccad_core.specs import parts, to_toml, unstructure
 
+from cccad_train.checkpoints import updates
 from cccad_train.experiment import ExperimentSpec
+from cccad_train.files import TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
 
 STAGES = "stages.json"
 METRICS = "metrics.jsonl"
+META = table(optional={"continued": each(table())})
 
 
 @frozen(kw_only=True)
@@ -49,9 +52,7 @@ class RunFolder:
 
     def metrics(self, stage: str) -> list[dict[str, Any]]:
         """Return the lines of `metrics.jsonl` that belong to *stage*."""
-        file = self.path / METRICS
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-        return [row for row in map(json.loads, lines) if row["stage"] == stage]
+        return [row for row in read_metrics(self.path / METRICS) if row["stage"] == stage]
 
     def checkpoints(self, stage: str) -> Path:
         """Return where the checkpoints of *stage* lie."""
@@ -65,37 +66,35 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         copied = evolve(spec, imports=tuple(copy_plugins(plugins, self.path)))
         write_text(self.path / "spec.toml", to_toml(unstructure(copied)))
-        meta, first = _meta(spec), read_json(self.path / "meta.json")
+        meta, first = _meta(spec), read_json(self.path / "meta.json", META)
         if first is not None:
             meta = {**first, "continued": [*first.get("continued", []), meta]}
-        write_text(self.path / "meta.json", json.dumps(meta, indent=2))
+        write_json(self.path / "meta.json", meta)
 
     def stages(self) -> dict[str, str]:
         """Return the digest of the inputs of every stage that is done, by name."""
-        return read_json(self.path / STAGES) or {}
+        return read_json(self.path / STAGES, table(others=TEXT)) or {}
 
     def finish(self, stage: str, inputs: str) -> None:
         """Record that *stage* is done on *inputs*."""
-        write_text(self.path / STAGES, json.dumps({**self.stages(), stage: inputs}, indent=2))
-
-    def reopen(self, stage: str) -> None:
-        """Take back that *stage* is done: it is about to be done again, on other inputs."""
-        done = self.stages()
-        if done.pop(stage, None) is not None:
-            write_text(self.path / STAGES, json.dumps(done, indent=2))
+        write_json(self.path / STAGES, {**self.stages(), stage: inputs})
 
     def sibling_with(self, stage: str, inputs: str) -> "RunFolder | None":
-        """Return another run under the same `out` that has done *stage* on the same inputs, or None."""
+        """Return another run under the same `out` that has done *stage* on the same inputs, or None.
+
+        A folder whose record cannot be read is passed over.
+        """
         for record in sorted(self.path.parent.glob(f"*/{STAGES}")):
             other = RunFolder(path=record.parent)
-            if other.path != self.path and other.stages().get(stage) == inputs:
-                return other
+            with suppress(RunFileError):
+                if other.path != self.path and other.stages().get(stage) == inputs:
+                    return other
         return None
 
     @property
     def is_unfinished(self) -> bool:
         """Say whether a training stage was begun here and not finished."""
-        begun = {link.parent.name for link in (self.path / "checkpoints").glob("[!.]*/latest")}
+        begun = {place.name for place in (self.path / "checkpoints").glob("[!.]*") if updates(place)}
         return bool(begun - set(self.stages()))
 
 
@@ -119,23 +118,3 @@ def git_commit() -> str | None:
     except OSError:
         return None
     return told.stdout.strip() or None
-
-
-def read_json(path: Path) -> Any:
-    """Return what a JSON file holds, or None when it does not exist."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace *path* by *text* at once; where that fails, *path* stays as it was and nothing else is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cccad_train.charts import Line, line_chart
 from cccad_train.console import table
-from cccad_train.folder import write_text
+from cccad_train.files import write_text
 from cccad_train.memory_study import Json, study
 from cccad_train.report import MAX_RUG, NUM_COLOURS, fill, two_digits
 from cccad_train.stages import Run

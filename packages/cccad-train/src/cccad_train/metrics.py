@@ -1,6 +1,7 @@
 """Numbers over time: one JSON object a line, and TensorBoard as a view of the same."""
 
 import json
+import math
 import shutil
 import time
 from collections.abc import Iterable
@@ -9,7 +10,8 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from cccad_train.folder import METRICS, write_text
+from cccad_train.files import read_metrics, write_text
+from cccad_train.folder import METRICS
 
 
 class Metrics:
@@ -22,7 +24,7 @@ class Metrics:
     def __init__(self, folder: Path, stage: str, update: int) -> None:
         self.path, self.stage = folder / METRICS, stage
         kept = self._rewind(update)
-        self.began = time.monotonic() - (kept[-1]["time_s"] if kept else 0.0)
+        self.began = time.monotonic() - (kept[-1].get("time_s", 0.0) if kept else 0.0)
         view = folder / "tensorboard" / stage
         shutil.rmtree(view, ignore_errors=True)
         self.writer = SummaryWriter(str(view))
@@ -31,19 +33,10 @@ class Metrics:
 
     def _rewind(self, update: int) -> list[dict[str, Any]]:
         """Return the rows of the stage that stay."""
-        lines, rows = [], []
-        for line in self.path.read_text(encoding="utf-8").splitlines() if self.path.is_file() else ():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["stage"] == self.stage:
-                if row["update"] > update:
-                    continue
-                rows.append(row)
-            lines.append(line)
-        write_text(self.path, "".join(f"{line}\n" for line in lines))
-        return rows
+        rows = read_metrics(self.path)
+        kept = [row for row in rows if row["stage"] != self.stage or row.get("update", 0) <= update]
+        write_text(self.path, "".join(map(_line, kept)))
+        return [row for row in kept if row["stage"] == self.stage]
 
     def write(self, update: int, values: dict[str, float]) -> None:
         """Append one line."""
@@ -62,14 +55,20 @@ class Metrics:
 
     def _append(self, row: dict[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+            file.write(_line(row))
         self._show(row)
 
     def _show(self, row: dict[str, Any]) -> None:
         for name, value in row.items():
             if name not in ("stage", "update", "time_s"):
-                self.writer.add_scalar(name, value, row["update"])
+                self.writer.add_scalar(name, value, row.get("update"))
 
     def close(self) -> None:
         """Flush what TensorBoard has."""
         self.writer.close()
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Return *row* as a line of JSON, which has no word for what is no finite number but null."""
+    plain = {name: value if type(value) is str or math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps(plain, allow_nan=False) + "\n"

@@ -8,6 +8,7 @@ from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
 from cccad_data.dataset import finished_shards, read_manifest
 
+from cccad_train.checkpoints import updates
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
 from cccad_train.given import content, open_given
@@ -102,7 +103,7 @@ def states(spec: ExperimentSpec, folder: RunFolder) -> dict[str, str]:
     done, found = folder.stages(), {}
     found["collect"] = "done" if is_collected(dataset(spec, folder)) else "to do"
     for stage in [*fits(spec, "pretrain"), *fits(spec, "train"), "evaluate"]:
-        is_begun = (folder.checkpoints(stage) / "latest").exists()
+        is_begun = bool(updates(folder.checkpoints(stage)))
         is_done = done.get(stage) == inputs(spec, stage)
         found[stage] = "done" if is_done else "begun" if is_begun else "to do"
     return found

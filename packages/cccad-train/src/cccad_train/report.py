@@ -18,12 +18,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cccad_train.charts import Chart, Line, line_chart, metric_charts
 from cccad_train.console import table
+from cccad_train.files import write_text
 from cccad_train.report_data import (
     Agent,
     Json,
     ReportError,
     Run,
     check_results,
+    distinct,
+    notes_on_lengths,
     pool,
     read_agents,
     read_run,
@@ -162,7 +165,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
     Raises:
         ReportError: for a run that cannot be read, runs of different families, or seeds with different tasks.
     """
-    runs = [read_run(run_dir) for run_dir in run_dirs]
+    runs, notes = distinct([read_run(run_dir) for run_dir in run_dirs])
     if not runs:
         raise ReportError("there is nothing to compare: name at least one run folder")
     families = sorted({run.results["tasks"][0]["task_id"].split("/")[0] for run in runs})
@@ -188,6 +191,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         "headline": f"{len(runs)} runs on {families[0]}: " + "; ".join(_standing(agent) for agent in on_trial) + ".",
         "is_comparison": True,
         "runs": runs,
+        "notes": notes + notes_on_lengths(titled),
         "worlds": {world: _rows(_side_by_side(those)[0]) for world, those in inner.items() if those},
     }
     digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
@@ -274,7 +278,7 @@ def _render(
         rows=_rows(agents),
         rug_task=results["tasks"][0]["task_id"],
     )
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     return path
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +11,58 @@ import numpy as np
 from attrs import evolve, field, frozen
 
 from cccad_train import statistics
+from cccad_train.files import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    Misfit,
+    RunFileError,
+    each,
+    leaf,
+    maybe,
+    other_format,
+    read_json,
+    read_metrics,
+    read_text,
+    table,
+)
 from cccad_train.statistics import Floats, StatisticsError
 
 Json = dict[str, Any]
 
 RESULTS_FORMAT = "cccad-results/1"
-_RUN_NAME = re.compile(r"(?P<experiment>(?P<name>.+)-[0-9a-f]{8})-s\d+")
+_RUN_NAME = re.compile(r"(?P<experiment>(?P<name>.+)-[0-9a-f]{8})-s(?P<seed>\d+)")
+
+_TASK = table({"task_id": TEXT, "optimal_return": NUMBER, "random_return": NUMBER}, {"params": table(), "split": TEXT})
+_SUMMARY = table(
+    optional={"ci95": maybe(each(NUMBER, 2, 2)), "normalized_by_decade": maybe(each(maybe(NUMBER)))},
+    others=maybe(NUMBER),
+)
+_AGENT = table(
+    optional={
+        **dict.fromkeys(("label", "role", "description"), TEXT),
+        "returns": each(each(each(NUMBER, 1), 1), 1),
+        "normalized_curve": each(NUMBER, 1),
+        "compressions": each(each(COUNT)),
+        **dict.fromkeys(("compressions_per_history", "actions_per_s", "worst_task_normalized"), maybe(NUMBER)),
+    }
+)
+_RESULTS = table(
+    {"tasks": each(_TASK), "agents": table(others=_AGENT)},
+    {
+        "summary": table(others=_SUMMARY),
+        "worlds": table(others=leaf("a table", lambda value: type(value) is dict)),
+        "horizon": leaf("a whole number > 0", lambda value: type(value) is int and 0 < value < 1 << 63),
+        "trained_episodes": maybe(NUMBER),
+        "training": table(others=NUMBER),
+        "seed": COUNT,
+        "spec_digest": TEXT,
+    },
+)
+_TABLE = table()
 
 
-class ReportError(ValueError):
+class ReportError(RunFileError):
     """A run folder cannot be reported on; the sentence says which file and why."""
 
 
@@ -53,6 +95,7 @@ class Run:
     name: str
     experiment: str  # the same for all seeds of one spec
     folder: str
+    seed: int | None
     results: Json
     meta: Json = field(factory=dict)
     spec: str = ""
@@ -64,73 +107,58 @@ def read_run(run_dir: Path) -> Run:
     """Return everything that the report needs from the run folder *run_dir*.
 
     Raises:
-        ReportError: when the results are missing, broken or of an unknown format, or another file cannot be read.
+        RunFileError: names a file that cannot be read, or is not of its form.
+        ReportError: when the results are missing, of an unknown format, or contradict themselves.
     """
     path = run_dir / "evaluation" / "results.json"
-    if not path.is_file():
+    results = read_json(path, lambda _: None)  # `check_results` looks at its form
+    if results is None:
         raise ReportError(f"{run_dir.name}: there is no evaluation/results.json; evaluate the run first")
-    results = check_results(_read_json(path), run_dir.name)
-    meta, data_card = (_read_json(run_dir / name, {}) for name in ("meta.json", "evaluation/data_card.json"))
-    spec_path = run_dir / "spec.toml"
-    folder = run_dir.resolve().name
+    check_results(results, str(path))
+    spec, folder = read_text(run_dir / "spec.toml") or "", run_dir.resolve().name
     matched = _RUN_NAME.fullmatch(folder)
+    name = matched["name"] if matched else _name_in(spec) or folder
+    digest = results.get("spec_digest")
     return Run(
-        name=matched["name"] if matched else folder,
-        experiment=matched["experiment"] if matched else folder,
+        name=name,
+        experiment=f"{name}-{digest}" if digest else matched["experiment"] if matched else folder,
         folder=folder,
+        seed=results.get("seed", int(matched["seed"]) if matched else None),
         results=results,
-        meta=meta,
-        spec=spec_path.read_text(encoding="utf-8") if spec_path.is_file() else "",
-        data_card=data_card,
-        metrics=tuple(_read_metrics(run_dir / "metrics.jsonl")),
+        meta=read_json(run_dir / "meta.json", _TABLE) or {},
+        spec=spec,
+        data_card=read_json(run_dir / "evaluation" / "data_card.json", _TABLE) or {},
+        metrics=tuple(read_metrics(run_dir / "metrics.jsonl")),
     )
 
 
-def _read_json(path: Path, default: Json | None = None) -> Json:
-    if default is not None and not path.is_file():
-        return default
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # broken JSON, or not even text
-        raise ReportError(f"{path.name} is not valid JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise ReportError(f"{path.name} must hold one JSON object: {type(content).__name__}")
-    return content
+def _name_in(spec: str) -> str:
+    found = re.search(r'^name = "([A-Za-z0-9_.-]+)"$', spec, re.MULTILINE)
+    return found[1] if found else ""
 
 
-def _read_metrics(path: Path) -> Iterable[Json]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            yield json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                return  # the run was stopped in the middle of its last line
-            raise ReportError(f"{path.name}:{number} is not valid JSON: {error}") from error
-
-
-def check_results(results: Json, where: str = "results.json") -> Json:
+def check_results(results: Any, where: str = "results.json") -> Json:
     """Return *results* when it is of the known format and complete.
 
     Raises:
         ReportError: names the first thing that is wrong.
     """
-    found = results.get("format")
+    found = results.get("format") if isinstance(results, dict) else None
     if found != RESULTS_FORMAT:
-        raise ReportError(f"{where}: the results are of format {found!r}; this version reads {RESULTS_FORMAT!r}")
+        raise ReportError(f"{where}: the results are {other_format(found, RESULTS_FORMAT)}")
+    try:
+        _RESULTS(results)
+    except Misfit as misfit:
+        raise ReportError(f"{where}: {misfit}") from None
     for key in ("agents", "tasks"):
-        if not results.get(key):
+        if not results[key]:
             raise ReportError(f"{where}: the results hold no {key}")
-    for task in results["tasks"]:
-        missing = {"task_id", "optimal_return", "random_return"} - set(task)
-        if missing:
-            raise ReportError(f"{where}: task {task.get('task_id', '?')!r} lacks {', '.join(sorted(missing))}")
     for name, agent in results["agents"].items():
-        if not (agent.get("returns") or agent.get("normalized_curve")):
+        if not {"returns", "normalized_curve"} & agent.keys():
             raise ReportError(f"{where}: agent {name!r} has neither 'returns' nor 'normalized_curve'")
     for name, inner in results.get("worlds", {}).items():
         check_results(inner, f"{where}, world {name!r}")
-    return results
+    return results  # type: ignore[no-any-return]
 
 
 def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None) -> list[Agent]:
@@ -160,6 +188,8 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
             agents.append(_played(about, results, (seeds or {}).get(name)) if played else _curve_only(about, results))
         except StatisticsError as error:
             raise ReportError(f"agent {name!r}: {error}") from error
+        if not np.isfinite(agents[-1].curve).all() or not np.isfinite(agents[-1].by_task).all():
+            raise ReportError(f"agent {name!r}: its returns are too large beside what lies between optimum and random")
     return sorted(agents, key=lambda agent: agent.role != "agent")
 
 
@@ -204,11 +234,62 @@ def within(run: Run, world: str) -> Run:
     return evolve(run, results=run.results["worlds"][world])
 
 
+def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Return *runs* without those that are there already, under whatever name, and a sentence on each of these.
+
+    A run is known by the digest of its spec and its seed, not by its folder: a copy or a link is no second seed.
+
+    Raises:
+        ReportError: for two runs of one spec and one seed whose results differ; one of them must be chosen.
+    """
+    kept: dict[tuple[str, int | str], Run] = {}
+    notes = []
+    for run in runs:
+        first = kept.setdefault((run.experiment, run.folder if run.seed is None else run.seed), run)
+        if first is run:
+            continue
+        if _played_in(first) != _played_in(run):
+            told = f"{first.folder} and {run.folder} are both seed {run.seed} of {run.experiment}, with other results"
+            raise ReportError(f"{told}; name one of them")
+        notes.append(f"{run.folder} is the same run as {first.folder}, named twice or copied: it counts once.")
+    return list(kept.values()), notes
+
+
+def _played_in(run: Run) -> Json:
+    """Return what was played, by agent, without the clock."""
+    return {
+        name: [agent.get(key) for key in ("returns", "normalized_curve")]
+        for name, agent in run.results["agents"].items()
+    }
+
+
+def notes_on_lengths(titled: Mapping[str, Sequence[Run]]) -> list[str]:
+    """Return sentences on lives of different lengths, within an experiment and from one to the other."""
+    lengths = {title: sorted({_num_episodes(run) for run in runs}) for title, runs in titled.items()}
+    notes = [
+        f"{title}: lives of {found[0]:,} to {found[-1]:,} episodes, cut to the shortest."
+        for title, found in lengths.items()
+        if len(found) > 1
+    ]
+    if len({found[0] for found in lengths.values()}) > 1:
+        told = ", ".join(f"{title} {found[0]:,}" for title, found in lengths.items())
+        notes.append(f"Lives differ in length, and the last episodes of each are those before its own end: {told}.")
+    return notes
+
+
+def _num_episodes(run: Run) -> int:
+    """Return how many episodes the lives of *run* have, the shortest of them."""
+    lives = [agent["returns"][0][0] for agent in run.results["agents"].values() if "returns" in agent]
+    return min(map(len, lives), default=0)
+
+
 def pool(runs: Sequence[Run]) -> tuple[Json, dict[str, list[int]]]:
     """Return normalised results with the replicas of all *runs* side by side, and the seed of each replica by agent.
 
-    Lives of different lengths are cut to the shortest. An agent that only some of the runs have is left out.
+    Lives of different lengths are cut to the shortest. An agent that only some of the runs have is left out, and so is
+    a run that is there already (see `distinct`).
     """
+    runs, _ = distinct(runs)
     first = runs[0].results
     task_ids = [task["task_id"] for task in first["tasks"]]
     for run in runs[1:]:

@@ -1,6 +1,6 @@
 """collect -> pretrain -> train -> evaluate -> report: each stage a function, done once for the same inputs."""
 
-import json
+import errno
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -14,18 +14,21 @@ from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
 from cccad_core.specs import unstructure
 from cccad_data import Histories, collect
+from safetensors import SafetensorError
 
 from cccad_train import checkpoints, plan
 from cccad_train.cards import data_card, describe_agent, describe_sliding, label, model_card
-from cccad_train.console import Meter, say
+from cccad_train.console import Meter, say, warn
 from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.files import RunFileError, write_json
 from cccad_train.fitting import Fit
-from cccad_train.folder import RunFolder, read_json, write_text
+from cccad_train.folder import RunFolder
 from cccad_train.given import open_given
 from cccad_train.metrics import Metrics
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
+from cccad_train.report_data import read_run
 from cccad_train.worlds import World, other_worlds, own_world
 
 
@@ -84,9 +87,12 @@ class Run:
         """Return a digest of all that the outcome of *stage* depends on."""
         return plan.inputs(self.spec, stage)
 
-    def is_done(self, stage: str) -> bool:
-        """Say whether *stage* was done on the same inputs; asked by all processes before any of them goes on."""
-        done = self.folder.stages().get(stage) == self.inputs(stage)
+    def is_done(self, stage: str, is_whole: Callable[[], bool] = lambda: True) -> bool:
+        """Say whether *stage* was done on the same inputs and its outcome *is_whole*.
+
+        All processes ask before any of them goes on.
+        """
+        done = self.folder.stages().get(stage) == self.inputs(stage) and is_whole()
         self.accelerator.wait_for_everyone()
         if done and self.is_main:
             say(f"{stage}: done before, nothing to do")
@@ -138,10 +144,10 @@ def do_train(run: Run) -> None:
 def _fit(run: Run, stage: str) -> None:
     """Do one training stage, or take it from another run that has done it on the same inputs."""
     inputs = run.inputs(stage)
-    twin = run.folder.sibling_with(stage, inputs)
-    if run.is_done(stage):
+    if run.is_done(stage, is_whole=lambda: _outcome(run, run.folder, stage) is not None):
         return
-    if twin is None:
+    twin = run.folder.sibling_with(stage, inputs)
+    if twin is None or not _is_worth_taking(run, twin, stage):
         agent = run.spec.agents()[stage.split("-", 1)[1]]
         policy, teacher = _fresh(run, agent), None
         named = agent.train.teacher
@@ -179,26 +185,42 @@ def _take(run: Run, stage: str, twin: RunFolder) -> None:
     say(f"{stage}: taken from {twin.path}, where it was done on the same inputs")
 
 
+def _outcome(run: Run, folder: RunFolder, stage: str) -> dict[str, Any] | None:
+    """Return the state at the end of *stage* as it lies in *folder*, or None: it is missing, damaged or another's."""
+    kind, name = stage.split("-", 1)
+    agent = run.spec.agents()[name]
+    fit = checkpoints.fitting(_fresh(run, agent).state_dict())
+    state = checkpoints.load_latest(folder.checkpoints(stage), fit, warn if run.is_main else lambda _: None)
+    if state is None or state["inputs"] != run.inputs(stage):
+        return None
+    return state if state["progress"]["update"] == getattr(agent, kind).num_updates else None
+
+
+def _is_worth_taking(run: Run, twin: RunFolder, stage: str) -> bool:
+    """Say whether what *twin* has of *stage* can be read; a bad neighbour harms nobody."""
+    try:
+        twin.metrics(stage)
+    except RunFileError as error:
+        if run.is_main:
+            warn(f"{error}; '{stage}' is not taken from there")
+        return False
+    return _outcome(run, twin, stage) is not None
+
+
 def load_weights(policy: Policy, run: Run, stage: str, parts: tuple[str, ...] = ()) -> None:
     """Load the outcome of *stage* (of *parts* alone, if any) into *policy*.
 
-    Raises UnfinishedRunError when the stage is not finished, or its weights have other names or shapes.
+    Raises UnfinishedRunError when the stage is not finished, or its weights are damaged.
     """
-    state = checkpoints.load_latest(run.folder.checkpoints(stage))
-    if state is None or run.folder.stages().get(stage) != run.inputs(stage):
-        raise UnfinishedRunError(f"'{stage}' is not done in {run.folder.path}; run it first, or without '--only'")
+    is_done = run.folder.stages().get(stage) == run.inputs(stage)
+    state = _outcome(run, run.folder, stage) if is_done else None
+    if state is None:
+        told = "its checkpoint is damaged; run" if is_done else "run"
+        raise UnfinishedRunError(f"'{stage}' is not done in {run.folder.path}; {told} it first, or without '--only'")
     mine, theirs = policy.state_dict(), state["policy"]
     if parts:
         theirs = {**mine, **{name: value for name, value in theirs.items() if name.split(".")[0] in parts}}
-    _fill(policy, theirs, f"'{stage}'")
-
-
-def _fill(policy: Policy, weights: dict[str, Any], of: str) -> None:
-    """Load *weights*; raises UnfinishedRunError when they have other names or shapes."""
-    try:
-        policy.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UnfinishedRunError(f"the weights of {of} do not fit: {str(error).splitlines()[-1].strip()}") from None
+    policy.load_state_dict(theirs)
 
 
 def do_evaluate(run: Run) -> None:
@@ -221,16 +243,21 @@ def _release(run: Run, name: str, agent: AgentSpec) -> None:
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     card = model_card(run.spec, name, policy, histories)
-    save_policy(partial, policy, train_task_ids=histories.task_ids, card=card, plugins=run.plugins)
-    shutil.rmtree(place, ignore_errors=True)
-    partial.rename(place)
+    try:
+        save_policy(partial, policy, train_task_ids=histories.task_ids, card=card, plugins=run.plugins)
+        shutil.rmtree(place, ignore_errors=True)
+        partial.rename(place)
+    except SafetensorError as error:  # a full disk, in the words of another language
+        raise OSError(errno.EIO, f"the weights cannot be written ({error})", str(place)) from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def released(run: Run, name: str, agent: AgentSpec) -> Policy:
     """Return a released policy.
 
-    Raises UnfinishedRunError when it is not there or not the one that the spec describes, and LeakError when it was
-    trained on a task that is held out.
+    Raises UnfinishedRunError when it is not there or not the one that the spec describes, LeakError when it was trained
+    on a task that is held out, and ArtefactError when it is damaged.
     """
     place = run.folder.artefact(name, run.spec)
     if not (place / "spec.toml").is_file():
@@ -265,8 +292,8 @@ def evaluate(run: Run) -> None:
         **_training_facts(run, policies[spec.agent], evaluation),
         "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
     }
-    write_text(run.folder.results, json.dumps(evaluation.results(extra)))
-    write_text(run.folder.path / "evaluation" / "data_card.json", json.dumps(data_card(histories), indent=2))
+    write_json(run.folder.results, evaluation.results(extra), indent=None)
+    write_json(run.folder.path / "evaluation" / "data_card.json", data_card(histories))
     run.folder.finish("evaluate", run.inputs("evaluate"))
 
 
@@ -296,7 +323,7 @@ def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[st
     """Return how long trained stretches were, and how often was written in them and in lives of that length."""
     train, stage = run.spec.train, f"train-{run.spec.agent}"
     length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
-    counted = [row["writes"] for row in run.folder.metrics(stage)]
+    counted = [row["writes"] for row in run.folder.metrics(stage) if "writes" in row]
     history_env_steps = max(len(task.rewards) // task.num_histories for task in run.histories)
     facts: dict[str, Any] = {"stretch_env_steps": length}
     if counted:
@@ -311,7 +338,7 @@ def do_report(run: Run) -> None:
     """Write `report.html` and print where it lies, and the table of results."""
     if run.is_main:
         page = write_report(run.folder.path)
-        say(summary_table(read_json(run.folder.results)))
+        say(summary_table(read_run(run.folder.path).results))
         say(f"report: {page}")
 
 
