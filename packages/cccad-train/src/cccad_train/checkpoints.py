@@ -17,7 +17,7 @@ from attrs import define
 from torch import Tensor
 
 from cccad_train.console import warn
-from cccad_train.files import NUMBER, TEXT, Form, Misfit, RunFileError, leaf, maybe, table
+from cccad_train.files import NUMBER, TEXT, Form, Misfit, RunFileError, each, leaf, maybe, table
 
 STATE = "state.pt"
 _DAMAGE = (
@@ -163,7 +163,8 @@ def fitting(
 
     def check(state: Any, update: int) -> None:
         is_right = leaf(f"{update:,}, as its folder says", lambda value: type(value) is int and value == update <= most)
-        progress = table({"update": is_right, "smoothed_loss": maybe(NUMBER), "best": _LOSS}, others=_NOTHING)
+        since = {"pending": each(each(NUMBER))}  # losses since the last line of metrics
+        progress = table({"update": is_right, "smoothed_loss": maybe(NUMBER), "best": _LOSS}, since, others=_NOTHING)
         table({"inputs": TEXT, "progress": progress, "policy": weights, "optimizer": moments}, others=_NOTHING)(state)
 
     return check

@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,12 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, trust_pl
 @click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(run_folders: tuple[Path, ...]) -> None:
     """Write the report of one run, or a comparison of several."""
+    from cccad_train.files import owning
     from cccad_train.report import write_comparison, write_report
 
     def show() -> None:
-        page = write_report(run_folders[0]) if len(run_folders) == 1 else write_comparison(run_folders)
+        with owning(run_folders[0]) if len(run_folders) == 1 else nullcontext():
+            page = write_report(run_folders[0]) if len(run_folders) == 1 else write_comparison(run_folders)
         click.echo(f"report: {page}")
 
     guarded(show)
@@ -189,11 +192,13 @@ def report(run_folders: tuple[Path, ...]) -> None:
 def memory_report(run_folder: Path, out: Path | None, lives: int, device: str, trust_plugins: bool) -> None:
     """Look into the latents of RUN_FOLDER's agent: probes, swaps, attention, retention; play it to find out."""
     from cccad_train.experiment_run import reopened
+    from cccad_train.files import owning
     from cccad_train.memory_report import write_memory_report
 
     def show() -> None:
         run = reopened(run_folder, (), device, trust_plugins=trust_plugins)
-        page, table = write_memory_report(run, lives, out)
+        with owning(run.folder.path):
+            page, table = write_memory_report(run, lives, out)
         click.echo(f"{table}\nmemory: {page}")
 
     guarded(show)

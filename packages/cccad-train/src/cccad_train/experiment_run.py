@@ -2,15 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from attrs import frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import load, to_toml, unstructure
+from cccad_data.errors import FolderInUseError
+from cccad_data.owner import owner_of
 
 from cccad_train import plan
 from cccad_train.console import say
 from cccad_train.experiment import ExperimentSpec
+from cccad_train.files import owning
 from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator, relaunch
 from cccad_train.plan import UnfinishedRunError
@@ -54,16 +58,21 @@ def execute(order: Order) -> None:
     if order.only:
         plan.require(spec, folder, order.only)
     if order.processes > 1:
+        if owner := owner_of(folder.path):
+            raise FolderInUseError(f"{folder.path} is being written by {owner}; wait for it or give another --out")
         sys.exit(relaunch([*_as_arguments(order), "--resume"], order.processes))
     accelerator = build_accelerator(order.device)
     plugins = tuple((order.spec.parent / name).resolve() for name in spec.imports)
     run = Run(spec=spec, folder=folder, accelerator=accelerator, plugins=plugins)
     if run.is_main:
-        say(f"run: {folder.path}")
-        if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
-            folder.prepare(spec, plugins)
-    for stage in stages:
-        STAGES[stage](run)
+        folder.path.mkdir(parents=True, exist_ok=True)
+    with owning(folder.path) if run.is_main else nullcontext():
+        if run.is_main:
+            say(f"run: {folder.path}")
+            if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
+                folder.prepare(spec, plugins)
+        for stage in stages:
+            STAGES[stage](run)
 
 
 def evaluate_again(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> None:
@@ -76,8 +85,9 @@ def evaluate_again(path: Path, overrides: Sequence[str], device: str, *, trust_p
         fields = "evaluate.* and split.max_held_out_tasks"
         raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
     run = reopened(path, overrides, device, trust_plugins=trust_plugins)
-    evaluate(run)
-    do_report(run)
+    with owning(run.folder.path):
+        evaluate(run)
+        do_report(run)
 
 
 def reopened(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> Run:

@@ -6,10 +6,14 @@ A form is a function that raises `Misfit` for a value that is not of it; `table`
 import json
 import os
 import re
+import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from cccad_data.owner import owned
 
 Form = Callable[[Any], None]
 
@@ -130,6 +134,23 @@ def other_format(found: Any, known: str) -> str:
     version = found.removeprefix(f"{stem}/") if isinstance(found, str) else ""
     is_newer = version.isascii() and version.isdecimal() and len(version) < 9 and int(version) > int(number)
     return f"of format {found!r:.80}; this version reads {known!r}" + (", and that is newer" if is_newer else "")
+
+
+@contextmanager
+def owning(folder: Path) -> Iterator[None]:
+    """Own a run folder while it is written, and take away what a writer that died has left half-written.
+
+    Raises FolderInUseError, with process and host, when another is writing, and RunFileError when there is no folder.
+    """
+    if not folder.is_dir():
+        raise RunFileError(f"{folder}: there is no such run folder")
+    with owned(folder):
+        for partial in folder.rglob("*.partial"):
+            if partial.is_dir() and not partial.is_symlink():
+                shutil.rmtree(partial, ignore_errors=True)
+            else:
+                partial.unlink(missing_ok=True)
+        yield
 
 
 def read_text(path: Path) -> str | None:

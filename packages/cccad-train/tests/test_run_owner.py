@@ -1,0 +1,54 @@
+"""A run folder has one writer at a time: who comes second is told who writes, and changes nothing."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from cccad_data.owner import OWNER, owned
+
+TWICE = ["--set", "train.num_updates=300", "--set", "train.curriculum={ kind = 'none' }", "--set", "controls={}"]
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != OWNER}
+
+
+@pytest.mark.parametrize(
+    "command", [["run"], ["run", "--processes", "2"], ["evaluate"], ["report"], ["memory-report"]], ids=" ".join
+)
+def test_who_comes_second_is_told_process_and_host_and_writes_nothing(command, copied_run, micro, cccad, cccad_run):
+    before = contents(copied_run.parent)
+    with owned(copied_run):
+        if command[0] == "run":
+            told = cccad_run(micro, "--out", copied_run.parent, "--resume", *command[1:])
+        else:
+            told = cccad(*command, copied_run)
+    assert (told.code, told.err.count("\n")) == (2, 1), told.err
+    assert f"{copied_run} is being written by process {os.getpid()} on {socket.gethostname()}" in told.err
+    assert contents(copied_run.parent) == before
+
+
+def test_of_the_same_run_started_twice_at_once_one_writes_and_the_other_is_refused(micro, tmp_path, only_run):
+    command = [sys.executable, "-m", "cccad_train.cli", micro, "--out", tmp_path, "--device", "cpu", *TWICE]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    told = [process.communicate()[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2], told
+    [refused] = [text for process, text in zip(both, told, strict=True) if process.returncode == 2]
+    assert "is being written by process" in refused
+    assert "Traceback" not in refused
+    rows = [json.loads(line) for line in (only_run(tmp_path) / "metrics.jsonl").open()]
+    assert [row["update"] for row in rows if row["stage"] == "train-cad"] == list(range(1, 301))
+
+
+def test_what_a_dead_writer_left_half_written_is_taken_away_by_the_next(copied_run, cccad):
+    (copied_run / "report.html.12.partial").write_text("half")
+    (copied_run / ".policy.partial").mkdir()
+    (copied_run / ".policy.partial" / "spec.toml").write_text("half")
+    (copied_run / OWNER).write_text("process 12 on a host that is off")
+    told = cccad("report", copied_run)
+    assert told.code == 0, told.err
+    assert not list(copied_run.rglob("*.partial"))
+    assert not (copied_run / OWNER).exists()
