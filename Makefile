@@ -9,7 +9,7 @@ PYTEST ?= -m "not slow" --durations=15
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types wheels bench clean
+.PHONY: help run test lint types wheels bench kills clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -34,6 +34,9 @@ wheels: .venv/stamp-dev  ## build the four wheels into dist/ and test each one a
 
 bench: .venv/stamp-dev  ## run every benchmark; results land in benchmarks/results/
 	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+kills: .venv/stamp-dev  ## kill, stop and halt runs in all their stages, with one and two processes, and resume them (slow)
+	$(BIN)/python -m pytest -m slow -s packages/cccad-train/tests/test_kills.py
 
 clean:  ## remove caches and built wheels; keeps .venv and runs/
 	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage

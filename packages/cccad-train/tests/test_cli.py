@@ -177,14 +177,37 @@ def test_a_full_disk_is_one_line_and_exit_1_and_leaves_only_whole_files(micro, m
     assert not list((folder / "checkpoints" / "pretrain-cad").glob("update_*"))
 
 
-def test_an_interrupt_is_friendly(monkeypatch, cccad_run, micro, tmp_path):
-    def interrupt(_):
-        raise KeyboardInterrupt
+INTERRUPTED = """
+import os, signal, sys
+from cccad_train import cli
+with_kept = {{"kept": cli.RESUMES}} if {resumes} else {{}}
+cli.guarded(lambda: os.kill(os.getpid(), signal.{name}), **with_kept)
+"""
 
-    monkeypatch.setitem(cli.__dict__, "guarded", lambda work, guarded=cli.guarded: guarded(lambda: interrupt(work)))
-    told = cccad_run(micro, "--out", tmp_path / "runs")
-    assert told.code == 130
-    assert "--resume continues" in told.err
+
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
+@pytest.mark.parametrize("resumes", [True, False])
+def test_a_signal_is_one_line_that_names_resume_only_where_there_is_one(name, code, resumes):
+    program = INTERRUPTED.format(name=name, resumes=resumes)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    kept = "; what was finished is kept, and --resume goes on" if resumes else ""
+    assert (done.returncode, done.stderr) == (code, f"stopped by {name}{kept}\n")
+
+
+def test_a_second_signal_ends_the_process_at_once_and_quietly():
+    program = """
+import os, signal, time
+from cccad_train.cli import guarded
+from cccad_data.process import unstopped
+def work():
+    with unstopped():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+guarded(work)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50)
+    assert (done.returncode, done.stdout, done.stderr) == (143, "", "")
 
 
 def test_data_of_a_spec_can_be_collected_and_looked_at_alone(micro, cccad, tmp_path):

@@ -15,6 +15,7 @@ from cccad_data.errors import DataError, StorageError, UnknownFamilyError
 from cccad_data.families import build_family
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
 from cccad_data.merging import merge
+from cccad_data.process import Stopped, print_anything, stoppable
 from cccad_data.store import COMPRESSIONS, read_header, whole_file
 
 MOST_FAULTS = 100
@@ -28,9 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     work: Callable[[argparse.Namespace], int] = arguments.work
+    print_anything()
     try:
-        code = work(arguments)
-        sys.stdout.flush()
+        with stoppable():
+            code = work(arguments)
+            sys.stdout.flush()
+    except Stopped as stop:
+        print(f"cccad-data: {stop}; nothing half-written is left", file=sys.stderr)
+        return stop.code
     except BrokenPipeError:  # who read the output has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return 1

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from attrs import define
+from attrs import Factory, define
 from torch import Tensor
 
 from cccad_train.console import warn
@@ -31,12 +31,14 @@ _DAMAGE = (
 class Progress:
     """How far a stage has come. `update` counts updates that are done; `best` is the lowest smoothed training loss.
 
+    `pending` are the losses of updates that no line of `metrics.jsonl` has yet, where a stage was stopped between two.
     Held-out tasks never enter here: no checkpoint is chosen by them.
     """
 
     update: int = 0
     smoothed_loss: float | None = None
     best: float = float("inf")
+    pending: list[list[float]] = Factory(list)
 
     def advance(self, losses: list[float]) -> None:
         """Count *losses*, one per update, into the exponential average over about 100 updates."""

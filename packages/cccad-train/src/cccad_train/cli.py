@@ -1,6 +1,7 @@
 """The commands: `cccad-run SPEC.toml`, and `cccad` for looking around. Exit 0 done, 1 the run failed, 2 bad input."""
 
 import inspect
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -9,35 +10,48 @@ from typing import Any
 
 import click
 from cccad_core.errors import CccadError
+from cccad_data.process import Stopped, end_with, print_anything, stoppable
+
+from cccad_train.environment import settle
 
 ONLY = ("collect", "pretrain", "train", "evaluate", "report")
-FAILURES = ("CollectionError", "DivergedError")
+FAILURES = ("CollectionError", "DivergedError", "LostProcessError")
 """Errors of a run, not of its user."""
+RESUMES = "; what was finished is kept, and --resume goes on"
 versioned = click.version_option(package_name="cccad-train", message="%(prog)s %(version)s")
 
+threaded = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of each process; another number adds up in another order. OMP_NUM_THREADS is not asked.",
+)
+device_option = click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 
-def guarded(work: Callable[[], None]) -> None:
-    """Do *work*; a user's mistake becomes one clear message and exit code 2, a failure of the run exit code 1."""
+
+def guarded(work: Callable[[], None], kept: str = "") -> None:
+    """Do *work*; a user's mistake becomes one clear message and exit code 2, a failure of the run exit code 1.
+
+    A signal ends it with 128 and its number. *kept* says what a command leaves that ends before its time.
+    """
+    print_anything()
     try:
-        work()
+        with stoppable():
+            work()
+    except Stopped as stop:
+        _stop(str(stop if stop.where else Stopped(stop.number, kept)), stop.code)
     except CccadError as error:
         _stop(str(error), 2)
     except BrokenPipeError:  # who read the output has read enough; click ends quietly
         raise
     except OSError as error:
-        _stop(_told(error), 1)
-    except KeyboardInterrupt:
-        _stop("\ninterrupted; what was finished is kept, and --resume continues from the last checkpoint", 130)
+        where = f": {error.filename}" if error.filename else ""
+        _stop(f"the run stopped: {(error.strerror or str(error)).splitlines()[0]}{where}{kept}", 1)
     except (ValueError, LookupError) as error:
         if not type(error).__module__.startswith("cccad_"):
             raise
         _stop(_short(str(error)), 1 if type(error).__name__ in FAILURES else 2)
-
-
-def _told(error: OSError) -> str:
-    where = f": {error.filename}" if error.filename else ""
-    what = (error.strerror or str(error)).splitlines()[0]
-    return f"the run stopped: {what}{where}; what was finished is kept, continue with --resume"
 
 
 def _short(message: str) -> str:
@@ -69,19 +83,27 @@ _trust = click.option(
 @click.option("--dry-run", is_flag=True, help="Check the spec, print it resolved with what would be done, and stop.")
 @click.option("--only", type=click.Choice(ONLY), help="Do this stage alone.")
 @click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help="Training processes.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@threaded
+@device_option
 @_trust
-def run(**given: Any) -> None:
+@click.pass_obj
+def run(is_launchable: bool | None, /, **given: Any) -> None:
     """Run the experiment in SPEC: collect, pretrain, train, evaluate, report."""
-    from cccad_train.experiment_run import Order, execute  # torch is imported only to run
 
-    order = Order(**given)
-    guarded(lambda: execute(order))
+    def work() -> None:
+        place = settle(num_threads=given["threads"], is_launchable=bool(is_launchable))
+        if place.parent:  # others write what we would write then; a foreign launcher's processes may still save
+            end_with(place.parent, signal.SIGKILL if place.is_owned else signal.SIGTERM)
+        from cccad_train.experiment_run import Order, execute  # torch is imported only now
+
+        execute(Order(**given, place=place))
+
+    guarded(work, RESUMES)
 
 
 def _collect(**given: Any) -> None:
     """Collect the learning histories of the experiment in SPEC, and stop; what is there already stays."""
-    run.callback(**given, only="collect", processes=1, device="auto")  # type: ignore[misc]
+    run.callback(**given, only="collect", processes=1, threads=1, device="auto")  # type: ignore[misc]
 
 
 collect = click.Command(
@@ -157,23 +179,30 @@ def data(arguments: tuple[str, ...]) -> None:
 @main.command("evaluate")
 @click.argument("run_folder", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As in evaluate.num_episodes=500.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@threaded
+@device_option
 @_trust
-def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, trust_plugins: bool) -> None:
+def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, threads: int, trust_plugins: bool) -> None:
     """Play the held-out tasks again with the policies of RUN_FOLDER, and rewrite its results and report."""
-    from cccad_train.experiment_run import evaluate_again
 
-    guarded(lambda: evaluate_again(run_folder, overrides, device, trust_plugins=trust_plugins))
+    def work() -> None:
+        settle(num_threads=threads)
+        from cccad_train.experiment_run import evaluate_again
+
+        evaluate_again(run_folder, overrides, device, threads, trust_plugins=trust_plugins)
+
+    guarded(work, "; every file of the run is whole, the old one or the new one")
 
 
 @main.command("report")
 @click.argument("run_folders", nargs=-1, required=True, type=click.Path(path_type=Path))
 def report(run_folders: tuple[Path, ...]) -> None:
     """Write the report of one run, or a comparison of several."""
-    from cccad_train.files import owning
-    from cccad_train.report import write_comparison, write_report
 
     def show() -> None:
+        from cccad_train.files import owning
+        from cccad_train.report import write_comparison, write_report
+
         with owning(run_folders[0]) if len(run_folders) == 1 else nullcontext():
             page = write_report(run_folders[0]) if len(run_folders) == 1 else write_comparison(run_folders)
         click.echo(f"report: {page}")
@@ -187,16 +216,21 @@ def report(run_folders: tuple[Path, ...]) -> None:
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="The page; RUN_FOLDER/memory.html without."
 )
 @click.option("--lives", type=click.IntRange(min=1), default=128, show_default=True, help="On held-out tasks.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@threaded
+@device_option
 @_trust
-def memory_report(run_folder: Path, out: Path | None, lives: int, device: str, trust_plugins: bool) -> None:
+def memory_report(
+    run_folder: Path, out: Path | None, lives: int, device: str, threads: int, trust_plugins: bool
+) -> None:
     """Look into the latents of RUN_FOLDER's agent: probes, swaps, attention, retention; play it to find out."""
-    from cccad_train.experiment_run import reopened
-    from cccad_train.files import owning
-    from cccad_train.memory_report import write_memory_report
 
     def show() -> None:
-        run = reopened(run_folder, (), device, trust_plugins=trust_plugins)
+        settle(num_threads=threads)
+        from cccad_train.experiment_run import reopened
+        from cccad_train.files import owning
+        from cccad_train.memory_report import write_memory_report
+
+        run = reopened(run_folder, (), device, threads, trust_plugins=trust_plugins)
         with owning(run.folder.path):
             page, table = write_memory_report(run, lives, out)
         click.echo(f"{table}\nmemory: {page}")

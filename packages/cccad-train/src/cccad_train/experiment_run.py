@@ -5,23 +5,33 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from attrs import frozen
+from attrs import field, frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_data.errors import FolderInUseError
 from cccad_data.owner import owner_of
+from cccad_data.process import Stopped
 
 from cccad_train import plan
 from cccad_train.console import say
+from cccad_train.environment import LaunchError, Place
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
 from cccad_train.folder import RunFolder
-from cccad_train.launch import build_accelerator, relaunch
+from cccad_train.launch import build_accelerator, connected, relaunch
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.stages import STAGES, Run, do_report, evaluate
 
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
 """What `cccad evaluate` may override: all else would describe another policy."""
+KEPT = {
+    "collect": "the units that were finished are kept, and --resume goes on with the others",
+    "pretrain": "what was finished is kept, and --resume goes on from there",
+    "train": "what was finished is kept, and --resume goes on from there",
+    "evaluate": "the trained agents are kept, and --resume plays them from the beginning",
+    "report": "the results are kept, and --resume writes the report",
+}
+"""What is left of a run that is stopped in a stage."""
 
 
 @frozen(kw_only=True)
@@ -35,8 +45,10 @@ class Order:
     dry_run: bool = False
     only: str | None = None
     processes: int = 1
+    threads: int = 1
     device: str = "auto"
     trust_plugins: bool = False
+    place: Place = field(factory=Place)
 
 
 def execute(order: Order) -> None:
@@ -48,6 +60,8 @@ def execute(order: Order) -> None:
     folder = RunFolder.of(spec, order.out)
     stages = [order.only] if order.only else list(STAGES)
     told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
+    if order.processes > 1 and order.place.num_processes > 1:
+        raise LaunchError("a launcher has started several processes, and --processes would start more; leave it out")
     if order.dry_run:
         say(f"# {order.spec}, every field with its value\n\n{to_toml(unstructure(spec))}\n{told}")
         return
@@ -61,21 +75,34 @@ def execute(order: Order) -> None:
         if owner := owner_of(folder.path):
             raise FolderInUseError(f"{folder.path} is being written by {owner}; wait for it or give another --out")
         sys.exit(relaunch([*_as_arguments(order), "--resume"], order.processes))
-    accelerator = build_accelerator(order.device)
+    with connected(order.place):
+        _run(order, spec, folder, stages)
+
+
+def _run(order: Order, spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> None:
+    """Do the *stages* in this process, and with the others that a launcher started beside it."""
+    place = order.place
+    device = "cpu" if place.wants_cpu and order.device == "auto" else order.device
+    accelerator = build_accelerator(device, order.threads, place.num_processes)
     plugins = tuple((order.spec.parent / name).resolve() for name in spec.imports)
     run = Run(spec=spec, folder=folder, accelerator=accelerator, plugins=plugins)
     if run.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
     with owning(folder.path) if run.is_main else nullcontext():
         if run.is_main:
-            say(f"run: {folder.path}")
+            say("\n".join([*place.notes, f"run: {folder.path}"]))
             if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
                 folder.prepare(spec, plugins)
         for stage in stages:
-            STAGES[stage](run)
+            try:
+                STAGES[stage](run)
+            except Stopped as stop:
+                raise Stopped(stop.number, stop.where or f" in '{stage}'; {KEPT[stage]}") from None
 
 
-def evaluate_again(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> None:
+def evaluate_again(
+    path: Path, overrides: Sequence[str], device: str, threads: int = 1, *, trust_plugins: bool = False
+) -> None:
     """Evaluate the released policies of a run folder, with other settings if *overrides* say so, and report.
 
     Plugin files in the folder run only if *trust_plugins* says so.
@@ -84,22 +111,24 @@ def evaluate_again(path: Path, overrides: Sequence[str], device: str, *, trust_p
     if refused:
         fields = "evaluate.* and split.max_held_out_tasks"
         raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
-    run = reopened(path, overrides, device, trust_plugins=trust_plugins)
+    run = reopened(path, overrides, device, threads, trust_plugins=trust_plugins)
     with owning(run.folder.path):
         evaluate(run)
         do_report(run)
 
 
-def reopened(path: Path, overrides: Sequence[str], device: str, *, trust_plugins: bool = False) -> Run:
+def reopened(
+    path: Path, overrides: Sequence[str], device: str, threads: int = 1, *, trust_plugins: bool = False
+) -> Run:
     """Return the run in the folder *path*, with other settings if *overrides* say so; see `evaluate_again`."""
     folder = RunFolder(path=path.resolve())
     spec = load(folder.path / "spec.toml", ExperimentSpec, overrides, is_bundle=True, trust_plugins=trust_plugins)
     plugins = tuple((folder.path / name).resolve() for name in spec.imports)
-    return Run(spec=spec, folder=folder, accelerator=build_accelerator(device), plugins=plugins)
+    return Run(spec=spec, folder=folder, accelerator=build_accelerator(device, threads), plugins=plugins)
 
 
 def _as_arguments(order: Order) -> list[str]:
-    told = [str(order.spec), "--out", str(order.out), "--device", order.device]
+    told = [str(order.spec), "--out", str(order.out), "--device", order.device, "--threads", str(order.threads)]
     for override in order.overrides:
         told += ["--set", override]
     told += ["--trust-plugins"] if order.trust_plugins else []

@@ -9,6 +9,7 @@ from attrs import asdict, frozen
 from cccad_core.losses import Imitation, Pretraining
 from cccad_core.policy import Policy
 from cccad_data import Sampler
+from cccad_data.process import Stopped, unstopped
 from torch import Tensor
 
 from cccad_train import checkpoints
@@ -18,6 +19,7 @@ from cccad_train.console import Meter, say, warn
 from cccad_train.curricula import NoneSpec
 from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
 from cccad_train.folder import RunFolder
+from cccad_train.launch import Agreement
 from cccad_train.loop import fit
 from cccad_train.metrics import Metrics
 
@@ -88,7 +90,13 @@ class Fit:
         objective, optimizer = accelerator.prepare(parts.objective, optimizer)
         recorder = _Recorder(self, policy, optimizer, progress, spec)
         try:
-            fit(objective, batches, optimizer, progress, accelerator, hooks=[recorder])
+            with unstopped() as asked:
+                agreement = Agreement(asked, accelerator)
+                fit(objective, batches, optimizer, progress, accelerator, hooks=[recorder], is_to_stop=agreement)
+                if agreement.number:
+                    raise Stopped(agreement.number, recorder.stop(progress.update))
+            if asked():  # after the last update
+                raise Stopped(asked())
         finally:
             recorder.close()
 
@@ -125,6 +133,7 @@ class _Recorder:
     ) -> None:
         self.fit, self.policy, self.optimizer, self.progress, self.spec = fit_, policy, optimizer, progress, spec
         self.pending: list[Tensor] = []
+        self.saved = progress.update
         self.is_main = bool(fit_.accelerator.is_main_process)
         self.metrics = Metrics(fit_.folder.path, fit_.stage, progress.update) if self.is_main else None
         self.meter = Meter(fit_.stage, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main)
@@ -139,8 +148,7 @@ class _Recorder:
             self._save(update)
 
     def _log(self, update: int, names: list[str]) -> None:
-        rows = self.fit.accelerator.reduce(torch.stack(self.pending), reduction="mean")
-        self.pending = []
+        rows = self._reduced()
         self.progress.advance(rows[:, names.index("loss")].tolist())
         means = dict(zip(names, rows.mean(0).tolist(), strict=True))
         if not math.isfinite(means["loss"]):
@@ -151,9 +159,27 @@ class _Recorder:
             self.metrics.write(update, means)
         self.meter.show(update, loss=f"{means['loss']:.4f}{_against_majority(means)}")
 
-    def _save(self, update: int) -> None:
-        loss = self.progress.smoothed_loss
-        is_best = loss is not None and loss < self.progress.best
+    def _reduced(self) -> Tensor:
+        """Return the losses of all updates since the last line, averaged over the processes, `u l`."""
+        earlier, self.progress.pending = self.progress.pending, []
+        rows: Tensor = torch.tensor(earlier)
+        if self.pending:
+            rows = self.fit.accelerator.reduce(torch.stack(self.pending), reduction="mean")
+            rows = torch.cat([rows.new_tensor(earlier), rows]) if earlier else rows
+        self.pending = []
+        return rows
+
+    def stop(self, update: int) -> str:
+        """Save what there is after *update*, wherever between two checkpoints it is; return where and what is kept."""
+        self.progress.pending = self._reduced().tolist()
+        if self.is_main and self.saved != update:
+            self._save(update, may_be_best=False)
+        where = f" after update {update:,} of {self.spec.num_updates:,} of {self.fit.stage}"
+        return f"{where}, which is saved; --resume goes on from there"
+
+    def _save(self, update: int, *, may_be_best: bool = True) -> None:
+        loss, self.saved = self.progress.smoothed_loss, update
+        is_best = may_be_best and loss is not None and loss < self.progress.best
         if is_best and loss is not None:
             self.progress.best = loss
         state = {

@@ -16,6 +16,7 @@ from cccad_core.artefact import copy_plugins
 from cccad_core.registry import distributions
 from cccad_core.specs import parts, to_toml, unstructure
 
+from cccad_train import environment
 from cccad_train.checkpoints import updates
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
@@ -107,6 +108,7 @@ def _meta(spec: ExperimentSpec) -> dict[str, Any]:
         "git_commit": git_commit(),
         "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "environment": environment.record(),
         "seed": spec.seed,
     }
 

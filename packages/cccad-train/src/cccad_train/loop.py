@@ -26,8 +26,12 @@ def fit(
     accelerator: Accelerator,
     *,
     hooks: Iterable[Hook] = (),
+    is_to_stop: Callable[[], object] = bool,
 ) -> None:
-    """Minimise *objective* from `progress.update` on; everything random is a function of the update's number."""
+    """Minimise *objective* from `progress.update` on; everything random is a function of the update's number.
+
+    After every update *is_to_stop* is asked whether it shall be the last for now.
+    """
     hooks, spec = list(hooks), batches.spec
     for update in range(progress.update, spec.num_updates):
         batch, num_targets = batches.batch(update)
@@ -37,6 +41,8 @@ def fit(
         progress.update = update + 1
         for hook in hooks:
             hook(update + 1, losses)
+        if is_to_stop():
+            return
 
 
 def apply(

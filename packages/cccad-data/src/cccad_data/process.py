@@ -1,0 +1,109 @@
+"""What every command does with its own process: print anything anywhere, stop when asked to, end with its parent."""
+
+import ctypes
+import io
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ECHO_S = 1.0
+"A launcher passes on the Ctrl-C that the terminal has sent to its processes already; within this time it is the same."
+_PR_SET_PDEATHSIG = 1
+
+
+class Stopped(BaseException):
+    """Somebody asked this process to stop; *where* says what it was doing and what is kept."""
+
+    def __init__(self, number: int, where: str = "") -> None:
+        self.number, self.where = number, where
+
+    @property
+    def code(self) -> int:
+        """The exit code by which shells know a signal: 130 for SIGINT, 143 for SIGTERM."""
+        return 128 + self.number
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.number).name}{self.where}"
+
+
+class _Asked:
+    """The signal that came, when, and whether somebody looks for it instead of being interrupted."""
+
+    number = 0
+    at = 0.0
+    is_looked_for = False
+
+
+@contextmanager
+def stoppable() -> Iterator[None]:
+    """Inside, SIGINT, SIGTERM and SIGHUP raise Stopped; a second signal ends the process at once, without a word.
+
+    After Stopped it stays so, for whatever the interpreter still has to wait for at its end.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _Asked.number = 0
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    if before[signal.SIGHUP] is signal.SIG_IGN:  # nohup
+        del before[signal.SIGHUP]
+    for each in before:
+        signal.signal(each, _on_signal)
+    is_over = False
+    try:
+        yield
+    except Stopped:
+        is_over = True
+        raise
+    finally:
+        for each, handler in () if is_over else before.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def unstopped() -> Iterator[Callable[[], int]]:
+    """Inside, a signal interrupts nothing: ask for its number, which is 0 while there is none."""
+    _Asked.is_looked_for = True
+    try:
+        yield lambda: _Asked.number
+    finally:
+        _Asked.is_looked_for = False
+
+
+def _on_signal(number: int, _frame: Any) -> None:
+    now = time.monotonic()
+    if not _Asked.number:
+        _Asked.number, _Asked.at = number, now
+        if not _Asked.is_looked_for:
+            raise Stopped(number)
+    elif "TORCHELASTIC_RUN_ID" not in os.environ or now - _Asked.at > ECHO_S:
+        os._exit(128 + number)
+
+
+def print_anything() -> None:
+    """Let standard output and error print what their encoding lacks as `?`, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def end_with(parent: int, number: int = signal.SIGKILL, *, at_once: bool = True) -> None:
+    """Send this process *number* when the process *parent*, which started it, ends in whatever way.
+
+    With *at_once* (Linux) the kernel does it, when the thread that started this process ends; else within a second.
+    """
+    if at_once and sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
+    threading.Thread(target=_watch, args=(parent, number), name="parent", daemon=True).start()
+
+
+def _watch(parent: int, number: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os.kill(os.getpid(), number)
