@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from attrs import evolve, frozen
@@ -179,3 +180,110 @@ def copied_run(micro_run, tmp_path):
     """A copy of the finished run, with the data beside it, that a test may change."""
     shutil.copytree(micro_run.parent, tmp_path / "runs", symlinks=True)
     return tmp_path / "runs" / micro_run.name
+
+
+NUM_TASKS, NUM_REPLICAS, HORIZON = 8, 16, 20
+OPTIMAL = np.array([17.0, 16.0, 18.0, 15.0, 19.0, 16.0, 17.0, 14.0])
+RANDOM = np.array([0.3, 0.2, 0.5, 0.1, 0.9, 0.2, 0.3, 0.1])
+
+
+def learning(rng, num_episodes, end, pace):
+    """Return plausible returns of something that learns, `task replica episode`."""
+    slow = np.linspace(0.7, 1.3, NUM_TASKS)[:, None, None]
+    share = end * (1 - np.exp(-np.arange(num_episodes) / (pace * slow)))
+    noise = rng.normal(0, 0.08, size=(NUM_TASKS, NUM_REPLICAS, num_episodes))
+    span = (OPTIMAL - RANDOM)[:, None, None]
+    return np.clip(RANDOM[:, None, None] + span * (share + noise), 0, OPTIMAL[:, None, None]).round()
+
+
+def make_results(seed=0, num_episodes=100):
+    """Return results of the known format with an agent on trial and six controls."""
+    rng = np.random.default_rng(seed)
+    every = tuple(range(43, num_episodes * HORIZON, 43))
+    agents = {
+        "cad": ("CAD, gated-query", "agent", learning(rng, num_episodes, end=0.96, pace=9), every),
+        "optimal": ("optimum", "control", np.ones((NUM_TASKS, 2, num_episodes)) * OPTIMAL[:, None, None], ()),
+        "random": ("random policy", "control", learning(rng, num_episodes, end=0.01, pace=1), ()),
+        "window": ("window of the same size", "control", learning(rng, num_episodes, end=0.8, pace=14), ()),
+        "full": ("full history", "control", learning(rng, num_episodes, end=0.97, pace=8), ()),
+        "zeroed": ("latents zeroed", "control", learning(rng, num_episodes, end=0.5, pace=20), ()),
+        "swapped": ("latents of another task", "control", learning(rng, num_episodes, end=0.3, pace=25), ()),
+    }
+    entries = {
+        name: {
+            "label": label,
+            "role": role,
+            "description": f"What {name} does & why <it> is here.",
+            "returns": returns.tolist(),
+            "compressions": [list(writes)] * NUM_TASKS if writes else [],
+            "compressions_per_history": float(len(writes)),
+            "actions_per_s": 36_000.0,
+        }
+        for name, (label, role, returns, writes) in agents.items()
+    }
+    source = (0.95 * (1 - np.exp(-np.arange(50) / 12))).tolist()
+    entries["source"] = {"label": "PPO, its own life", "role": "control", "description": "", "normalized_curve": source}
+    tasks = [
+        {
+            "task_id": f"darkroom-9x9/goal-{index}-{8 - index}",
+            "params": {"goal_x": index, "goal_y": 8 - index},
+            "split": "held-out",
+            "optimal_return": OPTIMAL[index],
+            "random_return": RANDOM[index],
+        }
+        for index in range(NUM_TASKS)
+    ]
+    return {
+        "format": "cccad-results/1",
+        "agents": entries,
+        "tasks": tasks,
+        "horizon": HORIZON,
+        "trained_episodes": 50.0,
+        "training": {"writes_per_history": 9.0, "evaluation_writes_at_same_length": 9.3},
+        "spec_digest": "0a1b2c3d",
+    }
+
+
+def make_metrics():
+    """Return metrics of two stages, one of them with a value that is not finite."""
+    rng = np.random.default_rng(0)
+    lines = [{"stage": "collect", "env_step": 10_000, "time_s": 3.0, "return": 4.5}]
+    for update in range(0, 2_000, 10):
+        noise = rng.normal(0, 0.03)
+        loss = 2 * np.exp(-update / 300) + 0.1 + noise
+        lines.append({"stage": "pretrain", "update": update, "time_s": 1.0, "loss": loss})
+        numbers = {"max_writes": min(9, update // 200), "action_loss": loss + 0.3, "lr": 3e-4 * (1 - update / 2_000)}
+        lines.append({"stage": "train", "update": update, "time_s": 2.0, **numbers})
+    lines.append({"stage": "train", "update": 2_000, "time_s": 2.0, "action_loss": float("nan")})
+    return lines
+
+
+def make_run(parent, name="cad_darkroom-0a1b2c3d-s0", *, seed=0, num_episodes=100):
+    """Return a run folder that holds everything that a report may read."""
+    run_dir = parent / name
+    (run_dir / "evaluation").mkdir(parents=True)
+    results = make_results(seed, num_episodes) | {"spec_digest": name.split("-")[-2]}
+    (run_dir / "evaluation" / "results.json").write_text(json.dumps(results))
+    card = {"tasks": 73, "histories": 1_168, "env_steps": 1_168_000, "return": {"early": 0.31, "late": 15.72}}
+    (run_dir / "evaluation" / "data_card.json").write_text(json.dumps(card))
+    versions = {"cccad-core": "0.1.0", "torch": "2.13.0"}
+    meta = {"versions": versions, "git_commit": "c0ffee", "argv": ["cccad-run", "x.toml"]}
+    (run_dir / "meta.json").write_text(json.dumps(meta))
+    (run_dir / "spec.toml").write_text('name = "cad_darkroom"\nseed = 0\n\n[policy.compressor]\nkind = "gated-query"\n')
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in make_metrics()))
+    return run_dir
+
+
+@pytest.fixture(name="make_results")
+def _make_results():
+    return make_results
+
+
+@pytest.fixture(name="make_metrics")
+def _make_metrics():
+    return make_metrics
+
+
+@pytest.fixture(name="make_run")
+def _make_run():
+    return make_run

@@ -238,7 +238,10 @@ def test_a_run_from_before_a_field_was_added_is_measured_the_same_and_the_page_g
         assert path.read_text() != before
     assert cccad("memory-report", run, "--lives", 6, "--device", "cpu", "--out", out).code == 0
     assert json.loads((run / "evaluation" / "memory.json").read_text()) == found
-    assert out.read_text() == page.read_text()
+    link = '<p><a href="report.html">The report of the run</a></p>'
+    assert out.read_text().split() == page.read_text().replace(link, "").split()
+    assert link in page.read_text()
+    assert '<a href="memory.html">' in (page.parent / "report.html").read_text()
 
 
 def test_an_agent_without_latents_is_one_sentence_and_exit_2(copied_run, cccad):

@@ -16,6 +16,7 @@ from cccad_train.statistics import (
     interquartile_mean,
     last_episodes_mean,
     normalise,
+    paired_difference,
     summarise,
 )
 
@@ -177,3 +178,39 @@ def test_seeds_must_name_every_replica_and_be_balanced():
         bootstrap_interval(scores, np.random.default_rng(0), seeds=[0, 1])
     with pytest.raises(StatisticsError, match="as many replicas"):
         bootstrap_interval(scores, np.random.default_rng(0), seeds=[0, 0, 1])
+
+
+def test_a_difference_is_paired_so_that_easy_and_hard_tasks_do_not_blur_it():
+    hard_and_easy = np.array([[0.0], [100.0], [50.0]])
+    mean, interval = paired_difference(hard_and_easy + 0.5, hard_and_easy, np.random.default_rng(0))
+    assert mean == pytest.approx(0.5)
+    assert interval == pytest.approx((0.5, 0.5))
+
+
+def test_the_interval_of_a_difference_draws_tasks():
+    scores = np.array([[0.0], [0.0], [0.0], [1.0]])  # the mean over four draws is binomial: 0 in 0.32, >= 0.75 in 0.05
+    draws = sorted(np.mean(draw) for draw in itertools.product([0.0, 0.0, 0.0, 1.0], repeat=4))
+    mean, interval = paired_difference(scores, np.zeros((4, 2)), np.random.default_rng(0))
+    assert mean == 0.25
+    assert interval == (draws[int(0.025 * len(draws))], draws[int(0.975 * len(draws))])
+
+
+def test_the_interval_of_a_difference_draws_lives_and_whole_seeds():
+    lives = np.array([[0.0, 0.0, 1.0, 1.0]])
+    alone = paired_difference(lives, np.zeros((1, 1)), np.random.default_rng(0))[1]
+    by_seed = paired_difference(lives, np.zeros((1, 1)), np.random.default_rng(0), seeds=([7, 7, 8, 8], None))[1]
+    mixed = paired_difference(lives, np.zeros((1, 1)), np.random.default_rng(0), seeds=([7, 8, 7, 8], None))[1]
+    assert alone == (0.0, 1.0)
+    assert by_seed == (0.0, 1.0)
+    assert mixed == (0.0, 1.0)
+    many = np.repeat([[0.0, 1.0]], 50, axis=1).reshape(1, 100)
+    wide = paired_difference(many, np.zeros((1, 1)), np.random.default_rng(0), seeds=([0] * 50 + [1] * 50, None))[1]
+    narrow = paired_difference(many, np.zeros((1, 1)), np.random.default_rng(0))[1]
+    assert wide == (0.0, 1.0)
+    assert 0.35 < narrow[0] < narrow[1] < 0.65
+
+
+def test_one_life_on_one_task_has_no_interval_and_other_tasks_no_difference():
+    assert paired_difference([[1.0]], [[0.25]], np.random.default_rng(0)) == (0.75, None)
+    with pytest.raises(StatisticsError, match="needs the same tasks: 1 and 2"):
+        paired_difference([[1.0]], [[0.0], [0.0]], np.random.default_rng(0))

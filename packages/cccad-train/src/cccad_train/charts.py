@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 Chart = dict[str, Any]
 
+WIDE, NARROW, SMALL = (760, 400), (360, 300), (320, 200)  # of a page, of a telephone's page, of one among many
+
 _MAX_POINTS = 250  # of a curve in the page; longer ones show means over equal stretches
+_PER_LETTER = 8.3  # pixels of a digit at 13 px in the widest common font; labels get this much room each
 _NOT_METRICS = {"stage", "update", "env_step", "time_s"}
 
 
@@ -62,7 +65,7 @@ def line_chart(
     levels: Sequence[tuple[str, float]] = (),
     mark: tuple[str, float] | None = None,
     rug: Sequence[float] = (),
-    size: tuple[int, int] = (760, 400),
+    size: tuple[int, int] = WIDE,
 ) -> Chart:
     """Return what the template needs to draw *lines*, the first of them on top.
 
@@ -76,12 +79,13 @@ def line_chart(
     """
     last = max(float(line.x[-1]) for line in lines)
     ys = [part for line in lines for part in (line.y, *(line.band or ()))] + [np.array([y]) for _, y in levels]
-    y_ticks = ticks(min(0.0, *(float(y.min()) for y in ys)), max(float(y.max()) for y in ys))
-    x_ticks = [tick for tick in ticks(0.0, last) if tick <= last]
+    about = 5 if size[0] > 500 else 3
+    y_ticks = ticks(min(0.0, *(float(y.min()) for y in ys)), max(float(y.max()) for y in ys), about)
+    x_ticks = [tick for tick in ticks(0.0, last, about) if tick <= last]
     frame = Frame(
-        left=62,
-        top=16,
-        right=size[0] - 26,
+        left=14 + _PER_LETTER * max(len(short(tick)) for tick in y_ticks),
+        top=32 if labels[1] or levels else 12,  # the axis title stands above, and so may the label of a level
+        right=size[0] - max(12.0, _PER_LETTER / 2 * len(short(x_ticks[-1])) + 4),
         bottom=size[1] - (66 if len(rug) else 48),
         x_range=(0.0, max(last, 1e-9)),
         y_range=(y_ticks[0], y_ticks[-1]),
@@ -100,6 +104,11 @@ def line_chart(
     }
 
 
+def line_charts(lines: Sequence[Line], **how: Any) -> list[Chart]:
+    """Return `line_chart` twice, for wide pages and for narrow ones; the style sheet shows the one that fits."""
+    return [line_chart(lines, size=size, **how) for size in (WIDE, NARROW)]
+
+
 def _drawn(line: Line, frame: Frame) -> dict[str, Any]:
     x, y = _thin(line.x), _thin(line.y)
     band = ""
@@ -115,9 +124,9 @@ def _thin(values: Floats) -> Floats:
     return np.array([values[first : first + stretch].mean() for first in range(0, len(values), stretch)])
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """Return four to eight round numbers, the first at or below *low* and the last at or above *high*."""
-    rough = max(high - low, 1e-9) / 5
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Return *about* so many round numbers, the first at or below *low* and the last at or above *high*."""
+    rough = max(high - low, 1e-9) / about
     power = 10.0 ** math.floor(math.log10(rough))
     stride = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
     first, last = math.floor(low / stride + 1e-9), math.ceil(high / stride - 1e-9)
@@ -135,7 +144,8 @@ def short(value: float) -> str:
 def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
     """Return one small chart for every number that a stage wrote by update, stage by stage and losses first.
 
-    Where there is a `..._majority`, what always telling the most common value would get, it is in its accuracy's chart.
+    Numbers that are the same at every update, such as a loss of one part and that part, share a chart. Where there is a
+    `..._majority`, what always telling the most common value would get, it is in its accuracy's chart.
     """
     series: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
     for entry in metrics:
@@ -144,7 +154,7 @@ def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
             if is_number and "update" in entry and name not in _NOT_METRICS:
                 series[str(entry.get("stage", "")), name].append((entry["update"], value))
     stages = list(dict.fromkeys(stage for stage, _ in series))
-    charts = []
+    charts: dict[tuple[str, bytes], Chart] = {}
     for stage, name in sorted(series, key=lambda key: (stages.index(key[0]), "loss" not in key[1])):
         stem, _, kind = name.rpartition("_")
         if kind == "majority" and (stage, f"{stem}_accuracy") in series:
@@ -153,13 +163,18 @@ def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
         guesses = _finite(series.get((stage, f"{stem}_majority"), []) if kind == "accuracy" else [])
         if len(finite) < 2:
             continue
+        same = charts.get((stage, np.array(points).tobytes()))
+        if same is not None and not len(guesses):
+            same["title"] += f", {name}"
+            continue
         lines = [Line(css="c0", x=finite[:, 0], y=finite[:, 1], is_main=True)]
         if len(guesses):
             lines.append(Line(css="c2", x=guesses[:, 0], y=guesses[:, 1]))  # dashed by the style sheet
-        told = {"end": _end(finite), "majority": _end(guesses) if len(guesses) else None}
-        chart = line_chart(lines, labels=("update", ""), size=(420, 230))
-        charts.append({**chart, **told, "title": name, "stage": stage, "num_lost": len(points) - len(finite)})
-    return charts
+        told: Chart = {"end": _end(finite), "majority": _end(guesses) if len(guesses) else None}
+        chart = line_chart(lines, labels=("update", ""), size=SMALL)
+        told |= {"title": name, "stage": stage, "num_lost": len(points) - len(finite)}
+        charts[stage, np.array(points).tobytes()] = {**chart, **told}
+    return list(charts.values())
 
 
 def _finite(points: Sequence[tuple[float, float]]) -> Floats:

@@ -87,7 +87,7 @@ def wrapped(text: str) -> str:
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Return *rows*, the first of them titles, in aligned columns; in blocks of lines where the terminal is narrower."""
+    """Return *rows*, the first of them titles, in aligned columns; in blocks of lines where those do not fit."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     width = terminal_width()
     if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:

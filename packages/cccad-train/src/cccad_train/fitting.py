@@ -155,6 +155,7 @@ class _Recorder:
             raise DivergedError(
                 f"{self.fit.stage}: the loss is {means['loss']} by update {update:,}; a lower learning rate may help"
             )
+        means["learning_rate"] = self.spec.optimizer.rate(update - 1, self.spec.num_updates)
         if self.metrics is not None:
             self.metrics.write(update, means)
         self.meter.show(update, loss=f"{means['loss']:.4f}{_against_majority(means)}")

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from cccad_train.charts import Line, line_chart
+from cccad_train.charts import SMALL, Line, line_chart, line_charts
 from cccad_train.console import table
 from cccad_train.files import write_text
 from cccad_train.memory_study import Json, study
-from cccad_train.report import MAX_RUG, NUM_COLOURS, fill, two_digits
+from cccad_train.report import MAX_RUG, MEMORY_PAGE, NUM_COLOURS, fill, two_digits, write_report
 from cccad_train.stages import Run
 
 FLOOR = -0.5  # of an R^2 in a chart
@@ -21,12 +21,17 @@ FLOOR = -0.5  # of an R^2 in a chart
 def write_memory_report(run: Run, num_lives: int, out: Path | None = None) -> tuple[Path, str]:
     """Study the memory of *run*'s agent; return where the page lies, and a table for the terminal.
 
-    Writes `evaluation/memory.json` into the run folder, and the page to *out* or `memory.html`. Raises as `study` does.
+    Writes `evaluation/memory.json` into the run folder, and the page to *out* or `memory.html`; where that is beside
+    `report.html`, each links to the other. Raises as `study` does.
     """
     found = study(run, num_lives)
     write_text(run.folder.path / "evaluation" / "memory.json", json.dumps(found))
-    page, rows = out or run.folder.path / "memory.html", _rows(found)
-    write_text(page, fill("memory.html", found=found, rows=rows, floor=FLOOR, number=two_digits, **_figures(found)))
+    page, rows = out or run.folder.path / MEMORY_PAGE, _rows(found)
+    has_report = page == run.folder.path / MEMORY_PAGE and (run.folder.path / "report.html").is_file()
+    words = {"found": found, "rows": rows, "floor": FLOOR, "number": two_digits, "has_report": has_report}
+    write_text(page, fill("memory.html", **words, **_figures(found)))
+    if has_report:
+        write_report(run.folder.path)
     return page, table([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
@@ -61,7 +66,7 @@ def _shown(shapes: list[Json]) -> list[str]:
 def _figures(found: Json) -> dict[str, Json | None]:
     """Return what the template draws."""
     probes, swaps, shapes = _parts(found)
-    seen, kept, small = found["attention"], found["retention"], (420, 230)
+    seen, kept = found["attention"], found["retention"]
     told = {"R², refitted": [row["mean_r2"] for row in probes]}
     told["R², probe of write 1"] = [row["transferred"]["mean_r2"] for row in probes]
     told |= {f"{name} right": [row["accuracy"][name] for row in probes] for name in found["probe"]["chance"]}
@@ -80,7 +85,7 @@ def _figures(found: Json) -> dict[str, Json | None]:
         "swap": _figure([row["write"] for row in swaps], lent, ("write", "share")),
         "shapes": {
             name.replace("_", " "): _figure(
-                [row["write"] for row in shapes], {name: [row.get(name) for row in shapes]}, ("write", ""), size=small
+                [row["write"] for row in shapes], {name: [row.get(name) for row in shapes]}, ("write", ""), size=SMALL
             )
             for name in _shown(shapes)
         },
@@ -100,4 +105,5 @@ def _figure(x: ArrayLike, series: Mapping[str, Any], labels: tuple[str, str], **
         for index, values in enumerate(whole.values())
     ]
     legend = [(label, line.css, line.is_main) for label, line in zip(whole, lines, strict=True)]
-    return {"chart": line_chart(lines, labels=labels, **how), "legend": legend}
+    charts = [line_chart(lines, labels=labels, **how)] if "size" in how else line_charts(lines, labels=labels, **how)
+    return {"charts": charts, "legend": legend}

@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from cccad_train.charts import Chart, Line, line_chart, metric_charts
+from cccad_train import statistics
+from cccad_train.charts import Chart, Line, line_charts, metric_charts
 from cccad_train.console import table
 from cccad_train.files import write_text
 from cccad_train.report_data import (
@@ -35,6 +40,7 @@ from cccad_train.report_data import (
 )
 
 REFERENCES = ("optimal", "random")  # drawn as level lines: their returns are known exactly
+MEMORY_PAGE = "memory.html"
 NUM_COLOURS = 8  # classes c0 to c7 of the style sheet
 MAX_RUG = 400  # ticks; more would be a solid bar
 
@@ -92,6 +98,34 @@ def _headline(agent: Agent, results: Json) -> str:
     )
 
 
+def _differences(agents: Sequence[Agent]) -> list[tuple[str, str, str, str]]:
+    """Return by how much the first of *agents* is above each other that played the same tasks: four texts each."""
+    first, rows = agents[0], []
+    for other in agents[1:]:
+        if first.scores is None or other.scores is None or other.task_ids != first.task_ids or other.name in REFERENCES:
+            continue
+        seeds = (first.seeds, other.seeds)
+        mean, interval = statistics.paired_difference(first.scores, other.scores, np.random.default_rng(0), seeds=seeds)
+        better = sum(ours > theirs for ours, theirs in zip(first.by_task, other.by_task, strict=True))
+        spread = " – ".join(map(_signed, interval)) if interval else "–"
+        rows.append((other.label, _signed(mean), spread, f"{better} of {len(first.by_task)}"))
+    return rows
+
+
+def _signed(value: float) -> str:
+    text = two_digits(value)
+    return text if text.startswith("-") or float(text) == 0 else f"+{text}"
+
+
+def _lengths(curves: Sequence[Agent]) -> str:
+    """Return a sentence on lives of different lengths that are laid over each other; nothing where all are the same."""
+    lengths = Counter(len(agent.curve) for agent in curves)
+    [(usual, _)] = lengths.most_common(1)
+    others = [f"{agent.label} has {len(agent.curve):,}" for agent in curves if len(agent.curve) != usual]
+    rest = f"the other{'s have' if lengths[usual] > 1 else ' has'} {usual:,} episodes"
+    return f"Lives differ in length, and each curve ends with its lives: {', '.join(others)}, {rest}." if others else ""
+
+
 def _task_rows(agents: Sequence[Agent], results: Json) -> list[Json]:
     """Return the tasks with every agent's normalised return, the first agent's worst first."""
     if not agents:
@@ -131,14 +165,15 @@ def write_report(run_dir: Path) -> Path:
         "title": run.folder,
         "headline": _headline(agents[0], run.results),
         "is_comparison": False,
+        "memory_page": MEMORY_PAGE if (run_dir / MEMORY_PAGE).is_file() else "",
         "metric_charts": metric_charts(run.metrics),
+        "seconds": {row.get("stage"): row["time_s"] for row in run.metrics if "time_s" in row},
         "task_rows": _task_rows(task_agents, run.results),
         "task_agents": task_agents,
         "training": run.results.get("training", {}),
         "data_card": _flat(run.data_card),
         "meta": _flat(run.meta),
         "spec": run.spec,
-        "runs": [run],
         "worlds": {name: _rows(read_agents(inner)) for name, inner in run.results.get("worlds", {}).items()},
     }
     return _render(run_dir / "report.html", page, agents, agents, run.results)
@@ -176,6 +211,8 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         experiments.setdefault(run.experiment, []).append(run)
     titled = _titled(experiments)
     agents, results = _side_by_side(titled)
+    if len({members[0].results.get("trained_episodes") for members in titled.values()}) > 1:
+        results = {**results, "trained_episodes": None}  # one line would be true of some runs alone
     worlds = dict.fromkeys(name for run in runs for name in run.results.get("worlds", {}))
     inner = {
         world: {
@@ -186,16 +223,17 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         for world in worlds
     }
     on_trial = [agent for agent in agents if agent.role == "agent"] or agents
+    digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
+    path = Path(run_dirs[0]).resolve().parent / f"comparison-{digest}.html"
     page = {
         "title": f"{families[0]}: {', '.join(titled)}",
         "headline": f"{len(runs)} runs on {families[0]}: " + "; ".join(_standing(agent) for agent in on_trial) + ".",
         "is_comparison": True,
-        "runs": runs,
+        "memory_page": "",
+        "runs": [(run.folder, _page_beside(path, run.path)) for run in runs],
         "notes": notes + notes_on_lengths(titled),
         "worlds": {world: _rows(_side_by_side(those)[0]) for world, those in inner.items() if those},
     }
-    digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
-    path = Path(run_dirs[0]).resolve().parent / f"comparison-{digest}.html"
     return _render(path, page, agents, on_trial, results)
 
 
@@ -210,6 +248,12 @@ def _side_by_side(titled: Mapping[str, list[Run]]) -> tuple[list[Agent], Json]:
         if agent.name not in REFERENCES or title == first
     ]
     return sorted(agents, key=lambda agent: agent.role != "agent"), pooled[first][0]
+
+
+def _page_beside(page: Path, run_dir: Path) -> str:
+    """Return the relative address of the report of *run_dir*, seen from *page*; nothing where there is none."""
+    report = run_dir.resolve() / "report.html"
+    return quote(os.path.relpath(report, page.parent).replace(os.sep, "/")) if report.is_file() else ""
 
 
 def _of_run(agent: Agent, title: str) -> Agent:
@@ -231,8 +275,8 @@ def _standing(agent: Agent) -> str:
     return f"{agent.label} {two_digits(agent.row.get('iqm'))}{spread}"
 
 
-def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Json, y_label: str) -> Chart:
-    """Return the chart of return by episode; its rug is the first agent's compressions on its first task."""
+def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Json, y_label: str) -> list[Chart]:
+    """Return the charts of return by episode; its rug is the first agent's compressions on its first task."""
     optimal, random = (float(values.mean()) for values in references(results))
     horizon, trained = results.get("horizon"), results.get("trained_episodes")
     writes = agents[0].compressions[0] if agents[0].compressions else ()
@@ -246,7 +290,7 @@ def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Js
         )
         for agent in agents
     ]
-    return line_chart(
+    return line_charts(
         lines,
         labels=("episode", y_label),
         levels=[("optimum", optimal), ("random", random)],
@@ -273,9 +317,11 @@ def _render(
         **page,
         css=css,
         curves=curves,
-        curve_chart=_learning_curve(curves, css, results, y_label),
+        curve_charts=_learning_curve(curves, css, results, y_label),
         horizon=results.get("horizon"),
         rows=_rows(agents),
+        differences=_differences(agents),
+        lengths="" if page["is_comparison"] else _lengths(curves),
         rug_task=results["tasks"][0]["task_id"],
     )
     write_text(path, text)
@@ -284,6 +330,10 @@ def _render(
 
 def fill(template: str, **content: Any) -> str:
     """Return one of the package's templates, filled with *content*."""
+    return _templates().get_template(template).render(**content).lstrip()
+
+
+@cache
+def _templates() -> Environment:
     folder = Path(__file__).parent / "templates"
-    rooms = Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    return rooms.get_template(template).render(**content).lstrip()
+    return Environment(loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True)

@@ -44,6 +44,7 @@ _AGENT = table(
         "returns": each(each(each(NUMBER, 1), 1), 1),
         "normalized_curve": each(NUMBER, 1),
         "compressions": each(each(COUNT)),
+        "num_weights": COUNT,
         **dict.fromkeys(("compressions_per_history", "actions_per_s", "worst_task_normalized"), maybe(NUMBER)),
     }
 )
@@ -78,6 +79,10 @@ class Agent:
     curve: Floats  # mean return by episode
     band: tuple[Floats, Floats] | None = None  # 95 % interval of the same
     by_task: tuple[float, ...] = ()  # normalised mean of the last episodes of each task
+    scores: Floats | None = None  # the same by life, `task replica`
+    task_ids: tuple[str, ...] = ()
+    seeds: tuple[int, ...] | None = None  # the training seed of each replica, where several are pooled
+    num_weights: int | None = None
     compressions: tuple[tuple[int, ...], ...] = ()  # env steps of the writes, per task, of the first replica
     compressions_per_history: float | None = None
     actions_per_s: float | None = None
@@ -95,6 +100,7 @@ class Run:
     name: str
     experiment: str  # the same for all seeds of one spec
     folder: str
+    path: Path
     seed: int | None
     results: Json
     meta: Json = field(factory=dict)
@@ -123,6 +129,7 @@ def read_run(run_dir: Path) -> Run:
         name=name,
         experiment=f"{name}-{digest}" if digest else matched["experiment"] if matched else folder,
         folder=folder,
+        path=run_dir,
         seed=results.get("seed", int(matched["seed"]) if matched else None),
         results=results,
         meta=read_json(run_dir / "meta.json", _TABLE) or {},
@@ -182,6 +189,8 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
             compressions=tuple(tuple(steps) for steps in entry.get("compressions") or ()),
             compressions_per_history=entry.get("compressions_per_history"),
             actions_per_s=entry.get("actions_per_s"),
+            task_ids=tuple(task["task_id"] for task in results["tasks"]),
+            num_weights=entry.get("num_weights"),
         )
         try:
             played = bool(entry.get("returns"))
@@ -206,12 +215,15 @@ def _played(about: Agent, results: Json, seeds: Sequence[int] | None) -> Agent:
     returns = results["agents"][about.name]["returns"]
     normalised = statistics.normalise(returns, optimal, random)
     values = np.asarray(returns, dtype=np.float64)
+    scores = statistics.last_episodes_mean(normalised)
     return evolve(
         about,
+        scores=scores,
+        seeds=None if seeds is None else tuple(seeds),
         row=about.row or statistics.summarise(returns, optimal, random, seeds=seeds),
         curve=values.mean(axis=(0, 1)),
         band=statistics.curve_interval(values, np.random.default_rng(0)) if values.shape[1] > 1 else None,
-        by_task=tuple(statistics.last_episodes_mean(normalised).mean(axis=1).tolist()),
+        by_task=tuple(scores.mean(axis=1).tolist()),
     )
 
 

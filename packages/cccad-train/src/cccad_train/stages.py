@@ -17,7 +17,7 @@ from cccad_data import Histories, collect
 from safetensors import SafetensorError
 
 from cccad_train import checkpoints, plan
-from cccad_train.cards import data_card, describe_agent, describe_sliding, label, model_card
+from cccad_train.cards import data_card, describe_agent, describe_sliding, label, model_card, num_parameters
 from cccad_train.console import Meter, say, warn
 from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
@@ -311,6 +311,7 @@ def _live(
             role = "agent" if name == spec.agent else "control"
             agent = spec.agents()[name]
             evaluation.add(name, label(name, agent), role, describe_agent(agent), evaluation.live(policy))
+            evaluation.agents[name]["num_weights"] = num_parameters(policy)
             if name in spec.evaluate.sliding:
                 evaluation.live_sliding(name, describe_sliding(agent), policy)
             if name == spec.agent and with_controls:

@@ -108,6 +108,53 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def paired_difference(
+    first: ArrayLike,
+    second: ArrayLike,
+    rng: np.random.Generator,
+    *,
+    seeds: tuple[ArrayLike | None, ArrayLike | None] = (None, None),
+    num_resamples: int = NUM_RESAMPLES,
+) -> tuple[float, tuple[float, float] | None]:
+    """Return by how much *first* is above *second* in the mean over the same tasks, with its 95 % bootstrap interval.
+
+    Scores are compared task by task: a resample draws tasks, the same for both, and within each task replicas (whole
+    seeds first, where there are several). So the interval is about other tasks and lives, too, not about these alone.
+
+    Args:
+        first: `task replica`.
+        second: `task replica` of the same tasks; there may be other numbers of replicas.
+        rng: the source of the resamples; the same state gives the same interval.
+        seeds: the training seed of each replica of both; all the same seed when absent.
+        num_resamples: how many resamples the percentiles are taken from.
+
+    Returns:
+        The difference, and (low, high), or None for a single task with a single life of each.
+
+    Raises:
+        StatisticsError: when the numbers of tasks differ.
+    """
+    tables = [np.asarray(scores, dtype=np.float64) for scores in (first, second)]
+    num_tasks = len(tables[0])
+    if len(tables[1]) != num_tasks:
+        raise StatisticsError(f"a paired difference needs the same tasks: {num_tasks} and {len(tables[1])}")
+    mean = float(tables[0].mean() - tables[1].mean())
+    if num_tasks == 1 and all(table.shape[1] == 1 for table in tables):
+        return mean, None
+    groups = [_replicas_by_seed(names, table.shape[1]) for names, table in zip(seeds, tables, strict=True)]
+    estimates = []
+    block = max(1, _MAX_ELEMENTS // max(table.size for table in tables))
+    for start in range(0, num_resamples, block):
+        tasks = rng.integers(num_tasks, size=(min(block, num_resamples - start), num_tasks, 1))
+        means = [
+            table[tasks, _draw_replicas(group, len(tasks), num_tasks, rng)].mean(axis=(1, 2))
+            for table, group in zip(tables, groups, strict=True)
+        ]
+        estimates.append(means[0] - means[1])
+    low, high = np.percentile(np.concatenate(estimates), [2.5, 97.5])
+    return mean, (float(low), float(high))
+
+
 def _replicas_by_seed(seeds: ArrayLike | None, num_replicas: int) -> NDArray[np.int64]:
     """Return the columns of every seed, `seed replica`."""
     if seeds is None:
