@@ -4,6 +4,7 @@ It follows the same rolling context as training, so a life of the agent is the t
 time. Rows are independent lives: each fills its window, writes and is reset on its own.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from cccad_core.attention import Cache
 from cccad_core.batch import HistoryBatch
+from cccad_core.border import Border, finite, refuse
 from cccad_core.compressors.base import Segment, State, put_rows, take_rows
 from cccad_core.context import RollingContext
 from cccad_core.policy import Policy
@@ -56,6 +58,7 @@ class Agent:
         self.context = policy.context if context is None else context
         self.cached = cached
         self.device = next(policy.parameters()).device
+        self._border = Border(policy.spaces.observation, self.device)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu", *, trust_plugins: bool = False) -> "Agent":
@@ -104,8 +107,13 @@ class Agent:
         generator: torch.Generator | None = None,
         greedy: bool = False,
     ) -> tuple[Tensor, AgentState]:
-        """Decide in every row on *observations*, `b o`; returns actions, `b`, drawn with *generator*, and the state."""
+        """Decide in every row on *observations*, `b o`; returns actions, `b`, drawn with *generator*, and the state.
+
+        Raises UnfitValueError where an observation is not in its space, or the policy gives no finite numbers.
+        """
         parameters = self.decide(state, observations)
+        if not math.isfinite(float(parameters.sum())):
+            self._refuse_parameters(parameters, state)
         actions = self.policy.head.draw(parameters, generator, greedy=greedy)
         state.last.actions[:, 0] = actions
         return actions, state
@@ -114,12 +122,15 @@ class Agent:
     def observe(
         self, state: AgentState, rewards: Any, terminations: Any, truncations: Any, next_observations: Any
     ) -> AgentState:
-        """Tell what the last actions led to; *next_observations*, `b o`, are the true ones at an episode's end."""
-        last = state.last
-        last.rewards[:, 0] = self._tensor(rewards)
+        """Tell what the last actions led to; *next_observations*, `b o`, are the true ones at an episode's end.
+
+        Raises UnfitValueError where a reward is not finite or an observation not in its space.
+        """
+        last, before = state.last, state.num_decisions - 1
+        last.rewards[:, 0] = finite(rewards, "the rewards", before, self.device)
         last.terminations[:, 0] = self._tensor(terminations)
         last.truncations[:, 0] = self._tensor(truncations)
-        last.next_observations[:, 0] = self._observations(next_observations)
+        last.next_observations[:, 0] = self._border(next_observations, "the next observations", before)
         state.has_last.fill_(True)
         settled = self.policy.layout.settled(last)
         for offset, token in enumerate(settled, start=self.policy.layout.slots - len(settled)):
@@ -132,6 +143,7 @@ class Agent:
     def decide(self, state: AgentState, observations: Tensor | Any) -> Tensor:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
         layout, context, last = self.policy.layout, self.context, state.last
+        seen = self._border(observations, "the observations", state.num_decisions)
         ended = (last.terminations | last.truncations)[:, 0] & state.has_last if context.by_row else None
         full = torch.nonzero(context.due(state.num_raw, state.num_new, ended))[:, 0]
         if len(full):
@@ -139,7 +151,7 @@ class Agent:
         if not context.evicts:
             self._make_room(state)
         told = layout.told(last, state.has_last)
-        last.observations[:, 0] = self._observations(observations)
+        last.observations[:, 0] = seen
         hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0)
         state.num_decisions += 1
         parameters: Tensor = self.policy.head(hidden)[:, 0]
@@ -215,6 +227,8 @@ class Agent:
     def _tensor(self, values: Any) -> Tensor:
         return torch.as_tensor(values, device=self.device)
 
-    def _observations(self, values: Any) -> Tensor:
-        seen = self._tensor(values)
-        return seen.reshape(seen.shape[0], -1)
+    def _refuse_parameters(self, parameters: Tensor, state: AgentState) -> None:
+        """Raise UnfitValueError where what the policy says is not finite; a sum may only have overflowed."""
+        wrong = ~parameters.isfinite()
+        if bool(wrong.any()):
+            refuse(parameters, wrong, "the policy's output", state.num_decisions - 1, "which is no finite number")

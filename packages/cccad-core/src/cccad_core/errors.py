@@ -53,6 +53,14 @@ class SpaceError(CccadError, ValueError):
     """A space that does not describe one."""
 
 
+class UnfitValueError(CccadError, ValueError):
+    """A value that a world shows or a policy decides lies outside its space, or is no finite number."""
+
+
+class WorldsError(CccadError, ValueError):
+    """Worlds that cannot be played as they are."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the name among *known* that *name* was probably meant to be, or None."""
     from difflib import get_close_matches  # only needed once something is wrong

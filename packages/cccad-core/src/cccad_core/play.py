@@ -7,6 +7,8 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from cccad_core.errors import WorldsError
+
 
 class Life(Protocol):
     """What a player carries from decision to decision."""
@@ -58,11 +60,16 @@ def play(
 
     Memory is kept across episodes: that is where the agent learns. Environments that finish early live on until all
     have. *progress*, if given, is called with the number of episodes that every row has finished.
+
+    Raises WorldsError where rows are not reset in the env step that ends their episode, and UnfitValueError where an
+    observation is not in its space or a reward is not finite.
     """
+    _refuse_other_autoresets(worlds)
     num_envs = worlds.num_envs
     observations, _ = worlds.reset(seed=seed)
     state = agent.begin(num_envs)
-    returns, running = torch.zeros(num_envs, num_episodes), torch.zeros(num_envs)
+    returns = torch.zeros(num_envs, num_episodes, dtype=torch.float64)
+    running = torch.zeros(num_envs, dtype=torch.float64)
     finished = torch.zeros(num_envs, dtype=torch.int64)
     writes: list[list[int]] = [[] for _ in range(num_envs)]
     began, env_steps = time.perf_counter(), 0
@@ -74,12 +81,9 @@ def play(
         observations, rewards, terminations, truncations, infos = worlds.step(actions.cpu().numpy())
         env_steps += 1
         ended = torch.as_tensor(terminations | truncations)
-        true_next = observations
-        if bool(ended.any()):
-            true_next = observations.copy()
-            true_next[infos["_final_obs"]] = infos["final_obs"][infos["_final_obs"]]
+        true_next = _true_next(observations, ended, infos) if bool(ended.any()) else observations
         agent.observe(state, rewards, terminations, truncations, true_next)
-        running += torch.as_tensor(rewards, dtype=torch.float32)
+        running += torch.as_tensor(rewards, dtype=torch.float64)
         if bool(ended.any()):
             rows = torch.nonzero(ended & (finished < num_episodes))[:, 0]
             returns[rows, finished[rows]] = running[rows]
@@ -88,3 +92,21 @@ def play(
             if progress is not None:
                 progress(min(int(finished.min()), num_episodes))
     return Played(returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began)
+
+
+def _refuse_other_autoresets(worlds: Any) -> None:
+    mode = getattr(worlds, "metadata", {}).get("autoreset_mode", "SAME_STEP")
+    name = getattr(mode, "name", mode)
+    if name != "SAME_STEP":
+        wanted = "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
+        raise WorldsError(f"these worlds have the autoreset mode {name}; make them with {wanted}")
+
+
+def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
+    """Return *observations* with the last ones of the episodes that *ended*, `b`; gymnasium keeps them as objects."""
+    last, true_next = infos.get("final_obs"), observations.copy()
+    for row in torch.nonzero(ended)[:, 0].tolist():
+        if last is None or last[row] is None:
+            raise WorldsError("an episode ended, but infos['final_obs'] does not hold its last observation")
+        true_next[row] = last[row]
+    return true_next

@@ -69,7 +69,10 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
 
     def draw(space: Space) -> Tensor:
         if isinstance(space, Box):
-            return torch.randn(size, length, space.num_features, generator=generator)
+            noise = torch.randn(size, length, space.num_features, generator=generator)
+            low, high = (torch.tensor(bound) for bound in space.bounds())
+            is_bounded = low.isfinite() & high.isfinite()
+            return torch.where(is_bounded, low + (high - low) * noise.sigmoid(), noise).clamp(low, high)
         return torch.stack([torch.randint(n, (size, length), generator=generator) for n in space.sizes], -1)
 
     actions = draw(spaces.action)

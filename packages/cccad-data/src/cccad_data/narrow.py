@@ -109,9 +109,8 @@ class Border:
         self.width = spaces.num_features(space)
         self.shape = () if space["kind"] == "discrete" else (self.width,)
         if space["kind"] == "box":
-            low, high = spaces.bounds(space)
-            most = float(np.finfo(self.dtype).max)
-            self._low, self._high = _outward(low, -most), _outward(high, most)
+            most = np.finfo(self.dtype).max  # infinite bounds let no infinity in
+            self._low, self._high = spaces.bounds(space).clip(-most, most)
         else:
             self._high = np.asarray(spaces.sizes(space)) - 1
             self._low = np.zeros_like(self._high)
@@ -151,13 +150,6 @@ class Border:
             full = (np.broadcast_to(end, kept.shape) for end in ends)
             self._limits = ((kept.shape, kept.dtype), *(np.ascontiguousarray(end, dtype) for end in full))
         return self._limits[1], self._limits[2]
-
-
-def _outward(bounds: Array, most: float) -> Array:
-    """Return *bounds* as float32, rounded away from 0 towards *most*, which stands for infinity."""
-    near = np.clip(bounds, -abs(most), abs(most)).astype(np.float32)
-    is_inward = near < bounds if most > 0 else near > bounds
-    return np.where(is_inward & np.isfinite(bounds), np.nextafter(near, np.float32(most)), near)
 
 
 def _numbers(values: Any, where: Where) -> Array:

@@ -1,0 +1,76 @@
+"""The border between worlds and a policy: only elements of the spaces pass, checked once per batch of decisions."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cccad_core.errors import UnfitValueError
+from cccad_core.spaces import Box, Space
+
+_MOST = torch.finfo(torch.float32).max  # infinite bounds let no infinity in
+
+
+class Border:
+    """Turns a batch of elements of one space, from an array or a tensor, into a tensor, and refuses all else."""
+
+    def __init__(self, space: Space, device: torch.device) -> None:
+        self.space, self.device = space, device
+        if isinstance(space, Box):
+            low, high = (torch.tensor(end, dtype=torch.float64).clamp(-_MOST, _MOST) for end in space.bounds())
+            ends = [_outward(low, -torch.inf), _outward(high, torch.inf)]
+        else:
+            ends = [torch.zeros(space.num_features, dtype=torch.int64), torch.tensor(space.sizes) - 1]
+        self.low, self.high = (end.to(device) for end in ends)
+
+    def __call__(self, values: Any, what: str, num_decisions: Tensor) -> Tensor:
+        """Return *values* as `b o`, int64 or for a box float32; *num_decisions*, `b`, are those of each row before.
+
+        Raises UnfitValueError, which begins with *what*, and says row, decision and value.
+        """
+        seen, size = as_numbers(values, what, self.device), len(num_decisions)
+        if seen.numel() != size * self.space.num_features or seen.shape[:1] != (size,):
+            wanted = f"[{size}, {self.space.num_features}]"
+            raise UnfitValueError(f"{what}: they must be of shape {wanted}, not {list(seen.shape)}")
+        seen = seen.reshape(size, -1)
+        kept = seen.to(self.low.dtype)
+        is_cast = seen.is_floating_point() != kept.is_floating_point()
+        if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(seen.dtype).equal(seen)):
+            is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(seen.dtype) == seen)
+            wrong = is_right if is_right.all() else ~is_right
+            refuse(seen, wrong, what, num_decisions, f"which is not in {self.space!r:.160}")
+        return kept
+
+
+def finite(values: Any, what: str, num_decisions: Tensor, device: torch.device) -> Tensor:
+    """Return *values*, one for each row, as float32, `b`; raises UnfitValueError where one is not finite."""
+    given = as_numbers(values, what, device)
+    if given.shape != num_decisions.shape:
+        raise UnfitValueError(f"{what}: they must be of shape {list(num_decisions.shape)}, not {list(given.shape)}")
+    kept = given.to(torch.float32)
+    if not bool(kept.isfinite().all()):
+        refuse(given[:, None], ~kept.isfinite()[:, None], what, num_decisions, "which is no finite number")
+    return kept
+
+
+def as_numbers(values: Any, what: str, device: torch.device) -> Tensor:
+    """Return *values* as a tensor; raises UnfitValueError where they are no numbers."""
+    try:
+        return torch.as_tensor(values, device=device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UnfitValueError(f"{what}: {values!s:.80} is no array of numbers") from error
+
+
+def refuse(values: Tensor, wrong: Tensor, what: str, num_decisions: Tensor, why: str) -> None:
+    """Raise UnfitValueError for the first of the *values* that are *wrong*, both `b o`."""
+    row, feature = torch.nonzero(wrong)[0].tolist()
+    where = f" in feature {feature}" if values.shape[1] > 1 else ""
+    value = values[row, feature].item()
+    raise UnfitValueError(f"{what}, row {row}, env step {int(num_decisions[row]):,}: {value!r}{where}, {why}")
+
+
+def _outward(numbers: Tensor, toward: float) -> Tensor:
+    """Return *numbers*, float64, as the nearest float32 that are not short of them, *toward* an infinity."""
+    near = numbers.float()
+    is_short = near > numbers if toward < 0 else near < numbers
+    return torch.where(is_short, near.nextafter(torch.tensor(toward)), near)

@@ -1,0 +1,128 @@
+"""An agent takes in what its spaces have, and refuses all else with row, env step and value."""
+
+import numpy as np
+import pytest
+import torch
+from cccad_core.agent import Agent
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.context import ContextSpec
+from cccad_core.errors import UnfitValueError, WorldsError
+from cccad_core.play import play
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
+
+SPEC = PolicySpec(
+    width=8,
+    num_layers=1,
+    num_heads=2,
+    context=ContextSpec(window=9),
+    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+)
+CELLS = Spaces(observation=MultiDiscrete((200, 200)), action=Discrete(3))
+REALS = Spaces(observation=Box((2,), -0.1, (0.7, float("inf"))), action=Box((1,), -1.0, 1.0))
+FLAGS = ([False, False], [False, False])
+
+
+def agent_after(num_decisions, spaces):
+    agent = Agent(SPEC.build(spaces, seed=0))
+    state = agent.begin(2)
+    for _ in range(num_decisions):
+        agent.act(state, np.zeros((2, 2)))
+        agent.observe(state, [0.0, 0.0], *FLAGS, np.zeros((2, 2)))
+    return agent, state
+
+
+@pytest.mark.parametrize(
+    ("spaces", "seen", "words"),
+    [
+        (CELLS, [[0, 0], [-1, 7]], r"the observations, row 1, env step 3: -1 in feature 0, which is not in MultiDisc"),
+        (CELLS, [[0, 200], [0, 0]], r"row 0, env step 3: 200 in feature 1, which is not in"),
+        (CELLS, [[0, 0], [0, 3.9]], r"row 1, env step 3: 3\.9\d* in feature 1, which is not in"),
+        (CELLS, np.array([[0, 0], [0, 65_535]], np.uint16), r"row 1, env step 3: 65535 in feature 1"),
+        (CELLS, [0, 0], r"they must be of shape \[2, 2\], not \[2\]"),
+        (CELLS, [[0, 0]], r"they must be of shape \[2, 2\], not \[1, 2\]"),
+        (CELLS, np.array([[None, None]] * 2), r"is no array of numbers"),
+        (REALS, [[0.0, 0.0], [1.0, 0.0]], r"row 1, env step 3: 1\.0 in feature 0, which is not in Box"),
+        (REALS, [[0.0, np.nan], [0.0, 0.0]], r"row 0, env step 3: nan in feature 1, which is not in Box"),
+        (REALS, [[0.0, np.inf], [0.0, 0.0]], r"row 0, env step 3: inf in feature 1, which is not in Box"),
+    ],
+)
+def test_an_observation_outside_its_space_is_refused_with_row_env_step_and_value(spaces, seen, words):
+    agent, state = agent_after(3, spaces)
+    with pytest.raises(UnfitValueError, match=words):
+        agent.act(state, seen)
+    agent.act(state, np.zeros((2, 2)))
+    with pytest.raises(UnfitValueError, match=words.replace("the observations", "the next observations")):
+        agent.observe(state, [0.0, 0.0], *FLAGS, seen)
+
+
+@pytest.mark.parametrize(
+    ("spaces", "seen"),
+    [
+        (CELLS, [[199, 0], [0, 199]]),
+        (CELLS, np.array([[199.0, 0.0], [0.0, 199.0]])),
+        (CELLS, np.array([[199, 0], [0, 199]], np.uint16)),
+        (REALS, np.array([[-0.1, 1e3], [0.7, 0.0]])),
+        (REALS, np.array([[-0.1, 1e3], [0.7, 0.0]], np.float32)),
+    ],
+)
+def test_bounds_belong_to_a_space_whatever_type_they_come_in(spaces, seen):
+    agent, state = agent_after(1, spaces)
+    actions, _ = agent.act(state, seen)
+    assert len(actions) == 2
+
+
+@pytest.mark.parametrize(
+    ("rewards", "words"),
+    [
+        ([0.0, np.nan], "the rewards, row 1, env step 2: nan, which is no finite number"),
+        ([1e30, 0.0], r"the rewards, row 0, env step 2: 1e\+300, which is no finite number"),
+        ([[0.0], [0.0]], r"the rewards: they must be of shape \[2\], not \[2, 1\]"),
+        ([0.0], r"the rewards: they must be of shape \[2\], not \[1\]"),
+    ],
+)
+def test_a_reward_that_is_not_finite_is_refused(rewards, words):
+    agent, state = agent_after(2, CELLS)
+    agent.act(state, np.zeros((2, 2)))
+    with pytest.raises(UnfitValueError, match=words):
+        agent.observe(state, np.array(rewards), *FLAGS, np.zeros((2, 2)))
+
+
+@pytest.mark.parametrize("spaces", [CELLS, REALS])
+def test_a_policy_that_says_no_finite_number_does_not_act(spaces):
+    agent, state = agent_after(2, spaces)
+    torch.nn.init.constant_(next(agent.policy.head.parameters()), float("nan"))
+    with pytest.raises(UnfitValueError, match="the policy's output, row 0, env step 2: nan in feature 0, which is no"):
+        agent.act(state, np.zeros((2, 2)))
+
+
+class Payer:
+    """One row of three env steps an episode, whose rewards are too fine to be added up in 32 bits."""
+
+    num_envs = 1
+    final_obs = np.array([[0, 0]])
+
+    def reset(self, seed=None):
+        self.age = 0
+        return np.zeros((1, 2), np.int64), {}
+
+    def step(self, actions):
+        self.age += 1
+        ended, flags = np.array([self.age % 3 == 0]), np.zeros(1, bool)
+        return np.zeros((1, 2), np.int64), np.array([1e8 if ended else 1.0]), flags, ended, self.infos(ended)
+
+    def infos(self, ended):
+        return {"final_obs": self.final_obs} if ended.any() else {}
+
+
+def test_returns_are_added_up_as_exactly_as_rewards_come():
+    played = play(agent_after(0, CELLS)[0], Payer(), num_episodes=2)
+    assert played.returns.tolist() == [[100_000_002.0, 100_000_002.0]]
+
+
+@pytest.mark.parametrize("last", [None, np.array([None], object)])
+def test_worlds_that_keep_no_last_observation_are_refused(last):
+    worlds = Payer()
+    worlds.final_obs = last
+    with pytest.raises(WorldsError, match=r"infos\['final_obs'\] does not hold its last observation"):
+        play(agent_after(0, CELLS)[0], worlds, num_episodes=1)
