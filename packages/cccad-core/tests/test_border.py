@@ -76,7 +76,7 @@ def test_bounds_belong_to_a_space_whatever_type_they_come_in(spaces, seen):
     ("rewards", "words"),
     [
         ([0.0, np.nan], "the rewards, row 1, env step 2: nan, which is no finite number"),
-        ([1e30, 0.0], r"the rewards, row 0, env step 2: 1e\+300, which is no finite number"),
+        ([1e300, 0.0], r"the rewards, row 0, env step 2: 1e\+300, which is no finite number"),
         ([[0.0], [0.0]], r"the rewards: they must be of shape \[2\], not \[2, 1\]"),
         ([0.0], r"the rewards: they must be of shape \[2\], not \[1\]"),
     ],
