@@ -5,12 +5,24 @@ import json
 import pytest
 from safetensors.torch import load_file, save_file
 
+EVIL = """
+from attrs import frozen
+from cccad_core.registry import register
+
+@register("executor", "evil")
+@frozen
+class EvilSpec:
+    pass
+
+open({!r}, "w").close()
+"""
+
 
 @pytest.fixture
 def strange_run(copied_run):
     """A copy of a finished run whose spec imports a file that leaves a mark when it runs, and the mark."""
     mark, spec = copied_run / "it-ran", copied_run / "spec.toml"
-    (copied_run / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\n")
+    (copied_run / "evil.py").write_text(EVIL.format(str(mark)))
     spec.write_text(spec.read_text().replace("imports = []", 'imports = ["evil.py"]'))
     return copied_run, mark
 

@@ -123,7 +123,7 @@ def _own_file(folder: Path, name: str, without: str) -> Path:
     if not file.is_file():
         raise ArtefactError([("", f"{without}: there is no file {file}")])
     if not file.resolve().is_relative_to(folder.resolve()):
-        raise ArtefactError([("", f"is a link to {file.resolve()}, outside of its folder; copy that file here")], str(file))
+        raise ArtefactError([("", f"is a link to {file.resolve()}, outside of its folder; copy it here")], str(file))
     return file
 
 

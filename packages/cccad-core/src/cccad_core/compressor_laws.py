@@ -11,7 +11,7 @@ from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, Segment, State
 
 TOLERANCE = 2e-5
-NUM_WRITES = 1_000  # of the law "bounded state"
+NUM_WRITES, FEW_WRITES = 1_000, 100  # of the law "bounded state"
 
 
 class LawBroken(AssertionError):
@@ -41,12 +41,17 @@ class Bench:
     backbone: Backbone
 
     @classmethod
-    def of(cls, spec: Any, width: int) -> "Bench":
+    def of(cls, spec: Any, width: int, num_heads: int = 2) -> "Bench":
         """Build what *spec* describes, and a backbone of one layer."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            backbone = Backbone(width, num_layers=1, num_heads=2, mlp_ratio=2, window=8).eval()
-            return cls(spec.build(width).eval(), width, spec.num_latents, backbone)
+            backbone = Backbone(width, num_layers=1, num_heads=num_heads, mlp_ratio=2, window=8).eval()
+            built = spec.build(width)
+        is_whole = isinstance(built, Compressor)
+        require("a compressor is built", is_whole, f"build() returns {type(built).__name__}, which is no Compressor")
+        agreed = getattr(built, "num_latents", None) == spec.num_latents
+        require("declared size", agreed, f"the spec has num_latents = {spec.num_latents}, what it builds has not")
+        return cls(built.eval(), width, spec.num_latents, backbone)
 
     def tokens(self, *, size: int = 3, length: int = 6, seed: int = 0) -> Tensor:
         """Return noise, `b s d`."""
@@ -54,7 +59,11 @@ class Bench:
 
     def write(self, state: State, tokens: Tensor, mask: Tensor | None = None) -> tuple[State, dict[str, Tensor]]:
         """Fold *tokens* in."""
-        return self.under.write(state, Segment(tokens=tokens, mask=mask, think=self.backbone.think))
+        written = self.under.write(state, Segment(tokens=tokens, mask=mask, think=self.backbone.think))
+        is_pair = isinstance(written, tuple) and len(written) == 2 and all(isinstance(part, dict) for part in written)
+        what = "write() must return a pair: the new state, and losses by name, each a dictionary"
+        require("explicit state", is_pair, what)
+        return written
 
     @torch.no_grad()
     def check(self) -> None:
@@ -64,6 +73,13 @@ class Bench:
         self.check_costs()
         self.check_bounded()
 
+    @torch.no_grad()
+    def check_quickly(self) -> None:
+        """Check what would spoil a run's numbers without a word; takes a few tenths of a second."""
+        self.check_state()
+        self.check_padding()
+        self.check_bounded(FEW_WRITES)
+
     def check_state(self) -> None:
         """The state is explicit and whole, what is handed in stays as it was, and rows do not mix."""
         read, tokens, other = self.under.read, self.tokens(), self.tokens(seed=1)
@@ -71,9 +87,9 @@ class Bench:
         self._check_shape("begin", before)
         kept, prefix = {name: value.clone() for name, value in before.items()}, read(before)
         after, losses = self.write(before, tokens)
-        self._check_shape("write", after)
         told = f"its fields change from {sorted(before)} to {sorted(after)}"
         require("explicit state", set(after) == set(before), told)
+        self._check_shape("write", after)
         same("explicit state", read(before), prefix, "two reads of one state, a write between,", 0)
         for name, value in losses.items():
             require("losses by row", value.shape == (3,), f"loss '{name}' has shape {tuple(value.shape)}, not (3,)")
@@ -88,10 +104,15 @@ class Bench:
             same("rows do not mix", *both, f"rows 0 and 2 of '{name}', when row 1's segment changes,", 0)
 
     def _check_shape(self, when: str, state: State) -> None:
-        whole = all(isinstance(value, Tensor) and value.shape[:1] == (3,) for value in state.values())
+        values = state.values() if isinstance(state, dict) else [None]
+        whole = all(isinstance(value, Tensor) and value.shape[:1] == (3,) for value in values)
         require("explicit state", whole, f"what {when}() returns must be tensors by name, rows first")
-        shape, wanted = tuple(self.under.read(state).shape), (3, self.num_latents, self.width)
+        prefix = self.under.read(state)
+        require("declared size", isinstance(prefix, Tensor), f"read() returns {type(prefix).__name__}, not a tensor")
+        shape, wanted = tuple(prefix.shape), (3, self.num_latents, self.width)
         require("declared size", shape == wanted, f"after {when}() read() gives {shape}, not {wanted}")
+        is_finite = bool(prefix.isfinite().all())
+        require("finite values", is_finite, f"after {when}() read() gives values that are no finite numbers")
 
     def check_padding(self) -> None:
         """What a mask hides changes nothing, and a masked write equals a shorter one; row 2 is padding throughout."""
@@ -120,19 +141,19 @@ class Bench:
             held, told = _num_bytes(state) // 3, self.under.state_bytes
             require("costs are as declared", held == told, f"a state takes {held} bytes, {told} are declared")
 
-    def check_bounded(self) -> None:
+    def check_bounded(self, num_writes: int = NUM_WRITES) -> None:
         """The state neither grows nor overflows over many writes, though every segment pulls the same way."""
         law, segments = "bounded state", [self.tokens(size=2, length=4, seed=seed) + 1.0 for seed in range(7)]
         state = self.under.begin(2)
         num_bytes, early = _num_bytes(state), 0.0
-        for index in range(NUM_WRITES):
+        for index in range(num_writes):
             state, _ = self.write(state, segments[index % len(segments)])
             held = _num_bytes(state)
             require(law, held == num_bytes, f"it grows from {num_bytes} to {held} bytes in {index + 1} writes")
-            if index + 1 == NUM_WRITES // 10:
+            if index + 1 == num_writes // 10:
                 early = self._largest(state)
         late = self._largest(state)
-        told = f"values reach {late:.3g} after {NUM_WRITES} writes, from {early:.3g} after {NUM_WRITES // 10}"
+        told = f"values reach {late:.3g} after {num_writes} writes, from {early:.3g} after {num_writes // 10}"
         require(law, late <= max(30.0, 2 * early), told)
 
     def _largest(self, state: State) -> float:

@@ -15,6 +15,7 @@ from cccad_core.heads import build_head
 from cccad_core.moment import Moment
 from cccad_core.passes import Apart, Folded, Together
 from cccad_core.reconstruction import Rebuilt, Reconstruction
+from cccad_core.registry import refuse_what_lacks
 from cccad_core.spaces import Spaces
 from cccad_core.specs import Kind
 from cccad_core.tokens import FusedSpec
@@ -34,6 +35,8 @@ class PolicySpec:
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""
+        refuse_what_lacks(self.tokens, "tokens")
+        refuse_what_lacks(self.compressor, "compressor")
         if self.width % (2 * self.num_heads):
             raise ValueError(f"'width' must be a multiple of 2 * num_heads = {2 * self.num_heads}: {self.width}")
         self.context.build(self.compressor.num_latents, slots=self.tokens.slots)

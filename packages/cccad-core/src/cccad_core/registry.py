@@ -12,9 +12,17 @@ from typing import Any, Final, TypeVar
 from attrs import evolve, fields_dict, frozen, has
 
 from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such
+from cccad_core.spec_types import hints_of, reason
 from cccad_core.tomltext import show
 
 KINDS: Final = ("compressor", "tokens", "curriculum", "env", "source", "executor")
+OURS: Final = frozenset({"cccad-core", "cccad-data", "cccad-envs", "cccad-train"})
+_OFFERS: Final = {
+    "compressor": ("num_latents",),
+    "tokens": ("slots",),
+    "source": ("num_envs", "env_steps", "tasks_per_unit"),
+}
+"""What the spec class of a part must have, as a field or otherwise, besides `build`."""
 Cls = TypeVar("Cls", bound=type)
 
 
@@ -34,6 +42,16 @@ class Entry:
     value: str
     error: str | None = None
 
+    @property
+    def is_ours(self) -> bool:
+        """Say whether the part comes with cccad itself."""
+        return self.distribution in OURS
+
+    @property
+    def title(self) -> str:
+        """Return what to call the part in a sentence: its kind, its name and who offers it."""
+        return f"the {_kind_text(self.kind)} '{self.name}' of {self.distribution} {self.version}".rstrip()
+
 
 class Registry:
     """The parts that are installed, and those registered in this process; the module's functions share one."""
@@ -49,7 +67,28 @@ class Registry:
         Raises UnknownPart with the near and the known names; DuplicatePart if two distributions offer the name;
         BrokenPart with the distribution and the cause if it cannot be imported or is no spec class.
         """
-        return self._load(self._entry(kind, name))
+        entry = self.entry(kind, name)
+        cls = self._load(entry)
+        try:
+            hints_of(cls)
+        except BrokenPart as error:
+            raise BrokenPart(f"{entry.title} cannot be used: {error}") from error
+        return cls
+
+    def title(self, cls: type, kind: str) -> str:
+        """Return what to call a spec class of *kind* in a sentence."""
+        try:
+            return self.entry(*self.name_of(cls, kind)).title
+        except LookupError:
+            return f"the {_kind_text(kind)} {cls.__qualname__}"
+
+    def refuse_what_lacks(self, spec: Any, kind: str) -> None:
+        """Raise BrokenPart where a *spec* has not what every part of its *kind* has."""
+        for name in (*_OFFERS.get(kind, ()), "build"):
+            if not hasattr(spec, name):
+                what = "method 'build'" if name == "build" else f"field or property '{name}'"
+                title = self.title(type(spec), kind)
+                raise BrokenPart(f"{title} lacks the {what} that every {_kind_text(kind)} has")
 
     def names(self, kind: str) -> list[str]:
         """Return the registered names of *kind*, sorted, importing nothing."""
@@ -72,6 +111,13 @@ class Registry:
                 error = str(broken)
             found += [evolve(offer, error=error) for offer in offers]
         return found
+
+    def owners(self, module: str) -> list[Entry]:
+        """Return the parts, if they are not ours, whose code *module* belongs to: those of its file or its package."""
+        offers = [offer for kind, name in (*self._scan(), *self._in_code) for offer in self._offers(kind, name)]
+        homes = [(offer, offer.value.partition(":")[0]) for offer in offers if not offer.is_ours]
+        packages = [(offer, home.partition(".")[0] if "." in home else home) for offer, home in homes]
+        return list(dict.fromkeys(offer for offer, package in packages if f"{module}.".startswith(f"{package}.")))
 
     def register(self, kind: str, name: str) -> Callable[[Cls], Cls]:
         """Return a decorator that registers an attrs class as the part *name* of *kind*."""
@@ -121,12 +167,17 @@ class Registry:
         assert module_spec.loader is not None
         module = module_from_spec(module_spec)
         sys.modules[module_name] = module
+        before = sum(map(len, self._in_code.values()))
         try:
             module_spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[module_name]
             self._forget(module_name)
-            raise BrokenPart(f"the plugin file '{path}' failed to import: {_reason(error)}") from error
+            raise BrokenPart(f"the plugin file '{path}' failed to import: {reason(error)}") from error
+        if sum(map(len, self._in_code.values())) == before:
+            raise BrokenPart(
+                f"the plugin file '{path}' registers no part; put @register(KIND, NAME) above a spec class in it"
+            )
         self._files[file] = (module_name, Entry(name="", kind="", distribution=file.name, version=version, value=""))
 
     def import_bundled(self, name: str, folder: str | Path, *, trusted: bool) -> None:
@@ -154,7 +205,7 @@ class Registry:
 
     def distributions(self, kinds_names: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return {distribution: version} of all that supplied the given (kind, name) pairs, as in Entry."""
-        found = (self._entry(kind, name) for kind, name in kinds_names)
+        found = (self.entry(kind, name) for kind, name in kinds_names)
         return dict(sorted((entry.distribution, entry.version) for entry in found))
 
     def _check_kind(self, kind: str) -> None:
@@ -188,11 +239,12 @@ class Registry:
             in_code.append(evolve(files.get(cls.__module__, bare), name=name, kind=kind, value=value))
         return [*self._scan().get((kind, name), []), *in_code]
 
-    def _entry(self, kind: str, name: str) -> Entry:
+    def entry(self, kind: str, name: str) -> Entry:
+        """Return who offers a part, importing nothing; raises UnknownPart and DuplicatePart, as `lookup` does."""
         self._check_kind(kind)
         offers = self._offers(kind, name)
         if not offers:
-            raise UnknownPart(no_such("token layout" if kind == "tokens" else kind, name, self.names(kind)))
+            raise UnknownPart(no_such(_kind_text(kind), name, self.names(kind)))
         if len(offers) > 1:
             who = " and ".join(f"{offer.distribution} ({offer.value})" for offer in offers)
             raise DuplicatePart(f"the {kind} '{name}' is offered more than once, by {who}; keep one of them")
@@ -204,11 +256,11 @@ class Registry:
             return in_code[entry.value]
         from importlib.metadata import EntryPoint
 
-        what = f"the {entry.kind} '{entry.name}' of {entry.distribution} {entry.version}"
+        what = entry.title
         try:
             cls = EntryPoint(name=entry.name, value=entry.value, group=f"cccad.{entry.kind}").load()
         except (Exception, SystemExit) as error:
-            raise BrokenPart(f"{what} cannot be imported from {entry.value}: {_reason(error)}") from error
+            raise BrokenPart(f"{what} cannot be imported from {entry.value}: {reason(error)}") from error
         _check_is_spec(cls, what)
         return cls  # type: ignore[no-any-return]
 
@@ -238,9 +290,8 @@ def _loaded(entry: Entry) -> object:
     return getattr(sys.modules.get(module), name, None)
 
 
-def _reason(error: BaseException) -> str:
-    """Return an exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
+def _kind_text(kind: str) -> str:
+    return "token layout" if kind == "tokens" else kind
 
 
 def _check_is_spec(cls: object, what: str) -> None:
@@ -254,6 +305,9 @@ REGISTRY: Final = Registry()
 lookup = REGISTRY.lookup
 names = REGISTRY.names
 entries = REGISTRY.entries
+entry = REGISTRY.entry
+title = REGISTRY.title
+refuse_what_lacks = REGISTRY.refuse_what_lacks
 register = REGISTRY.register
 name_of = REGISTRY.name_of
 import_file = REGISTRY.import_file

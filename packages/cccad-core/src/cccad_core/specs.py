@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
 from attrs import NOTHING, Attribute, Factory, fields, has
 
 from cccad_core.errors import BrokenPart, SpecError, UnknownPart, nearest
 from cccad_core.registry import REGISTRY, Registry
-from cccad_core.spec_types import Kind, is_union, kind_of, rules, type_text
+from cccad_core.spec_types import Kind, hints_of, is_union, kind_of, rules, type_text
 from cccad_core.tomltext import digest, key_text, override, read, show, to_toml, value_text
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def load(
     """
     data = read(Path(path))
     problems: Problems = []
+    cause: Exception | None = None
     for text in overrides:
         try:
             override(data, text)
@@ -65,12 +66,14 @@ def load(
                     registry.import_file(file, folder)
             except BrokenPart as error:
                 problems.append((f"imports[{i}]", str(error)))
+                cause = cause or error
     try:
         spec = structure(data, cls, registry=registry)
     except SpecError as error:
-        raise SpecError(problems + error.problems, str(path)) from None
+        others = [each for each in error.problems if cause is None or not each[1].startswith("there is no ")]
+        raise SpecError(problems + others, str(path)) from cause or error.__cause__
     if problems:
-        raise SpecError(problems, str(path))
+        raise SpecError(problems, str(path)) from cause
     return spec
 
 
@@ -82,7 +85,7 @@ def structure(data: Mapping[str, Any], cls: type[T], source: str = "", registry:
     try:
         return _converter(registry).structure(data, cls)
     except SpecError as error:
-        raise SpecError(error.problems, source) from None
+        raise SpecError(error.problems, source) from error.__cause__
 
 
 @lru_cache(maxsize=8)
@@ -194,7 +197,7 @@ def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Reg
     try:
         cls = registry.lookup(kind, data["kind"])
     except LookupError as error:
-        raise SpecError([("kind", str(error))]) from None
+        raise SpecError([("kind", str(error))]) from error
     return converter.structure({key: value for key, value in data.items() if key != "kind"}, cls)
 
 
@@ -202,8 +205,11 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
     if not isinstance(data, Mapping):
         raise SpecError([("", f"expected a table, got {show(data)}")])
     known = {attribute.alias: attribute for attribute in fields(cls) if attribute.init}
-    hints = get_type_hints(cls, include_extras=True)
     problems: Problems = []
+    try:
+        hints = hints_of(cls)
+    except BrokenPart as error:
+        raise SpecError([("", str(error))]) from error
     for key in data:
         if key not in known:
             near = nearest(key, known)
@@ -292,7 +298,7 @@ def _plain(value: Any, type_: Any = Any, registry: Registry = REGISTRY) -> Any:
 
 def _plain_class(value: Any, kind: str, registry: Registry) -> dict[str, Any]:
     cls = type(value)
-    hints = get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     plain = {"kind": registry.name_of(cls, kind)[1]} if kind else {}
     for attribute in fields(cls):
         inner = getattr(value, attribute.name)
@@ -321,7 +327,7 @@ def describe(cls: type, registry: Registry = REGISTRY) -> str:
 def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[str]:
     """Return lines on each field and, below it, on the fields of the class that it holds, if not one of *above*."""
     lines, indent = [], "  " + "    " * len(above)
-    hints = get_type_hints(cls, include_extras=True)
+    hints = hints_of(cls)
     for attribute in (attribute for attribute in fields(cls) if attribute.init):
         type_ = hints.get(attribute.name, Any)
         limits = [rule for rule in rules(attribute.validator) if rule]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from cccad_core.blame import own_frames, sentence_of, shortened
 from cccad_core.errors import CccadError
 from cccad_data.process import Stopped, end_with, print_anything, stoppable
 
@@ -30,10 +31,11 @@ threaded = click.option(
 device_option = click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 
 
-def guarded(work: Callable[[], None], kept: str = "") -> None:
+def guarded(work: Callable[[], None], kept: str = "", *, shows_frames: bool = False) -> None:
     """Do *work*; a user's mistake becomes one clear message and exit code 2, a failure of the run exit code 1.
 
     A signal ends it with 128 and its number. *kept* says what a command leaves that ends before its time.
+    *shows_frames*: where a part that is not ours failed, its own lines of the traceback stand before the message.
     """
     print_anything()
     try:
@@ -41,27 +43,27 @@ def guarded(work: Callable[[], None], kept: str = "") -> None:
             work()
     except Stopped as stop:
         _stop(str(stop if stop.where else Stopped(stop.number, kept)), stop.code)
-    except CccadError as error:
-        _stop(str(error), 2)
     except BrokenPipeError:  # who read the output has read enough; click ends quietly
         raise
-    except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        _stop(f"the run stopped: {(error.strerror or str(error)).splitlines()[0]}{where}{kept}", 1)
-    except (ValueError, LookupError) as error:
-        if not type(error).__module__.startswith("cccad_"):
+    except Exception as error:
+        message, code = _verdict(error, kept, shows_frames)
+        if not message:  # a fault of ours, which needs all of its traceback
             raise
-        _stop(_short(str(error)), 1 if type(error).__name__ in FAILURES else 2)
+        _stop(message, code)
 
 
-def _short(message: str) -> str:
-    """Return *message* with the tracebacks of full disks and the like cut down to what they say."""
-    kept: list[str] = []
-    for block in message.split("Traceback (most recent call last):\n"):
-        lines = block.rstrip().splitlines()
-        is_system = bool(kept) and lines[-1].startswith(("OSError:", "PermissionError:", "MemoryError"))
-        kept += lines[-1:] if is_system else ["Traceback (most recent call last):", *lines] if kept else lines
-    return "\n".join(kept)
+def _verdict(error: Exception, kept: str, shows_frames: bool) -> tuple[str, int]:
+    """Return what to say of *error*, nothing if it is nobody's but ours, and the exit code."""
+    if isinstance(error, CccadError) or type(error).__module__.startswith("cccad_"):
+        message = str(error) if shows_frames else shortened(str(error))
+        code = 1 if type(error).__name__ in FAILURES else 2
+    else:
+        code, message = 1, sentence_of(error)
+        if not message and isinstance(error, OSError):
+            where = f": {error.filename}" if error.filename else ""
+            message = f"the run stopped: {(error.strerror or str(error)).splitlines()[0]}{where}{kept}"
+    frames = own_frames(error) if shows_frames and message else ""
+    return "\n".join(part for part in (frames, message) if part), code
 
 
 def _stop(message: str, code: int) -> None:
@@ -71,6 +73,10 @@ def _stop(message: str, code: int) -> None:
 
 _trust = click.option(
     "--trust-plugins", is_flag=True, help="Run the Python files that lie in the run folder; read them before."
+)
+
+_frames = click.option(
+    "--traceback", "shows_frames", is_flag=True, help="Where a part that is not ours fails, show its own lines."
 )
 
 
@@ -86,8 +92,9 @@ _trust = click.option(
 @threaded
 @device_option
 @_trust
+@_frames
 @click.pass_obj
-def run(is_launchable: bool | None, /, **given: Any) -> None:
+def run(is_launchable: bool | None, /, *, shows_frames: bool = False, **given: Any) -> None:
     """Run the experiment in SPEC: collect, pretrain, train, evaluate, report."""
 
     def work() -> None:
@@ -98,7 +105,7 @@ def run(is_launchable: bool | None, /, **given: Any) -> None:
 
         execute(Order(**given, place=place))
 
-    guarded(work, RESUMES)
+    guarded(work, RESUMES, shows_frames=shows_frames)
 
 
 def _collect(**given: Any) -> None:
@@ -182,7 +189,10 @@ def data(arguments: tuple[str, ...]) -> None:
 @threaded
 @device_option
 @_trust
-def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, threads: int, trust_plugins: bool) -> None:
+@_frames
+def evaluate(
+    run_folder: Path, overrides: tuple[str, ...], device: str, threads: int, trust_plugins: bool, shows_frames: bool
+) -> None:
     """Play the held-out tasks again with the policies of RUN_FOLDER, and rewrite its results and report."""
 
     def work() -> None:
@@ -191,7 +201,7 @@ def evaluate(run_folder: Path, overrides: tuple[str, ...], device: str, threads:
 
         evaluate_again(run_folder, overrides, device, threads, trust_plugins=trust_plugins)
 
-    guarded(work, "; every file of the run is whole, the old one or the new one")
+    guarded(work, "; every file of the run is whole, the old one or the new one", shows_frames=shows_frames)
 
 
 @main.command("report")
@@ -236,6 +246,41 @@ def memory_report(
         click.echo(f"{table}\nmemory: {page}")
 
     guarded(show)
+
+
+@main.command("check")
+@click.argument("what", nargs=-1, required=True, metavar="SPEC | KIND NAME")
+@click.option("--imports", multiple=True, type=click.Path(path_type=Path), help="A Python file with parts.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of SPEC.")
+@_trust
+@_frames
+def check(
+    what: tuple[str, ...],
+    imports: tuple[Path, ...],
+    overrides: tuple[str, ...],
+    trust_plugins: bool,
+    shows_frames: bool,
+) -> None:
+    """Put every part of an experiment, or the part NAME of KIND, to all the laws that there are for its kind."""
+    if len(what) > 2:
+        raise click.UsageError("give a SPEC, or a KIND and a NAME")
+
+    def show() -> None:
+        settle(num_threads=1)
+        from cccad_core.registry import import_file
+
+        from cccad_train.experiment_run import opened
+        from cccad_train.preflight import check_experiment, check_part
+
+        for file in imports:
+            import_file(file)
+        if len(what) == 2:
+            click.echo(check_part(*what))
+            return
+        for line in check_experiment(opened(Path(what[0]), overrides, trust_plugins=trust_plugins)):
+            click.echo(line)
+
+    guarded(show, shows_frames=shows_frames)
 
 
 main.add_command(run)

@@ -20,6 +20,7 @@ from cccad_train.files import owning
 from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator, connected, relaunch
 from cccad_train.plan import UnfinishedRunError
+from cccad_train.preflight import preflight
 from cccad_train.stages import STAGES, Run, do_report, evaluate
 
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
@@ -53,10 +54,8 @@ class Order:
 
 def execute(order: Order) -> None:
     """Run an experiment, or one stage of it; raises what the user did wrong."""
-    is_bundle = order.spec.name == "spec.toml" and (order.spec.parent / "meta.json").exists()  # of a run folder
-    spec = load(
-        order.spec, ExperimentSpec, order.overrides, is_bundle=is_bundle, trust_plugins=order.trust_plugins
-    )
+    spec = opened(order.spec, order.overrides, trust_plugins=order.trust_plugins)
+    preflight(spec)
     folder = RunFolder.of(spec, order.out)
     stages = [order.only] if order.only else list(STAGES)
     told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
@@ -98,6 +97,12 @@ def _run(order: Order, spec: ExperimentSpec, folder: RunFolder, stages: list[str
                 STAGES[stage](run)
             except Stopped as stop:
                 raise Stopped(stop.number, stop.where or f" in '{stage}'; {KEPT[stage]}") from None
+
+
+def opened(path: Path, overrides: Sequence[str], *, trust_plugins: bool) -> ExperimentSpec:
+    """Return the spec in the file *path*; that of a run folder brings its plugins with it, which must be trusted."""
+    is_bundle = path.name == "spec.toml" and (path.parent / "meta.json").exists()
+    return load(path, ExperimentSpec, overrides, is_bundle=is_bundle, trust_plugins=trust_plugins)
 
 
 def evaluate_again(

@@ -1,0 +1,150 @@
+"""Whether parts keep their contracts: quickly before a run for those that are not ours, with all laws on request."""
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from numbers import Real
+from typing import Any
+
+import torch
+from attrs import frozen
+from cccad_core.blame import place_of
+from cccad_core.compressor_laws import Bench, LawBroken, require
+from cccad_core.errors import CccadError, UnknownPart
+from cccad_core.registry import entry, lookup, name_of, refuse_what_lacks, title
+from cccad_core.spaces import Spaces
+from cccad_core.spec_types import reason
+from cccad_core.testing import SPACES, check_compressor, check_layout
+from cccad_data.errors import DataError, SourceError
+from cccad_data.laws import check_family, check_source
+
+from cccad_train.experiment import AgentSpec, ExperimentSpec
+
+CHECKED_UPDATES = 200  # of a curriculum
+
+
+class LawsBrokenError(ValueError):
+    """A part does not do what all others rely on; the sentence says which law, which part and whose."""
+
+
+Law = Callable[[Any, bool], None]
+"""Checks a part's spec, quickly or wholly."""
+
+
+@frozen(slots=False)
+class Bed:
+    """What the parts of an experiment are checked in: its world, and the sizes of its policies."""
+
+    spec: ExperimentSpec
+
+    @cached_property
+    def family(self) -> Any:
+        """The family of the spec's world."""
+        return self.spec.env.build()
+
+    def parts(self) -> Iterator[tuple[str, Any, Law]]:
+        """Yield the kind, the spec and the laws of every part that has laws, worlds first."""
+        yield "env", self.spec.env, self._family
+        if self.spec.data.path is None:
+            yield "source", self.spec.data.source, self._source
+        for agent in self.spec.agents().values():
+            yield "tokens", agent.policy.tokens, self._layout
+            yield "compressor", agent.policy.compressor, partial(_compressor, agent)
+            yield "curriculum", agent.train.curriculum, partial(_curriculum, agent)
+
+    def _family(self, _: Any, is_quick: bool) -> None:
+        check_family(self.family, is_quick=is_quick)
+
+    def _source(self, part: Any, is_quick: bool) -> None:
+        check_source(part, self.family, is_quick=is_quick)
+
+    def _layout(self, part: Any, _: bool) -> None:
+        check_layout(part, spaces=Spaces.from_dict(self.family.spaces))
+
+
+def _curriculum(agent: AgentSpec, part: Any, _: bool) -> None:
+    check_curriculum(part, agent.train.num_updates, agent.train.num_writes)
+
+
+def _compressor(agent: AgentSpec, part: Any, is_quick: bool) -> None:
+    if is_quick:
+        Bench.of(part, agent.policy.width, agent.policy.num_heads).check_quickly()
+    else:
+        check_compressor(part, width=agent.policy.width)
+
+
+def check_curriculum(part: Any, num_updates: int, most: int) -> None:
+    """Check that a schedule asks for 0 to *most* writes, and now and then for one; raises LawBroken."""
+    schedule, largest = part.build(), 0.0
+    require("a curriculum is whole", hasattr(schedule, "num_writes"), "what build() returns has no num_writes()")
+    for index in range(min(CHECKED_UPDATES, num_updates)):
+        update = index * (num_updates - 1) // max(1, min(CHECKED_UPDATES, num_updates) - 1)
+        writes, again = schedule.num_writes(update, most), schedule.num_writes(update, most)
+        law, what = "writes within bounds", f"num_writes({update}, {most}) is {writes!r}, no number from 0 to {most}"
+        is_number = type(writes) is not bool and isinstance(writes, Real) and math.isfinite(writes)
+        require(law, is_number and 0 <= writes <= most, what)
+        require("a function of the update", writes == again, f"num_writes({update}, {most}) is {writes}, then {again}")
+        largest = max(largest, float(writes))
+    require("some stretch has a write", not most or largest > 0, f"num_writes() is 0 in all of {num_updates:,} updates")
+
+
+def preflight(spec: ExperimentSpec) -> None:
+    """Put every part of *spec* that is not ours to the quick laws; raises LawsBrokenError and BrokenPart."""
+    for kind, part, law in Bed(spec).parts():
+        if not entry(*name_of(type(part), kind)).is_ours:
+            _put_to(law, kind, part, is_quick=True)
+
+
+def check_experiment(spec: ExperimentSpec) -> Iterator[str]:
+    """Put every part of *spec* to all its laws; yield a line for each that keeps them; raises as `preflight` does."""
+    checked: list[tuple[str, Any]] = []
+    for kind, part, law in Bed(spec).parts():
+        if (kind, part) not in checked:
+            checked.append((kind, part))
+            yield _put_to(law, kind, part)
+
+
+def check_part(kind: str, name: str) -> str:
+    """Put one part with its default settings to all its laws; return a line that says it keeps them."""
+    cls = lookup(kind, name)
+    laws: dict[str, Law] = {
+        "compressor": lambda part, _: check_compressor(part),
+        "tokens": lambda part, _: check_layout(part, spaces=SPACES),
+        "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),
+        "env": lambda part, is_quick: check_family(part.build(), is_quick=is_quick),
+        "source": _in_some_world,
+    }
+    if kind not in laws:
+        raise UnknownPart(f"there are no laws for a part of kind '{kind}', but for {', '.join(laws)}")
+    try:
+        part = cls()
+    except TypeError as error:
+        problem = f"{title(cls, kind)} has fields without defaults: check a whole spec, with 'cccad check SPEC'"
+        raise LawsBrokenError(f"{problem} ({error})") from None
+    return _put_to(laws[kind], kind, part)
+
+
+def _in_some_world(part: Any, is_quick: bool) -> None:
+    """Check a source in the first of our worlds that it can play."""
+    refused: list[SourceError] = []
+    for name in ("darkroom", "bandit"):
+        try:
+            return check_source(part, lookup("env", name)().build(), is_quick=is_quick)
+        except SourceError as error:
+            refused.append(error)
+    raise refused[0]
+
+
+def _put_to(law: Law, kind: str, part: Any, *, is_quick: bool = False) -> str:
+    name = title(type(part), kind)
+    try:
+        refuse_what_lacks(part, kind)
+        with torch.random.fork_rng(devices=[]):
+            law(part, is_quick)
+    except (LawBroken, DataError) as error:
+        raise LawsBrokenError(f"{name}: {error}") from error
+    except CccadError:
+        raise
+    except Exception as error:
+        raise LawsBrokenError(f"{name} fails where its laws are checked: {reason(error)}{place_of(error)}") from error
+    return f"{name}: keeps its laws"
