@@ -213,13 +213,13 @@ def test_no_file_with_changed_or_missing_bytes_is_taken_for_sound(dataset, tmp_p
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"units": [{"shard": 3}]}, "the manifest lacks 'units'"),
-        ({"tasks": [{"task_id": 5, "params": {}}]}, "a task in the header has no 'task_id'"),
+        ({"units": [{"shard": 3}]}, r"'manifest.units\[0\].shard' must be the path of a file inside the folder: 3"),
+        ({"tasks": [{"task_id": 5, "params": {}}]}, r"'manifest.tasks\[0\].task_id' must be a text: 5"),
         ({"tasks": []}, "lists no task"),
-        ({"horizon": "8"}, "'horizon' in the header must be a int"),
-        ({"source": {}}, "'source' in the header has no 'kind'"),
-        ({"source": {"kind": "merge", "parts": [3]}}, "the 'parts' of 'source'"),
-        ({"format": "cccad-history/2"}, "the format is not 'cccad-history/1'"),
+        ({"horizon": "8"}, "'manifest.horizon' must be a whole number of at least 1: '8'"),
+        ({"source": {}}, "'manifest.source' lacks 'kind'"),
+        ({"source": {"kind": "merge", "parts": [3]}}, r"'manifest.source.parts\[0\]' must be a table: 3"),
+        ({"format": "cccad-history/2"}, "'cccad-history/2'; .* 'cccad-history/1' only; a newer one wrote it"),
     ],
 )
 def test_a_manifest_that_is_not_one_is_refused_with_one_sentence(dataset, change, words):

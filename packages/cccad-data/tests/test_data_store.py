@@ -10,7 +10,8 @@ from cccad_data.testing import CorridorSpec
 
 HEADER = {"format": FORMAT, "env": {"kind": "corridor"}, "spaces": {}, "horizon": 8, "held_out_task_ids": []}
 HEADER |= {"split": {}, "versions": {}, "seed": 0, "source": {"kind": "noisy-oracle"}}
-HEADER |= {"spaces": {"observation": {"kind": "multi-discrete"}, "action": {"kind": "discrete"}}}
+SPACES = {"observation": {"kind": "multi-discrete", "sizes": [300]}, "action": {"kind": "discrete", "n": 3}}
+HEADER |= {"spaces": SPACES}
 
 
 def shard_of(dataset):

@@ -10,7 +10,9 @@ from attrs import frozen
 
 from cccad_data import spaces, store
 from cccad_data.dataset import MANIFEST, finished_shards, read_manifest
-from cccad_data.errors import HistoryFileError
+from cccad_data.errors import FamilyError, HistoryFileError
+from cccad_data.families import family_errors
+from cccad_data.header import HEADER_KEYS
 from cccad_data.history import Array, TaskHistories
 
 MOST_PLACES = 10
@@ -76,7 +78,7 @@ class _Audit:
                     faults.extend(self._differences(header, path))
                     for index, task in enumerate(header["tasks"]):
                         try:
-                            histories = store.read_task(file, path, index, task)
+                            histories = store.read_task(file, path, header, index)
                         except HistoryFileError as error:
                             message = str(error).removeprefix(f"{path}: ")
                             faults.append(Fault(file=str(path), task_id=task["task_id"], message=message))
@@ -87,7 +89,7 @@ class _Audit:
         return faults
 
     def _differences(self, header: Mapping[str, Any], path: Path) -> Iterator[Fault]:
-        for key in store.HEADER_KEYS:
+        for key in HEADER_KEYS:
             if key != "tasks" and header[key] != self.header[key]:
                 yield Fault(file=str(path), message=f"its {key!r} is not that of {MANIFEST}")
 
@@ -95,9 +97,15 @@ class _Audit:
         """Hold the header against the installed family."""
         if not spaces.all_alike(self.header["spaces"], self.family.spaces):
             yield Fault(file=file, message="the spaces in the header are not those of the installed family")
+            return  # nor are the tasks
         if self.header["horizon"] != self.family.horizon:
             yield Fault(file=file, message=f"the horizon in the header is not the family's {self.family.horizon}")
-        held_out = {task.task_id for task in self.family.split(**self.header["split"]).held_out}
+        try:
+            with family_errors(self.header["env"]["kind"]):
+                held_out = {task.task_id for task in self.family.split(**self.header["split"]).held_out}
+        except FamilyError as error:
+            yield Fault(file=file, message=f"the split in the header cannot be drawn: {error}")
+            return
         if held_out != self.held_out:
             differing = min(held_out ^ self.held_out)
             yield Fault(file=file, message=f"the held-out ids are not what the split gives: {differing!r} for one")
@@ -114,9 +122,13 @@ class _Audit:
         is_inside = not faults
         faults += _episodes(file, task, self.header["horizon"])
         if self.family is not None and is_inside:
-            faults += self._replayed(file, task)
-            if not faults and not _NOT_LEARNING & self.sources:
-                faults += self._improved(file, task)
+            try:
+                with family_errors(self.header["env"]["kind"]):
+                    faults += self._replayed(file, task)
+                    if not faults and not _NOT_LEARNING & self.sources:
+                        faults += self._improved(file, task)
+            except FamilyError as error:
+                faults.append(Fault(file=file, task_id=task_id, message=f"cannot be played again: {error}"))
         yield from faults
 
     def _copied(self, file: str, task: TaskHistories) -> Iterator[Fault]:
@@ -139,11 +151,7 @@ class _Audit:
             return
         if dict(known.params) != dict(task.params):
             yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
-        try:
-            played = [self._played(known, history) for history in task]
-        except (ValueError, LookupError) as error:
-            yield Fault(file=file, task_id=task.task_id, message=f"cannot be played again: {error}")
-            return
+        played = [self._played(known, history) for history in task]
         following = task.next_observations()
         led_to, *outcome = (np.concatenate(column) for column in zip(*played, strict=True))
         is_wrong = (led_to != following).any(axis=1)

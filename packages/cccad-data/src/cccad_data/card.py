@@ -8,7 +8,8 @@ import numpy as np
 
 from cccad_data import spaces
 from cccad_data.dataset import Histories, early_late_returns, learning_curve
-from cccad_data.errors import DataError
+from cccad_data.errors import DataError, FamilyError
+from cccad_data.families import family_errors
 from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
@@ -50,10 +51,16 @@ def _returns(histories: Histories, family: Any) -> Iterator[str]:
     if family is None:
         yield "             the task family is not installed, so there is no optimum to compare with"
         return
-    tasks = [family.task(task_id) for task_id in curves]
-    optimal = np.array([family.optimal_return(task) for task in tasks])
-    random = np.array([family.random_return(task) for task in tasks])
-    normalised = (late - random) / (optimal - random)
+    try:
+        with family_errors(histories.header["env"]["kind"]):
+            tasks = [family.task(task_id) for task_id in curves]
+            optimal = np.array([family.optimal_return(task) for task in tasks])
+            random = np.array([family.random_return(task) for task in tasks])
+    except FamilyError as error:
+        yield f"             there is no optimum to compare with: {error}"
+        return
+    with np.errstate(all="ignore"):  # a task whose optimum is what chance gets
+        normalised = (late - random) / (optimal - random)
     worst = int(normalised.argmin())
     yield f"  optimum    {optimal.mean():.3f}; a random policy has {random.mean():.3f}"
     yield (
@@ -68,8 +75,14 @@ def _coverage(histories: Histories) -> Iterator[str]:
     sizes = () if space["kind"] == "box" else spaces.sizes(space)
     if not sizes or np.prod(sizes, dtype=float) > _MOST_STATES:
         return
-    places = (np.ravel_multi_index(tuple(np.asarray(task.observations).T), sizes) for task in histories)
-    seen = np.array([len(np.unique(visited)) for visited in places]) / np.prod(sizes)
+    counts = []
+    for task in histories:
+        observations = np.asarray(task.observations)
+        if spaces.outside(space, observations).any():
+            yield f"  coverage   unknown: {task.task_id} has observations outside their space, see `cccad-data verify`"
+            return
+        counts.append(len(np.unique(np.ravel_multi_index(tuple(observations.astype(np.int64).T), sizes))))
+    seen = np.array(counts) / np.prod(sizes)
     yield f"  coverage   {seen.mean():.3f} of the observations in the mean task, {seen.min():.3f} in the least"
 
 
@@ -91,7 +104,8 @@ def draw(file: Path, histories: Histories, family: Any = None) -> None:
     left.fill_between(episodes, table.min(axis=0), table.max(axis=0), alpha=0.2, label="all tasks")
     left.plot(episodes, table.mean(axis=0), label="mean of the tasks")
     if family is not None:
-        optimum = np.mean([family.optimal_return(family.task(task_id)) for task_id in curves])
+        with family_errors(histories.header["env"]["kind"]):
+            optimum = np.mean([family.optimal_return(family.task(task_id)) for task_id in curves])
         left.axhline(optimum, color="black", linestyle=":", label="mean optimum")
     left.set(xlabel="episode of a history", ylabel="return")
     left.legend()

@@ -10,12 +10,17 @@ from typing import Any, Protocol
 import attrs
 
 from cccad_data import spaces, store
+from cccad_data.affordable import excess
 from cccad_data.dataset import MANIFEST, SHARD, read_manifest
 from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
+from cccad_data.header import FORMAT, HEADER_KEYS
 from cccad_data.history import TaskHistories
 from cccad_data.owner import owned, remove_abandoned
 from cccad_data.portable import packed
+
+_BYTES_PER_LISTED_TASK = 1_500  # its id and params, as objects and as JSON
+_BYTES_PER_ENV_STEP, _COPIES = 6, 2  # its reward and flags; as arrays, and as the file that is put together
 
 
 class Source(Protocol):
@@ -54,6 +59,7 @@ def collect(
     out = Path(out)
     parts = family.split(**split)
     tasks = parts.train[:max_tasks]
+    _refuse_excess(family, source, len(tasks), len(parts.held_out))
     header = _header(family, source, parts, tasks, dict(split), seed)
     size = source.spec.tasks_per_unit
     jobs = [
@@ -66,6 +72,22 @@ def collect(
     if failures:
         raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
     return out
+
+
+def _refuse_excess(family: Any, source: Source, num_tasks: int, num_held_out: int) -> None:
+    """Raise CollectionError where the list of the tasks, or the histories of one unit, would not fit into memory."""
+    listed = (num_tasks + num_held_out) * _BYTES_PER_LISTED_TASK
+    if words := excess(f"{num_tasks:,} tasks to collect and {num_held_out:,} held-out ones", listed):
+        raise CollectionError(f"{words}: collect fewer of them, or make a smaller world")
+    spec, named = source.spec, family.spaces
+    row_bytes = sum(
+        spaces.num_features(named[side]) * spaces.dtype(named[side]).itemsize for side in ("observation", "action")
+    )
+    together = min(spec.tasks_per_unit, num_tasks)
+    num_bytes = together * spec.num_envs * spec.env_steps * (row_bytes + _BYTES_PER_ENV_STEP) * _COPIES
+    what = f"{together:,} tasks at a time, {spec.num_envs:,} envs and {spec.env_steps:,} env steps"
+    if words := excess(what, num_bytes):
+        raise CollectionError(f"{words}: lower 'tasks_per_unit', 'num_envs' or 'env_steps' of the source")
 
 
 def _collected(
@@ -176,7 +198,7 @@ def _header(
 ) -> dict[str, Any]:
     """Return all that is known about a collection, as plain JSON."""
     return {
-        "format": store.FORMAT,
+        "format": FORMAT,
         "env": spec_dict(family.name, family.spec),
         "spaces": spaces.all_plain(family.spaces),
         "horizon": family.horizon,
@@ -231,7 +253,7 @@ def _is_complete(shard: Path, header: Mapping[str, Any]) -> bool:
         found = store.read_header(shard)
     except HistoryFileError:
         return False
-    return all(found[key] == header[key] for key in store.HEADER_KEYS if key != "versions")
+    return all(found[key] == header[key] for key in HEADER_KEYS if key != "versions")
 
 
 def _short(value: Any) -> str:

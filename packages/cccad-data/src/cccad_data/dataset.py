@@ -1,6 +1,5 @@
 """A set of histories, read from a dataset folder (``manifest.json``, ``shards/``) or from a single shard."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,10 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from cccad_data import store
+from cccad_data.affordable import excess, memory_bytes
+from cccad_data.containment import MOST_SHRINKAGE
 from cccad_data.errors import HistoryFileError
+from cccad_data.header import HEADER_KEYS, read_manifest_file
 from cccad_data.history import TaskHistories
 
 MANIFEST = "manifest.json"
@@ -31,21 +33,21 @@ class Histories:
         """Read a dataset folder or one ``.h5`` shard.
 
         The arrays of *lazy* histories are columns that stay on the disk until they are asked for a stretch (see
-        `cccad_data.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES` are read lazily.
+        `cccad_data.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES`, or more than half of the memory
+        when they are unpacked, are read lazily.
 
         Raises HistoryFileError when anything is missing, unfinished, damaged or of an unknown format.
         """
         path = Path(path)
         if not path.is_dir():
-            header, tasks = store.read_shard(path, lazy=bool(lazy))
+            header, tasks = store.read_shard(path, lazy=_is_lazy([path], path, lazy=lazy))
             return cls(header=header, tasks=tuple(tasks))
         manifest = read_manifest(path)
         shards, tasks = finished_shards(path, manifest), []
-        if lazy is None:
-            lazy = sum(shard.stat().st_size for shard in shards if shard.is_file()) > LAZY_ABOVE_BYTES
+        lazy = _is_lazy(shards, path, lazy=lazy)
         for shard in shards:
             header, found = store.read_shard(shard, lazy=lazy)
-            differing = [key for key in store.HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
+            differing = [key for key in HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
             if differing:
                 raise HistoryFileError(
                     f"{shard}: {differing[0]!r} is not what {path / MANIFEST} says; collect it again"
@@ -53,7 +55,7 @@ class Histories:
             tasks.extend(found)
         if [task.task_id for task in tasks] != [task["task_id"] for task in manifest["tasks"]]:
             raise HistoryFileError(f"{path}: the shards do not hold the tasks that the manifest lists")
-        return cls(header={key: manifest[key] for key in ("format", *store.HEADER_KEYS)}, tasks=tuple(tasks))
+        return cls(header={key: manifest[key] for key in ("format", *HEADER_KEYS)}, tasks=tuple(tasks))
 
     @property
     def task_ids(self) -> tuple[str, ...]:
@@ -87,25 +89,22 @@ class Histories:
         return len(self.tasks)
 
 
+def _is_lazy(shards: Sequence[Path], path: Path, *, lazy: bool | None) -> bool:
+    """Choose where nobody has; raises HistoryFileError where what is not lazy would not fit into memory."""
+    packed = sum(shard.stat().st_size for shard in shards if shard.is_file())
+    if lazy or (lazy is None and packed > LAZY_ABOVE_BYTES):
+        return True
+    if packed * MOST_SHRINKAGE < memory_bytes() / 2:  # a glance is enough for most
+        return False
+    unpacked = sum(store.declared_bytes(shard) for shard in shards)
+    if lazy is False and (words := excess("these histories", unpacked)):
+        raise HistoryFileError(f"{path}: {words}; open them with lazy=True")
+    return lazy is None and unpacked > memory_bytes() / 2
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """Return ``manifest.json`` of a dataset folder; raises HistoryFileError when it is not one."""
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HistoryFileError(f"{folder}: there is no readable {MANIFEST}, so this is no dataset folder") from error
-    except ValueError as error:
-        raise HistoryFileError(f"{path}: not JSON: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("format") != store.FORMAT:
-        raise HistoryFileError(f"{path}: the format is not {store.FORMAT!r}, the only one this version reads")
-    store.check_header(manifest, path)
-    units = manifest.get("units")
-    if not isinstance(units, list) or not all(
-        isinstance(unit, dict) and isinstance(unit.get("shard"), str) and isinstance(unit.get("done"), bool)
-        for unit in units
-    ):
-        raise HistoryFileError(f"{path}: the manifest lacks 'units', each with its 'shard' and whether it is 'done'")
-    return manifest
+    return read_manifest_file(folder / MANIFEST)
 
 
 def finished_shards(folder: Path, manifest: dict[str, Any]) -> list[Path]:

@@ -43,5 +43,9 @@ class SamplingError(DataError):
     """A batch was asked for that these histories cannot give."""
 
 
+class FamilyError(DataError):
+    """An installed task family refuses what it is asked, or fails."""
+
+
 class UnknownFamilyError(LookupError):
     """No installed distribution offers the task family that a history file names."""

@@ -1,10 +1,11 @@
 """Finding a task family by the name that a history file gives, through the entry points of installed distributions."""
 
-from collections.abc import Mapping
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from cccad_data.errors import DataError, UnknownFamilyError, hint
+from cccad_data.errors import DataError, FamilyError, UnknownFamilyError, hint
 
 GROUP = "cccad.env"
 
@@ -13,18 +14,52 @@ def build_family(env: Mapping[str, Any]) -> Any:
     """Return the task family of *env*, a dictionary of ``kind`` and the fields of its spec.
 
     Raises UnknownFamilyError when no installed distribution offers that kind or it cannot be imported, and DataError
-    when its spec does not take these fields.
+    when several offer it, its spec does not take these fields, or it fails in any other way.
     """
     fields = dict(env)
     kind = fields.pop("kind")
-    offers = {entry.name: entry for entry in entry_points(group=GROUP)}
-    if kind not in offers:
-        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {hint(kind, offers)}")
+    spec_class = _spec_class(kind)
     try:
-        spec_class = offers[kind].load()
-    except (ImportError, AttributeError) as error:
-        raise UnknownFamilyError(f"the task family {kind!r} is installed but cannot be imported: {error}") from error
-    try:
-        return spec_class(**fields).build()
-    except (TypeError, ValueError) as error:
+        with family_errors(kind):
+            return spec_class(**fields).build()
+    except FamilyError as error:
         raise DataError(f"the installed task family {kind!r} does not take {fields!r}: {error}") from error
+
+
+def _spec_class(kind: str) -> Any:
+    points = entry_points(group=GROUP)
+    offers = [point for point in points if point.name == kind]
+    if not offers:
+        known = hint(kind, {point.name for point in points})
+        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {known}")
+    if len(offers) > 1:
+        who = " and ".join(f"{_distribution(offer)} ({offer.value})" for offer in offers)
+        raise DataError(f"the task family {kind!r} is offered more than once, by {who}; keep one of them")
+    try:
+        return offers[0].load()
+    except (Exception, SystemExit) as error:  # whatever the module of a stranger raises
+        who = _distribution(offers[0])
+        raise UnknownFamilyError(
+            f"the task family {kind!r} of {who} is installed but cannot be imported: {_in_one_line(error)}"
+        ) from error
+
+
+@contextmanager
+def family_errors(kind: str) -> Iterator[None]:
+    """Turn whatever a task family raises into FamilyError: its own sentence, or what it was, with the family's name."""
+    try:
+        yield
+    except FamilyError:
+        raise
+    except (ValueError, TypeError, LookupError) as error:
+        raise FamilyError(" ".join(str(error).split()) or _in_one_line(error)) from error
+    except (Exception, SystemExit) as error:
+        raise FamilyError(f"the task family {kind!r} failed with {_in_one_line(error)}") from error
+
+
+def _distribution(offer: EntryPoint) -> str:
+    return str(offer.dist.name) if offer.dist else "an unknown distribution"
+
+
+def _in_one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

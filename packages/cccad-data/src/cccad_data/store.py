@@ -30,26 +30,16 @@ import h5py
 import numpy as np
 
 from cccad_data import columns
+from cccad_data.affordable import excess
+from cccad_data.containment import check_all, check_dataset, check_link
 from cccad_data.errors import DataError, HistoryFileError, StorageError
+from cccad_data.header import FORMAT, Header, check_format, check_header
 from cccad_data.history import ARRAYS, Array, TaskHistories
 from cccad_data.owner import lock
+from cccad_data.spaces import num_features
 
-FORMAT = "cccad-history/1"
 COMPRESSIONS = ("lzf", "gzip", "none")
 
-Header = dict[str, Any]
-_HEADER_TYPES: dict[str, type] = {
-    "env": dict,
-    "spaces": dict,
-    "horizon": int,
-    "tasks": list,
-    "held_out_task_ids": list,
-    "split": dict,
-    "source": dict,
-    "seed": int,
-    "versions": dict,
-}
-HEADER_KEYS = tuple(_HEADER_TYPES)
 _KINDS = {"rewards": "f", "terminations": "b", "truncations": "b", "episode_ends": "iu", "history_ends": "iu"}
 _PACKED_CHUNK_BYTES, _PLAIN_CHUNK_BYTES = 1 << 15, 1 << 20  # little is unpacked in vain; much is read in one go
 _SAMPLE_BYTES, _LEAST_SHRINKAGE = 1 << 14, 8  # lzf, some 100 MB/s where little repeats, is for what deflate makes tiny
@@ -158,7 +148,7 @@ def read_header(path: Path) -> Header:
 
     Raises HistoryFileError when the file is missing, cut off, of another format, or has no whole header.
     """
-    with open_shard(path) as file:
+    with _opened(path) as file:
         return header_of(file, path)
 
 
@@ -167,9 +157,15 @@ def read_shard(path: Path, *, lazy: bool = False) -> tuple[Header, list[TaskHist
 
     Raises HistoryFileError, as `read_header` does, and when a task is missing, damaged or contradicts itself.
     """
-    with open_shard(path) as file:
+    with _opened(path) as file:
         header = header_of(file, path)
-        return header, [read_task(file, path, index, task, lazy=lazy) for index, task in enumerate(header["tasks"])]
+        return header, [read_task(file, path, header, index, lazy=lazy) for index in range(len(header["tasks"]))]
+
+
+def declared_bytes(path: Path) -> int:
+    """Return how many bytes the arrays of a shard are in memory; raises HistoryFileError where that cannot be."""
+    with _opened(path) as file, sound(path, "its structure is damaged"):
+        return check_all(file, path)
 
 
 @contextmanager
@@ -186,7 +182,18 @@ def sound(path: Path, what: str) -> Iterator[None]:
 
 
 def open_shard(path: Path) -> h5py.File:
-    """Open a shard for reading; raises HistoryFileError when that is impossible."""
+    """Open an HDF5 file for reading; raises HistoryFileError when that is impossible, or it leads to other files."""
+    file = _opened(path)
+    try:
+        with sound(path, "its structure is damaged"):
+            check_all(file, path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _opened(path: Path) -> h5py.File:
     if not path.is_file():
         raise HistoryFileError(f"{path}: there is no such history file")
     with sound(path, "not a whole HDF5 file (cut off, or something else)"):
@@ -196,60 +203,71 @@ def open_shard(path: Path) -> h5py.File:
 def header_of(file: h5py.File, path: Path) -> Header:
     """Return the header of an open shard; raises HistoryFileError when it is not one of ours."""
     with sound(path, "the header cannot be read"):
-        found = file.attrs.get("format")
-        if found != FORMAT:
-            raise HistoryFileError(f"{path}: the format is {found!r}; this version of cccad-data reads {FORMAT!r} only")
-        header = json.loads(bytes(file["header"][...]))
-    check_header(header, path)
+        check_format(file.attrs.get("format"), path)
+        header = json.loads(bytes(_dataset(file, "header", path, "u", 1)[...]))
+        check_header(header, path)
     return dict(header)
 
 
-def check_header(header: Any, path: Path) -> None:
-    """Raise HistoryFileError unless *header* has every key of the format, each of its type."""
-    if not isinstance(header, dict):
-        raise HistoryFileError(f"{path}: the header is no table of names and values")
-    missing = [key for key in HEADER_KEYS if key not in header]
-    if missing:
-        raise HistoryFileError(f"{path}: the header lacks {', '.join(map(repr, missing))}")
-    for key, kind in _HEADER_TYPES.items():
-        if type(header[key]) is not kind:
-            raise HistoryFileError(f"{path}: {key!r} in the header must be a {kind.__name__}: {header[key]!r:.80}")
-    merged = header["source"].get("parts", [])
-    if not isinstance(merged, list) or not all(isinstance(part, dict) and "seed" in part for part in merged):
-        raise HistoryFileError(f"{path}: the 'parts' of 'source' in the header must be a list, each with its 'seed'")
-    sources = [header["source"], *(part.get("source") for part in merged)]
-    spaces = [header["spaces"].get(name) for name in ("observation", "action")]
-    for key, parts in (("env", [header["env"]]), ("source", sources), ("spaces", spaces)):
-        if not all(isinstance(part, dict) and isinstance(part.get("kind"), str) for part in parts):
-            raise HistoryFileError(f"{path}: {key!r} in the header has no 'kind': {header[key]!r:.80}")
-    if not header["tasks"]:
-        raise HistoryFileError(f"{path}: the header lists no task")
-    for task in header["tasks"]:
-        is_whole = isinstance(task, dict) and isinstance(task.get("params"), dict)
-        if not is_whole or not isinstance(task.get("task_id"), str):
-            raise HistoryFileError(f"{path}: a task in the header has no 'task_id' or no 'params': {task!r:.80}")
+def _dataset(group: h5py.Group, name: str, path: Path, kinds: str, ndim: int | None = None) -> h5py.Dataset:
+    """Return a dataset of an open group that may be read: its bytes are here, and of a dtype of one of these kinds."""
+    check_link(group, name, path)
+    found = group[name]
+    if not isinstance(found, h5py.Dataset):
+        raise HistoryFileError(f"{path}: {found.name!r} is not a dataset")
+    check_dataset(found.id, path, found.name)
+    if found.dtype.kind not in kinds or (ndim is not None and found.ndim != ndim):
+        raise HistoryFileError(f"{path}: {found.name!r} has dtype {found.dtype} and shape {found.shape}")
+    return found
 
 
-def read_task(file: h5py.File, path: Path, index: int, task: Mapping[str, Any], *, lazy: bool = False) -> TaskHistories:
+def read_task(file: h5py.File, path: Path, header: Header, index: int, *, lazy: bool = False) -> TaskHistories:
     """Return the histories of the task *index* of an open shard, *lazy* ones with columns that stay on the disk."""
-    task_id, name = task["task_id"], f"tasks/{index:05d}"
+    task, name = header["tasks"][index], f"tasks/{index:05d}"
+    task_id = task["task_id"]
     with sound(path, f"task {task_id!r} is damaged (checksum)"):
-        if name not in file or file[name].attrs.get("task_id") != task_id:
-            raise HistoryFileError(f"{path}: task {task_id!r} is in the header, but group {name!r} does not hold it")
-        group = file[name]
-        missing = [array for array in ARRAYS if array not in group]
-        if missing:
-            raise HistoryFileError(f"{path}: task {task_id!r} lacks {', '.join(map(repr, missing))}")
-        arrays = {}
-        for array in (*ARRAYS, "optimal_actions"):
-            if array in group:
-                kind = group[array].dtype.kind
-                if kind not in _KINDS.get(array, "iuf") or (array in _KINDS and group[array].ndim != 1):
-                    raise HistoryFileError(f"{path}: {array!r} of task {task_id!r} has dtype {group[array].dtype}")
-                is_read = not lazy or array == "history_ends"
-                arrays[array] = group[array][...] if is_read else columns.stored(path, group[array])
+        group = _group(file, path, name, task_id)
+        named = [array for array in (*ARRAYS, "optimal_actions") if array in ARRAYS or array in group]
+        datasets = {}
+        for array in named:
+            kinds = _KINDS.get(array, "iuf")
+            datasets[array] = _dataset(group, array, path, kinds, 1 if array in _KINDS else None)
+            _check_width(datasets[array], array, header["spaces"], path)
+        num_bytes = 0 if lazy else sum(dataset.nbytes for dataset in datasets.values())
+        if words := excess(f"the histories of task {task_id!r}", num_bytes):
+            raise HistoryFileError(f"{path}: {words}; open them with lazy=True")
+        arrays = {
+            array: columns.stored(path, dataset) if lazy and array != "history_ends" else dataset[...]
+            for array, dataset in datasets.items()
+        }
         histories = TaskHistories(task_id=task_id, params=task["params"], **arrays)
         bad = np.flatnonzero(np.zeros(1) if lazy else ~np.isfinite(histories.rewards))
     if len(bad):
         raise HistoryFileError(f"{path}: the reward of task {task_id!r} at env step {bad[0]:,} is not a finite number")
     return histories
+
+
+def _group(file: h5py.File, path: Path, name: str, task_id: str) -> h5py.Group:
+    """Return the group of a task, which has all its arrays."""
+    check_link(file, "tasks", path)
+    if name in file:
+        check_link(file["tasks"], name.removeprefix("tasks/"), path)
+    if name not in file or file[name].attrs.get("task_id") != task_id:
+        raise HistoryFileError(f"{path}: task {task_id!r} is in the header, but group {name!r} does not hold it")
+    missing = [array for array in ARRAYS if array not in file[name]]
+    if missing:
+        raise HistoryFileError(f"{path}: task {task_id!r} lacks {', '.join(map(repr, missing))}")
+    return file[name]
+
+
+def _check_width(dataset: h5py.Dataset, name: str, named_spaces: Mapping[str, Any], path: Path) -> None:
+    """Hold the features of an array against its space."""
+    if name in _KINDS:
+        return
+    space = named_spaces["observation" if name.endswith("observations") else "action"]
+    is_flat = space["kind"] == "discrete" and not name.endswith("observations")
+    right = () if is_flat else (num_features(space),)
+    if dataset.shape[1:] != right:
+        raise HistoryFileError(
+            f"{path}: {dataset.name!r} has the shape {dataset.shape}, but {dict(space)!r:.80} needs {('...', *right)}"
+        )

@@ -12,9 +12,9 @@ from cccad_data import spaces
 from cccad_data.collection import versions
 from cccad_data.dataset import Histories
 from cccad_data.errors import DataError
+from cccad_data.header import FORMAT
 from cccad_data.history import Array, TaskHistories
 from cccad_data.merging import write_dataset
-from cccad_data.store import FORMAT
 
 READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
 "Modules with ``read(source, wishes) -> Found``, and ``SETTINGS``, the defaults of what they can be told."

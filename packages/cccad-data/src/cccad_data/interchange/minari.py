@@ -20,10 +20,10 @@ import numpy as np
 from cccad_data import spaces
 from cccad_data.dataset import Histories
 from cccad_data.errors import DataError, StorageError
+from cccad_data.header import check_header
 from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, box_around, fitting, foreign_header
 from cccad_data.interchange.episodes import laid_end_to_end
-from cccad_data.store import check_header
 
 SETTINGS = {"task_id": ""}
 _HEADER = "cccad_history_header"

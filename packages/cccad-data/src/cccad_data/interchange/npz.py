@@ -11,9 +11,10 @@ import numpy as np
 
 from cccad_data.dataset import Histories
 from cccad_data.errors import DataError
+from cccad_data.header import check_header
 from cccad_data.history import ARRAYS, TaskHistories
 from cccad_data.interchange import Found, Wishes
-from cccad_data.store import check_header, whole_file
+from cccad_data.store import whole_file
 
 SETTINGS: dict[str, Any] = {}
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
