@@ -34,7 +34,7 @@ class Border:
             raise UnfitValueError(f"{what}: they must be of shape {wanted}, not {list(seen.shape)}")
         seen = seen.reshape(size, -1)
         kept = seen.to(self.low.dtype)
-        is_cast = seen.is_floating_point() != kept.is_floating_point()
+        is_cast = seen.dtype.is_floating_point != kept.dtype.is_floating_point
         if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(seen.dtype).equal(seen)):
             is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(seen.dtype) == seen)
             wrong = is_right if is_right.all() else ~is_right
@@ -48,7 +48,7 @@ def finite(values: Any, what: str, num_decisions: Tensor, device: torch.device) 
     if given.shape != num_decisions.shape:
         raise UnfitValueError(f"{what}: they must be of shape {list(num_decisions.shape)}, not {list(given.shape)}")
     kept = given.to(torch.float32)
-    if not bool(kept.isfinite().all()):
+    if not kept.clamp(-_MOST, _MOST).equal(kept):
         refuse(given[:, None], ~kept.isfinite()[:, None], what, num_decisions, "which is no finite number")
     return kept
 
