@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra 'rl')")
 
-from cccad_data import PPOSpec, chance, learning_curve  # noqa: E402
+from cccad_data import PPOSpec, chance, learning_curve  # noqa: E402, SourceError
 from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
 from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
 from cccad_data.sources.ppo import Encoder, gae  # noqa: E402
@@ -300,3 +300,9 @@ def test_nothing_follows_an_end_that_is_both_a_termination_and_a_truncation():
 def test_the_value_of_what_a_truncation_cuts_off_is_discounted():
     terminated, truncated = EndsAs("terminated"), EndsAs("truncated")
     assert actions_learned(truncated, gamma=0.0) == actions_learned(terminated, gamma=0.0)
+
+
+def test_a_source_that_would_never_learn_is_refused():
+    with pytest.raises(SourceError, match=r"ppo would never learn: 'n_steps' \(60\) must be below 'env_steps' \(60\)"):
+        PPOSpec(num_envs=2, env_steps=60, n_steps=60).build()
+    assert PPOSpec(num_envs=2, env_steps=61, n_steps=60).build()

@@ -270,3 +270,20 @@ def test_worlds_whose_actions_do_not_count_from_0_are_refused(monkeypatch):
     family = CorridorSpec().build()
     with pytest.raises(SourceError, match=r"worlds have actions .*, with a start; family 'corridor' counts from 0"):
         quick("PPO", 20).collect(family, family.tasks[:1], seed=0)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "hyperparameters", "words"),
+    [
+        ("PPO", {}, r"PPO would never learn: its 'n_steps' of 2,048 must be below 32, the env steps of a history"),
+        ("PPO", {"n_steps": 32}, r"PPO would never learn: its 'n_steps' of 32 must be below 32"),
+        ("DQN", {"learning_starts": 64}, r"DQN would never learn: its 'learning_starts' of 64 must be below 64"),
+        ("DQN", {"learning_starts": 40, "train_freq": 100}, "DQN changed no weight of its policy in 32 env steps"),
+        ("A2C", {"learning_rate": 0.0}, "A2C changed no weight of its policy in 32 env steps"),
+    ],
+)
+def test_an_algorithm_that_never_learns_is_refused(algorithm, hyperparameters, words):
+    family = CorridorSpec().build()
+    source = SB3Spec(algorithm=algorithm, num_envs=2, env_steps=32, hyperparameters=hyperparameters).build()
+    with pytest.raises(SourceError, match=words):
+        source.collect(family, family.tasks[:1], seed=0)

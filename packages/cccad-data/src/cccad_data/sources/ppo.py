@@ -50,7 +50,12 @@ class PPOSpec(LifeSpec):
     )
 
     def build(self) -> "PPO":
-        """Return the source."""
+        """Return the source; raises SourceError where its settings leave no env step after the first learning."""
+        if self.n_steps >= self.env_steps:
+            raise SourceError(
+                f"ppo would never learn: 'n_steps' ({self.n_steps:,}) must be below 'env_steps' ({self.env_steps:,}), "
+                "since what is learnt after a history's last env step does not show in it"
+            )
         return PPO(self)
 
 

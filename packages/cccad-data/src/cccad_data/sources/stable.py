@@ -51,7 +51,8 @@ def check_hyperparameters(algorithm: Any, given: Mapping[str, Any]) -> None:
 def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
     """Let one learner live in the worlds of *unit* until its histories have their length.
 
-    Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter.
+    Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter, or learns nothing before
+    its last env step.
     """
     worlds = Worlds(unit)
     mine = copy.deepcopy(spec.hyperparameters)  # algorithms add to the tables that they are given
@@ -65,8 +66,23 @@ def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
             model = algorithm(policy=spec.policy, env=worlds, seed=seed, device="cpu", **given)
         except (AssertionError, TypeError, ValueError) as error:
             raise SourceError(f"{algorithm.__name__} cannot be made for these worlds and settings: {error}") from error
+        _refuse_late_learning(model, spec.env_steps, unit.num_rows)
+        worlds.weights_of = model.policy.parameters
         with suppress(_LifeIsOverError):
             model.learn(spec.env_steps * unit.num_rows, callback=lambda *_: not unit.is_over, log_interval=None)
+    if not worlds.has_learnt:
+        raise SourceError(f"{algorithm.__name__} changed no weight of its policy in {spec.env_steps:,} env steps")
+
+
+def _refuse_late_learning(model: Any, env_steps: int, num_rows: int) -> None:
+    """Raise SourceError where settings say that nothing is learnt before the last env step."""
+    for name, length in (("n_steps", env_steps), ("learning_starts", env_steps * num_rows)):
+        wait = getattr(model, name, 0)
+        if isinstance(wait, int) and wait >= length:
+            raise SourceError(
+                f"{type(model).__name__} would never learn: its {name!r} of {wait:,} must be below {length:,}, the "
+                f"env steps of {'a history' if name == 'n_steps' else 'all its histories together'}"
+            )
 
 
 def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Array]:
@@ -119,6 +135,9 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
         if not hasattr(world, "single_action_space"):
             raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
+        self.weights_of: Callable[[], Any] = tuple
+        self._first_weights: list[torch.Tensor] = []
+        self.has_learnt = False
         space = copy.deepcopy(world.single_observation_space)
         if hasattr(space, "nvec"):
             space.nvec = space.nvec.astype(object)  # ints: uint8 overflows in a sum, and an LSTM takes none of NumPy's
@@ -137,6 +156,11 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
     def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
         if self.unit.is_over:
             raise _LifeIsOverError
+        if self.unit.now == 0:
+            self._first_weights = [weight.detach().clone() for weight in self.weights_of()]
+        elif self.unit.now == self.unit.length - 1:  # what is learnt later shows in no env step
+            pairs = zip(self._first_weights, self.weights_of(), strict=True)
+            self.has_learnt = not all(torch.equal(*pair) for pair in pairs)
         _, rewards, terminations, truncations, infos = self.unit.step(self.actions)
         notes: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(terminations | truncations):

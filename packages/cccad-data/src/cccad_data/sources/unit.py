@@ -70,9 +70,14 @@ class Unit:
         return self.recorder.length
 
     @property
+    def length(self) -> int:
+        """Env steps that every history gets."""
+        return int(self._spec.env_steps)
+
+    @property
     def is_over(self) -> bool:
         """Whether the histories have their length."""
-        return self.now >= int(self._spec.env_steps)
+        return self.now >= self.length
 
     def uniform(self, *shape: int, dtype: Any = np.float64) -> Array:
         """Return numbers in [0, 1), ``r *shape``, of each task's own stream."""
