@@ -84,7 +84,7 @@ _frames = click.option(
 @versioned
 @click.argument("spec", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field with a TOML value.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Runs go here.")
+@click.option("--out", type=click.Path(path_type=Path), help="Runs go here: 'runs', or where a run's spec.toml lies.")
 @click.option("--resume", is_flag=True, help="Continue an unfinished run of this spec.")
 @click.option("--dry-run", is_flag=True, help="Check the spec, print it resolved with what would be done, and stop.")
 @click.option("--only", type=click.Choice(ONLY), help="Do this stage alone.")

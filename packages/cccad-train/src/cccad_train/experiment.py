@@ -37,7 +37,10 @@ class DataSpec:
 
     path: str | None = field(
         default=None,
-        metadata={"help": "a dataset folder or shard, from the current directory; source, executor and seed rest then"},
+        metadata={
+            "help": "a dataset folder or shard, from the current directory; a run keeps it as an absolute path and by "
+            "its content; source, executor and seed are ignored then"
+        },
     )
     source: Annotated[Any, Kind("source")] = Factory(NoisyOracleSpec)
     executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
@@ -176,9 +179,13 @@ class ExperimentSpec:
         return {self.agent: main, **self.controls}
 
     def digest(self) -> str:
-        """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins."""
+        """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins and histories.
+
+        What lies in those files is compared apart (see `plan.inputs`).
+        """
         files = tuple(Path(file).name for file in self.imports)
-        return digest(unstructure(evolve(self, seed=0, imports=files)))
+        path = None if self.data.path is None else Path(self.data.path).absolute().name
+        return digest(unstructure(evolve(self, seed=0, imports=files, data=evolve(self.data, path=path))))
 
 
 def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec]) -> None:

@@ -23,6 +23,7 @@ from cccad_train.plan import UnfinishedRunError
 from cccad_train.preflight import preflight
 from cccad_train.stages import STAGES, Run, do_report, evaluate
 
+DEFAULT_OUT = Path("runs")
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
 """What `cccad evaluate` may override: all else would describe another policy."""
 KEPT = {
@@ -41,7 +42,7 @@ class Order:
 
     spec: Path
     overrides: tuple[str, ...] = ()
-    out: Path = Path("runs")
+    out: Path | None = None
     resume: bool = False
     dry_run: bool = False
     only: str | None = None
@@ -56,7 +57,7 @@ def execute(order: Order) -> None:
     """Run an experiment, or one stage of it; raises what the user did wrong."""
     spec = opened(order.spec, order.overrides, trust_plugins=order.trust_plugins)
     preflight(spec)
-    folder = RunFolder.of(spec, order.out)
+    folder = _folder(order, spec)
     stages = [order.only] if order.only else list(STAGES)
     told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
     if order.processes > 1 and order.place.num_processes > 1:
@@ -68,6 +69,7 @@ def execute(order: Order) -> None:
         raise UnfinishedRunError(
             f"{folder.path} holds an unfinished run; add --resume to continue it, or --out to start another elsewhere"
         )
+    plan.refuse_other_inputs(spec, folder)
     if order.only:
         plan.require(spec, folder, order.only)
     if order.processes > 1:
@@ -99,10 +101,20 @@ def _run(order: Order, spec: ExperimentSpec, folder: RunFolder, stages: list[str
                 raise Stopped(stop.number, stop.where or f" in '{stage}'; {KEPT[stage]}") from None
 
 
+def _folder(order: Order, spec: ExperimentSpec) -> RunFolder:
+    """Return the folder that the run has under `--out`; without it, a run's own spec.toml names where it lies."""
+    if order.out is None and not order.overrides and _is_of_a_run(order.spec):
+        return RunFolder(path=order.spec.parent.absolute())
+    return RunFolder.of(spec, order.out or DEFAULT_OUT)
+
+
+def _is_of_a_run(path: Path) -> bool:
+    return path.name == "spec.toml" and (path.parent / "meta.json").exists()
+
+
 def opened(path: Path, overrides: Sequence[str], *, trust_plugins: bool) -> ExperimentSpec:
     """Return the spec in the file *path*; that of a run folder brings its plugins with it, which must be trusted."""
-    is_bundle = path.name == "spec.toml" and (path.parent / "meta.json").exists()
-    return load(path, ExperimentSpec, overrides, is_bundle=is_bundle, trust_plugins=trust_plugins)
+    return load(path, ExperimentSpec, overrides, is_bundle=_is_of_a_run(path), trust_plugins=trust_plugins)
 
 
 def evaluate_again(
@@ -133,7 +145,8 @@ def reopened(
 
 
 def _as_arguments(order: Order) -> list[str]:
-    told = [str(order.spec), "--out", str(order.out), "--device", order.device, "--threads", str(order.threads)]
+    told = [str(order.spec), "--device", order.device, "--threads", str(order.threads)]
+    told += ["--out", str(order.out)] if order.out is not None else []
     for override in order.overrides:
         told += ["--set", override]
     told += ["--trust-plugins"] if order.trust_plugins else []

@@ -23,7 +23,12 @@ from cccad_train.files import TEXT, RunFileError, each, read_json, read_metrics,
 
 STAGES = "stages.json"
 METRICS = "metrics.jsonl"
+CONTENT = "content.json"
 META = table(optional={"continued": each(table())})
+
+
+class OtherContentError(ValueError):
+    """Something lies where the run's own histories or policy should be, and is another."""
 
 
 @frozen(kw_only=True)
@@ -64,21 +69,42 @@ class RunFolder:
 
         In a run that goes on, `meta.json` stays that of its beginning, and what goes on is added under `continued`.
         """
+        meta, first = _meta(spec), self.meta()
         self.path.mkdir(parents=True, exist_ok=True)
-        copied = evolve(spec, imports=tuple(copy_plugins(plugins, self.path)))
+        path = None if spec.data.path is None else str(Path(spec.data.path).absolute())
+        files = tuple(copy_plugins(plugins, self.path))
+        copied = evolve(spec, imports=files, data=evolve(spec.data, path=path))
         write_text(self.path / "spec.toml", to_toml(unstructure(copied)))
-        meta, first = _meta(spec), read_json(self.path / "meta.json", META)
-        if first is not None:
+        if first:
             meta = {**first, "continued": [*first.get("continued", []), meta]}
         write_json(self.path / "meta.json", meta)
+
+    def meta(self) -> dict[str, Any]:
+        """Return what ran where, and by which versions; nothing where that was not written."""
+        return read_json(self.path / "meta.json", META) or {}
 
     def stages(self) -> dict[str, str]:
         """Return the digest of the inputs of every stage that is done, by name."""
         return read_json(self.path / STAGES, table(others=TEXT)) or {}
 
-    def finish(self, stage: str, inputs: str) -> None:
-        """Record that *stage* is done on *inputs*."""
-        write_json(self.path / STAGES, {**self.stages(), stage: inputs})
+    def content(self) -> dict[str, str]:
+        """Return the hashes of what the run uses and has made: its `histories`, and every policy by its folder."""
+        return read_json(self.path / CONTENT, table(others=TEXT)) or {}
+
+    def keep(self, name: str, content: str | None) -> None:
+        """Record a hash, or forget it."""
+        write_json(self.path / CONTENT, _with(self.content(), name, content))
+
+    def compare(self, name: str, content: str, what: str) -> bool:
+        """Say whether there is a record of *name*; raises OtherContentError when *what* has another content."""
+        kept = self.content().get(name)
+        if kept not in (None, content):
+            raise OtherContentError(f"{what} hold something else than when {self.path} was made (see its {CONTENT})")
+        return kept is not None
+
+    def finish(self, stage: str, inputs: str | None) -> None:
+        """Record that *stage* is done on *inputs*; without these, that it is not."""
+        write_json(self.path / STAGES, _with(self.stages(), stage, inputs))
 
     def sibling_with(self, stage: str, inputs: str) -> "RunFolder | None":
         """Return another run under the same `out` that has done *stage* on the same inputs, or None.
@@ -97,6 +123,12 @@ class RunFolder:
         """Say whether a training stage was begun here and not finished."""
         begun = {place.name for place in (self.path / "checkpoints").glob("[!.]*") if updates(place)}
         return bool(begun - set(self.stages()))
+
+
+def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str]:
+    if value is None:
+        return {key: kept for key, kept in record.items() if key != name}
+    return {**record, name: value}
 
 
 def _meta(spec: ExperimentSpec) -> dict[str, Any]:

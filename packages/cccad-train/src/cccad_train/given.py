@@ -1,10 +1,12 @@
 """Histories that are there already: whether they are of the spec's world, and which of them may be trained on."""
 
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from attrs import asdict, evolve
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure
@@ -56,6 +58,25 @@ def _difference(found: Histories, family: Any) -> str:
         except LookupError:
             return f"are of tasks that the env does not have, such as {task_id!r}"
     return ""
+
+
+def content_of(histories: Histories) -> str:
+    """Return a hash of all that *histories* hold, in whatever files and compression they lie; reads all of it."""
+    sha = hashlib.sha256()
+    for task in histories:
+        for name, array in task.arrays().items():
+            values = np.ascontiguousarray(array)
+            sha.update(json.dumps([task.task_id, name, values.dtype.str, values.shape]).encode())
+            sha.update(values.data)
+    return sha.hexdigest()
+
+
+def content_of_policy(place: Path) -> str:
+    """Return a hash of the weights and the spec of a released policy; its model card may be edited."""
+    sha = hashlib.sha256()
+    for name in ("model.safetensors", "spec.toml"):
+        sha.update((place / name).read_bytes())
+    return sha.hexdigest()
 
 
 def content(path: Path) -> list[str]:

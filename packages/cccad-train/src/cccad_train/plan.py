@@ -19,6 +19,10 @@ class UnfinishedRunError(ValueError):
     """A stage needs what an earlier one has not made yet, or a run was begun and not finished."""
 
 
+class OtherInputsError(ValueError):
+    """A run folder holds outcomes of the same spec with other plugin files, histories or versions."""
+
+
 def fits(spec: ExperimentSpec, kind: str) -> list[str]:
     """Return the training stages of *kind*, `pretrain` or `train`, such as `train-cad`, in order."""
     stages = [f"{kind}-{name}" for name, agent in spec.agents().items() if getattr(agent, kind) is not None]
@@ -107,6 +111,20 @@ def states(spec: ExperimentSpec, folder: RunFolder) -> dict[str, str]:
         is_done = done.get(stage) == inputs(spec, stage)
         found[stage] = "done" if is_done else "begun" if is_begun else "to do"
     return found
+
+
+def refuse_other_inputs(spec: ExperimentSpec, folder: RunFolder) -> None:
+    """Raise OtherInputsError where something was made in *folder* from other inputs: it would be lost."""
+    done = folder.stages()
+    for stage in [*fits(spec, "pretrain"), *fits(spec, "train")]:
+        if stage in done and done[stage] != inputs(spec, stage):
+            then, now = folder.meta().get("parts"), distributions(sorted(parts(spec)))
+            differing = [name for name in now if isinstance(then, dict) and then.get(name) != now[name]]
+            cause = f"another {differing[0]}" if differing else "other histories"
+            raise OtherInputsError(
+                f"{folder.path} holds what '{stage}' made with {cause}; to keep it, give another --out, "
+                "and to do it again here, remove that folder"
+            )
 
 
 def require(spec: ExperimentSpec, folder: RunFolder, stage: str) -> None:

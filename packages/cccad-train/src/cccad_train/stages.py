@@ -24,7 +24,7 @@ from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.files import RunFileError, write_json
 from cccad_train.fitting import Fit
 from cccad_train.folder import RunFolder
-from cccad_train.given import open_given
+from cccad_train.given import content_of, content_of_policy, open_given
 from cccad_train.metrics import Metrics
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
@@ -66,17 +66,28 @@ class Run:
         """The histories of training tasks, collected or given.
 
         Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, SpecError when
-        those that were given are of another world, and LeakError when a held-out task is among the collected.
+        those that were given are of another world, LeakError when a held-out task is among the collected, and
+        OtherContentError when they are not those that the run was made with.
         """
         if self.spec.data.path is not None:
-            return open_given(self.spec)[0]
-        if not plan.is_collected(self.dataset):
+            histories = open_given(self.spec)[0]
+        elif not plan.is_collected(self.dataset):
             raise UnfinishedRunError(
                 f"there are no finished histories in {self.dataset}; run with '--only collect' first"
             )
-        histories = Histories.open(self.dataset)
-        refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")
+        else:
+            histories = Histories.open(self.dataset)
+            refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")
+        if self.is_main:
+            content = content_of(histories)
+            if not self.folder.compare("histories", content, f"the histories in {self.dataset}"):
+                self.folder.keep("histories", content)
         return histories
+
+    @property
+    def has_histories(self) -> bool:
+        """Say whether the histories are there, which a run folder that was copied alone has left behind."""
+        return self.dataset.exists() if self.spec.data.path is not None else plan.is_collected(self.dataset)
 
     @property
     def is_main(self) -> bool:
@@ -102,12 +113,15 @@ class Run:
 def do_collect(run: Run) -> None:
     """Collect the learning histories of the training tasks, or find them collected, or given."""
     if run.is_main:
+        if run.folder.stages().get("collect") != run.inputs("collect"):
+            run.folder.keep("histories", None)
         if run.spec.data.path is not None:
             say(f"collect: {open_given(run.spec, lazy=True)[1]}")
         elif plan.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:
             _collect(run)
+        _ = run.histories  # refused here if they are not those that the run began with
         run.folder.finish("collect", run.inputs("collect"))
     run.accelerator.wait_for_everyone()
 
@@ -247,6 +261,7 @@ def _release(run: Run, name: str, agent: AgentSpec) -> None:
         save_policy(partial, policy, train_task_ids=histories.task_ids, card=card, plugins=run.plugins)
         shutil.rmtree(place, ignore_errors=True)
         partial.rename(place)
+        run.folder.keep(str(place.relative_to(run.folder.path)), content_of_policy(place))
     except SafetensorError as error:  # a full disk, in the words of another language
         raise OSError(errno.EIO, f"the weights cannot be written ({error})", str(place)) from None
     finally:
@@ -269,6 +284,7 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
     policy = load_policy(place)
     if policy.spaces != Spaces.from_dict(run.family.spaces):
         raise UnfinishedRunError(f"the policy in {place} was trained for other spaces than those of {run.family.name}")
+    run.folder.compare(str(place.relative_to(run.folder.path)), content_of_policy(place), f"the files in {place}")
     return policy.to(run.accelerator.device)
 
 
@@ -277,24 +293,46 @@ def evaluate(run: Run) -> None:
 
     Raises LeakError and SpecError before anything is played or written.
     """
-    spec, agents, histories = run.spec, run.spec.agents(), run.histories
-    others = other_worlds(spec, run.world)
-    for name, world in others.items():
-        refuse_leaks(world.held_out, histories.task_ids, f"the data, in the world '{name}',")
+    spec, agents, others = run.spec, run.spec.agents(), other_worlds(run.spec, run.world)
+    earlier = _earlier(run)
     policies = {name: released(run, name, agent) for name, agent in agents.items()}
+    trained_ids = load_artefact_spec(run.folder.artefact(spec.agent, spec)).train_task_ids
+    for name, world in others.items():
+        refuse_leaks(world.held_out, trained_ids, f"the data, in the world '{name}',")
     with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
     evaluation = _live(run, run.world, policies, with_controls=with_controls)
-    evaluation.source(histories)
+    if earlier is None:
+        evaluation.source(run.histories)
+    else:
+        evaluation.agents["source"] = earlier["agents"]["source"]
     extra = {
         "spec_digest": spec.digest(),
         "seed": spec.seed,
         "evaluate": unstructure(spec.evaluate),
-        **_training_facts(run, policies[spec.agent], evaluation),
+        "trained_episodes": _trained_episodes(run) if earlier is None else earlier.get("trained_episodes"),
+        "training": _training_facts(run, policies[spec.agent], evaluation),
         "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
     }
     write_json(run.folder.results, evaluation.results(extra), indent=None)
-    write_json(run.folder.path / "evaluation" / "data_card.json", data_card(histories))
-    run.folder.finish("evaluate", run.inputs("evaluate"))
+    if earlier is None:
+        write_json(run.folder.path / "evaluation" / "data_card.json", data_card(run.histories))
+    is_known = earlier is None or spec.data.path is None  # what was evaluated, as inputs of the stage
+    run.folder.finish("evaluate", run.inputs("evaluate") if is_known else None)
+
+
+def _earlier(run: Run) -> dict[str, Any] | None:
+    """Return earlier results that tell of the histories where these are not there themselves; None where they are.
+
+    Raises UnfinishedRunError where there is neither.
+    """
+    if run.has_histories or not run.folder.results.exists():
+        _ = run.histories  # refused before anything is played, if they are not those of this run
+        return None
+    results = read_run(run.folder.path).results
+    if "source" not in results["agents"]:
+        raise UnfinishedRunError(f"there are no histories in {run.dataset}, and no earlier results tell of them")
+    say(f"evaluate: there are no histories in {run.dataset}; what is said of them is taken from the earlier results")
+    return results
 
 
 def _live(
@@ -320,19 +358,24 @@ def _live(
     return evaluation
 
 
+def _trained_episodes(run: Run) -> float:
+    """Return how many episodes the longest history has, if all are as long as they may be."""
+    longest = max(len(task.rewards) // task.num_histories for task in run.histories)
+    return longest / float(run.family.horizon)
+
+
 def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[str, Any]:
     """Return how long trained stretches were, and how often was written in them and in lives of that length."""
     train, stage = run.spec.train, f"train-{run.spec.agent}"
     length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
     counted = [row["writes"] for row in run.folder.metrics(stage) if "writes" in row]
-    history_env_steps = max(len(task.rewards) // task.num_histories for task in run.histories)
     facts: dict[str, Any] = {"stretch_env_steps": length}
     if counted:
         facts["writes_per_history"] = counted[-1]
     if run.spec.evaluate.num_episodes * run.family.horizon >= length:  # else no life is as long as a stretch
         lives = evaluation.agents[run.spec.agent]["compressions"]
         facts["evaluation_writes_at_same_length"] = max(sum(at < length for at in life) for life in lives)
-    return {"trained_episodes": history_env_steps / run.family.horizon, "training": facts}
+    return facts
 
 
 def do_report(run: Run) -> None:
