@@ -1,6 +1,7 @@
 """Gymnasium's own vector environments are recorded, learned from and played like ours."""
 
 from types import SimpleNamespace
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -44,7 +45,7 @@ class Corridor(gym.Env):
 
 class Family:
     name, horizon = "walk", HORIZON
-    spaces = {
+    spaces: ClassVar = {
         "observation": {"kind": "multi-discrete", "sizes": [SIZE]},
         "action": {"kind": "discrete", "n": 3},
     }

@@ -14,7 +14,7 @@ def test_discrete_nats_are_minus_the_log_of_the_softmax():
     logits = torch.tensor([[[0.0, math.log(2.0), math.log(5.0)], [0.0, 0.0, 0.0]]])
     nats = head.nats(logits, torch.tensor([[2, 0]]))
     torch.testing.assert_close(nats, torch.tensor([[math.log(8 / 5), math.log(3.0)]]))
-    assert head.hits(logits, torch.tensor([[2, 1]])).tolist() == [[1.0, 0.0]]
+    assert head.measured(logits, torch.tensor([[2, 1]])).tolist() == [[1.0, 0.0]]
 
 
 def test_gaussian_nats_of_an_unbounded_action_are_those_of_the_density():

@@ -9,7 +9,7 @@ from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
 from cccad_core.losses import Imitation
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Discrete, Spaces
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from cccad_core.testing import SPACES, random_batch
 
 SPEC = PolicySpec(
@@ -135,3 +135,13 @@ def test_only_targets_that_are_no_padding_are_imitated(policy, batch):
     losses = Imitation(policy)(aimed, float(chosen.sum()))
     torch.testing.assert_close(losses["imitation_nats"], by_hand)
     torch.testing.assert_close(losses["accuracy"], hits)
+
+
+def test_of_boxes_the_squared_error_of_the_mode_is_told_under_its_name():
+    spaces = Spaces(observation=MultiDiscrete((4,)), action=Box((2,), -1.0, 1.0))
+    policy, batch = SPEC.build(spaces, seed=0), random_batch(spaces, size=2, length=12, seed=0)
+    with torch.no_grad():
+        losses, parameters = Imitation(policy)(batch, 24.0), policy(batch).parameters
+    modes = policy.head.draw(parameters.flatten(0, 1), None, greedy=True).view_as(batch.actions)
+    torch.testing.assert_close(losses["squared_error"], (modes - batch.actions).square().mean())
+    assert "accuracy" not in losses

@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra 'rl')")
 
-from cccad_data import PPOSpec, chance, learning_curve  # noqa: E402, SourceError
+from cccad_data import PPOSpec, SourceError, chance, learning_curve  # noqa: E402, SourceError
 from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
 from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
 from cccad_data.sources.ppo import Encoder, gae  # noqa: E402

@@ -17,11 +17,11 @@ def write(folder, stage, updates, *, after=0):
     metrics.close()
 
 
-def test_a_line_has_stage_update_time_and_rounded_values(tmp_path):
+def test_a_line_has_stage_update_time_and_values_to_the_last_digit(tmp_path):
     write(tmp_path, "train-cad", [3])
     [row] = rows(tmp_path)
     assert list(row) == ["stage", "update", "time_s", "loss", "writes"]
-    assert (row["stage"], row["update"], row["loss"], row["writes"]) == ("train-cad", 3, 0.333333, 2.0)
+    assert (row["stage"], row["update"], row["loss"], row["writes"]) == ("train-cad", 3, 1.0 / 3, 2.0)
 
 
 def test_going_on_drops_what_lies_beyond_the_checkpoint_and_a_line_cut_short(tmp_path):

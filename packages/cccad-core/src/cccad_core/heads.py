@@ -21,9 +21,12 @@ class ActionHead(nn.Module, ABC):
     def nats(self, parameters: Tensor, actions: Tensor) -> Tensor:
         """Return the negative log-likelihood of *actions*, `b t`, in nats per decision."""
 
+    measure: str
+    "What `measured` is: `accuracy`, or for boxes `squared_error`, the mean over features."
+
     @abstractmethod
-    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        """Return how near the mode is to *actions*, `b t`: 1 or 0 for discrete ones, minus squared error for boxes."""
+    def measured(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        """Return how the mode compares with *actions*, `b t`, by the head's `measure`."""
 
     @abstractmethod
     def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
@@ -32,6 +35,8 @@ class ActionHead(nn.Module, ABC):
 
 class Categorical(ActionHead):
     """Logits over *n* discrete actions."""
+
+    measure = "accuracy"
 
     def __init__(self, space: Discrete, width: int) -> None:
         super().__init__()
@@ -45,7 +50,7 @@ class Categorical(ActionHead):
         flat = nn.functional.cross_entropy(parameters.flatten(0, 1).float(), actions.flatten(), reduction="none")
         return rearrange(flat, "(b t) -> b t", b=actions.shape[0])
 
-    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
+    def measured(self, parameters: Tensor, actions: Tensor) -> Tensor:
         return (parameters.argmax(-1) == actions).float()
 
     def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
@@ -62,6 +67,7 @@ class Gaussian(ActionHead):
     as lying `MARGIN` inside. A feature whose bounds are equal costs nothing and is always right.
     """
 
+    measure = "squared_error"
     MARGIN = 1e-4  # of half the range between the bounds
     centre: Tensor
     scale: Tensor
@@ -98,8 +104,8 @@ class Gaussian(ActionHead):
         varies = self.high > self.low
         return torch.where(varies, torch.where(self.bounded, stretched, 0.0) - told, 0.0).sum(-1)
 
-    def hits(self, parameters: Tensor, actions: Tensor) -> Tensor:
-        return -(self._squash(self._split(parameters)[0]) - actions).square().mean(-1)
+    def measured(self, parameters: Tensor, actions: Tensor) -> Tensor:
+        return (self._squash(self._split(parameters)[0]) - actions).square().mean(-1)
 
     def draw(self, parameters: Tensor, generator: torch.Generator | None, *, greedy: bool) -> Tensor:
         mean, log_std = self._split(parameters)

@@ -53,8 +53,8 @@ class Imitation(nn.Module):
         actions, head, targets = batch.actions, self.policy.head, batch.targets & batch.mask
         nats = (head.nats(decisions.parameters, actions) * targets).sum() / num_targets
         with torch.no_grad():
-            hits = (head.hits(decisions.parameters, actions) * targets).sum() / num_targets
-        losses = {"imitation_nats": nats, "accuracy": hits, "writes": nats.new_tensor(decisions.num_writes)}
+            measured = (head.measured(decisions.parameters, actions) * targets).sum() / num_targets
+        losses = {"imitation_nats": nats, head.measure: measured, "writes": nats.new_tensor(decisions.num_writes)}
         moment, total = moment or Moment(), nats
         for name, value in decisions.auxiliary.items():
             losses[name] = value.mean()

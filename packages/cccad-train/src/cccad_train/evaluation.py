@@ -82,10 +82,10 @@ class Evaluation:
             "label": label,
             "role": role,
             "description": description,
-            "returns": [[[round(float(x), 4) for x in life] for life in task] for task in returns.tolist()],
+            "returns": returns.tolist(),
             "compressions": writes,
             "compressions_per_history": float(np.mean([len(w) for w in played.writes])),
-            "actions_per_s": round(played.actions_per_s, 1),
+            "actions_per_s": played.actions_per_s,
         }
 
     def live(self, policy: Policy, context: RollingContext | None = None) -> Played:
@@ -156,8 +156,8 @@ class Evaluation:
             "label": f"source ({histories.header['source']['kind']})",
             "role": "control",
             "description": "the algorithm whose histories were imitated, on its own training tasks",
-            "normalized_curve": [round(float(x), 4) for x in scores.mean(0)],
-            "worst_task_normalized": round(float(scores[:, -NUM_LAST_EPISODES:].mean(1).min()), 4),
+            "normalized_curve": scores.mean(0).tolist(),
+            "worst_task_normalized": float(scores[:, -NUM_LAST_EPISODES:].mean(1).min()),
         }
 
     def results(self, extra: dict[str, Any]) -> dict[str, Any]:

@@ -150,7 +150,7 @@ class _Recorder:
     def _log(self, update: int, names: list[str]) -> None:
         rows = self._reduced()
         self.progress.advance(rows[:, names.index("loss")].tolist())
-        means = dict(zip(names, rows.mean(0).tolist(), strict=True))
+        means = dict(zip(names, rows.double().mean(0).tolist(), strict=True))
         if not math.isfinite(means["loss"]):
             raise DivergedError(
                 f"{self.fit.stage}: the loss is {means['loss']} by update {update:,}; a lower learning rate may help"

@@ -44,7 +44,7 @@ class Metrics:
             "stage": self.stage,
             "update": update,
             "time_s": round(time.monotonic() - self.began, 3),
-            **{name: round(value, 6) for name, value in values.items()},
+            **values,
         }
         self._append(row)
 
