@@ -117,7 +117,14 @@ def test_a_dataset_is_exported_imported_and_merged_from_the_command_line(dataset
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--env", "corridor"], "the format 'npz' brings its own world"),
+        (["--split", "seed=1"], "'--split' says which tasks of a family are held out, so that it needs '--env'"),
+        (["--set", "n=3", "n=4"], "'n' is given twice"),
+        (["--set", "n=three"], "the setting 'n' of 'npz' must be a whole number: 'three'"),
+        (["--set", "n=1e5"], "the setting 'n' of 'npz' must be a whole number: 100000.0"),
+        (["--set", "clip=1"], "the setting 'clip' of 'npz' must be true or false: 1"),
+        (["--set", "task_ids=3"], "the setting 'task_ids' of 'npz' must be a list of texts: 3"),
+        (["--set", "action=discrete"], "the setting 'action' of 'npz' must be a space such as"),
+        (["--set", "horizn=3"], "no setting 'horizn'; did you mean 'horizon'?"),
         (["--set", "seed"], "'seed' must be FIELD=VALUE"),
         (["--set", "seed=3"], "the reader of 'npz' has no setting 'seed'"),
         ([], "no readable npz"),

@@ -4,7 +4,8 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from cccad_data.audit import verify
 from cccad_data.card import card, draw
 from cccad_data.dataset import Histories, read_manifest
 from cccad_data.errors import DataError, StorageError, UnknownFamilyError
-from cccad_data.families import build_family
+from cccad_data.families import build_family, text_fields
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
 from cccad_data.merging import merge
 from cccad_data.process import Stopped, print_anything, stoppable
@@ -71,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     merging.add_argument("paths", type=Path, nargs="+", help=dataset)
     packed(merging)
     reading = command("import", _import, "turn a file of another format into a dataset folder")
-    reading.add_argument("source", type=Path, help="what to import")
+    reading.add_argument("source", type=Path, nargs="+", help="what to import; several files are several histories")
     reading.add_argument("out", type=Path, help="a new folder")
     reading.add_argument("--from", dest="form", choices=READERS, required=True, help="its format")
     reading.add_argument(
@@ -122,9 +123,11 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 def _import(arguments: argparse.Namespace) -> int:
     kind, *fields = arguments.env or [None]
+    if arguments.split and not kind and arguments.form != "legacy":
+        raise DataError("'--split' says which tasks of a family are held out, so that it needs '--env'")
     wishes = Wishes(
-        env={"kind": kind, **_table(fields)} if kind else None,
-        settings=_table(arguments.set),
+        env={**_table(fields, text_fields(kind)), "kind": kind} if kind else None,
+        settings=_pairs(arguments.set),
         **({"split": _table(arguments.split)} if arguments.split else {}),
     )
     notes = import_histories(
@@ -148,17 +151,26 @@ def _told(out: Path) -> int:
     return 0
 
 
-def _table(fields: Sequence[str]) -> dict[str, Any]:
-    """Return FIELD=VALUE pairs as a dictionary; a value that is no JSON is a text."""
-    found: dict[str, Any] = {}
+def _pairs(fields: Sequence[str]) -> dict[str, str]:
+    """Return FIELD=VALUE pairs as a dictionary of texts."""
+    found: dict[str, str] = {}
     for pair in fields:
         name, equals, text = pair.partition("=")
         if not equals:
             raise DataError(f"{pair!r} must be FIELD=VALUE")
-        try:
-            found[name] = json.loads(text)
-        except ValueError:
-            found[name] = text
+        if name in found:
+            raise DataError(f"{name!r} is given twice")
+        found[name] = text
+    return found
+
+
+def _table(fields: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
+    """Return FIELD=VALUE pairs as a dictionary; a value that is no JSON, or whose name is in *texts*, is a text."""
+    found: dict[str, Any] = dict(_pairs(fields))
+    for name, text in found.items():
+        if name not in texts:
+            with suppress(ValueError):
+                found[name] = json.loads(text)
     return found
 
 

@@ -10,6 +10,17 @@ from cccad_data.errors import DataError, FamilyError, UnknownFamilyError, hint
 GROUP = "cccad.env"
 
 
+def text_fields(kind: str) -> set[str]:
+    """Return the names of the fields of a family's spec that are texts; none for a family that is not there."""
+    offers = [entry for entry in entry_points(group=GROUP) if entry.name == kind]
+    try:
+        spec_class = offers[0].load()
+    except (IndexError, ImportError, AttributeError):
+        return set()
+    known = getattr(spec_class, "__attrs_attrs__", ())
+    return {attribute.name for attribute in known if attribute.type in {str, "str"}}
+
+
 def build_family(env: Mapping[str, Any]) -> Any:
     """Return the task family of *env*, a dictionary of ``kind`` and the fields of its spec.
 

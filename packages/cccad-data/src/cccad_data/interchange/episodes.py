@@ -43,5 +43,7 @@ def laid_end_to_end(task_id: str, params: Mapping[str, Any], lives: Sequence[Map
         parts.setdefault("history_ends", []).append(np.array([length]))
     if not parts:
         raise DataError(f"task {task_id!r} has no whole episode: nothing says where one ends")
+    if len(parts.get("optimal_actions", parts["actions"])) != len(parts["actions"]):
+        raise DataError(f"task {task_id!r} has optimal actions in some of its histories only")
     arrays: dict[str, Any] = {name: np.concatenate(found) for name, found in parts.items()}
     return TaskHistories(task_id=task_id, params=dict(params), **{**arrays, "rewards": arrays["rewards"].astype("f4")})

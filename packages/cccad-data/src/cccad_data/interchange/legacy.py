@@ -7,7 +7,7 @@ what to train on, its evaluation shuffles the goals, by the same seed: what is i
 """
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,37 +18,42 @@ from cccad_data.collection import spec_dict
 from cccad_data.errors import DataError
 from cccad_data.families import build_family
 from cccad_data.history import Array, TaskHistories
-from cccad_data.interchange import Found, Wishes, check_groups, fitting, foreign_header
+from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
-from cccad_data.store import open_shard, sound
+from cccad_data.interchange.hdf5 import check_groups
+from cccad_data.narrow import Border, narrow
+from cccad_data.spaces import all_plain
+from cccad_data.store import open_shard
 
 SETTINGS = {"env_split_seed": 0, "train_env_ratio": 0.9}
 TAKES_ENV = True
-_ARRAYS = ("states", "actions", "rewards", "next_states", "dones")
+_ARRAYS = {"states": None, "actions": None, "rewards": 2, "next_states": None, "dones": 2}
 _TELLING_EPISODES = 8  # so many rewarded episodes rule out nearly all tasks
 
 
-def read(source: Path, wishes: Wishes) -> Found:
+def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     """Return the histories of the groups whose task can be inferred; without a wish, the world is ``darkroom``."""
-    family = build_family(wishes.env or {"kind": "darkroom"})
+    (source,) = sources
+    if not 0 <= wishes.settings["train_env_ratio"] <= 1:
+        raise DataError(f"the setting 'train_env_ratio' is from 0 to 1: {wishes.settings['train_env_ratio']!r}")
+    family = wishes.env if hasattr(wishes.env, "spaces") else build_family(wishes.env or {"kind": "darkroom"})
     held_out = [task.task_id for task in family.split(**wishes.split).held_out]
-    with open_shard(source) as file, sound(source, "not groups as the earlier code wrote them"):
+    with open_shard(source) as file, reading(source, "not groups as the earlier code wrote them"):
         groups = sorted((name for name in file if name.isdecimal()), key=int)
-        check_groups(source, file, groups, _ARRAYS)
+        check_groups(source, file, dict.fromkeys(groups, _ARRAYS))
     if not groups:
         raise DataError(f"{source}: has no groups '0', '1', ... as the earlier code wrote them")
     world = {
         "env": spec_dict(family.name, family.spec),
-        "spaces": family.spaces,
+        "spaces": all_plain(family.spaces),
         "horizon": family.horizon,
         "held_out_task_ids": held_out,
         "split": dict(wishes.split),
     }
     notes: list[str] = []
-    settings = {**SETTINGS, **wishes.settings}
     return Found(
-        header=foreign_header("legacy", source, world),
-        tasks=_tasks(source, groups, family, set(held_out), settings, notes),
+        header=foreign_header("legacy", sources, world),
+        tasks=_tasks(source, groups, family, set(held_out), wishes.settings, notes),
         notes=notes,
     )
 
@@ -59,9 +64,9 @@ def _tasks(
     goals: dict[str, str] = {}  # task id -> group
     with h5py.File(source, "r") as file:
         for name in groups:
-            with sound(source, f"group {name!r} cannot be read"):
-                group = _Group(file[name], family)
-            fitting_tasks = group.tasks()
+            with reading(source, f"group {name!r} cannot be read"):
+                group = _Group(file[name], family, f"{source}: group {name!r}")
+                fitting_tasks = group.tasks()
             if len(fitting_tasks) != 1:
                 notes.append(f"group {name!r} is left out: {group.doubt(fitting_tasks)}")
                 continue
@@ -81,19 +86,19 @@ def _tasks(
 class _Group:
     """One group: its streams one after the other, as far as their episodes are whole."""
 
-    def __init__(self, group: h5py.Group, family: Any) -> None:
+    def __init__(self, group: h5py.Group, family: Any, where: str) -> None:
         self.family = family
         arrays = {name: np.swapaxes(group[name][...], 0, 1) for name in _ARRAYS}  # streams T ...
-        dones = arrays["dones"].astype(bool)
+        dones = narrow(arrays["dones"], np.bool_, f"{where}, 'dones'")
         lengths = dones.shape[1] - np.argmax(dones[:, ::-1], axis=1)
         self.lengths = np.where(dones.any(axis=1), lengths, 0)
         kept = np.arange(dones.shape[1]) < self.lengths[:, None]
         self.num_left_out = int((~kept).sum())
-        self.dones, self.rewards = dones[kept], arrays["rewards"][kept].astype(np.float32)
-        observation = family.spaces["observation"]
-        self.observations = fitting(observation, arrays["states"][kept])
-        self.following = fitting(observation, arrays["next_states"][kept])
-        self.actions = fitting(family.spaces["action"], arrays["actions"][kept].reshape(-1))
+        self.dones, self.rewards = dones[kept], narrow(arrays["rewards"][kept], np.float32, f"{where}, 'rewards'")
+        observation = Border(family.spaces["observation"])
+        self.observations = observation(arrays["states"][kept], f"{where}, 'states'")
+        self.following = observation(arrays["next_states"][kept], f"{where}, 'next_states'")
+        self.actions = Border(family.spaces["action"])(arrays["actions"][kept], f"{where}, 'actions'")
         self.ends = np.flatnonzero(self.dones) + 1
 
     def tasks(self) -> list[Any]:

@@ -1,0 +1,121 @@
+"""Flat arrays with flags, as many people store what an agent did: a row per env step, all episodes in order.
+
+``observations actions rewards``, flags ``terminals`` (or ``terminations``, ``dones``) and ``timeouts`` (or
+``truncations``), and where there are any ``next_observations optimal_actions``.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cccad_data.errors import DataError
+from cccad_data.history import Array
+from cccad_data.interchange.episodes import UNKNOWN_LAST
+from cccad_data.interchange.lives import Life
+
+TERMINALS, TIMEOUTS = ("terminals", "terminations", "dones"), ("timeouts", "truncations")
+FLAGS = (*TERMINALS, *TIMEOUTS)
+NEEDED = ("observations", "actions", "rewards")
+MAYBE = ("next_observations", "optimal_actions")
+JUMPS = "jumps"
+"In the setting ``ends``: an episode ends where the next observation is not the one that follows."
+
+
+def life_of(
+    source: Path, task_id: str, arrays: Mapping[str, Array], settings: Mapping[str, Any], notes: list[str]
+) -> Life:
+    """Return flat *arrays* as one life, with every contradiction between flags and observations refused or noted.
+
+    Raises DataError when arrays are missing, their shapes differ or flags are no flags.
+    """
+    missing = [name for name in NEEDED if name not in arrays]
+    missing += [TERMINALS[0]] * (not settings["ends"] and not any(name in arrays for name in FLAGS))
+    if missing:
+        raise DataError(f"{source}: lacks {', '.join(map(repr, missing))}, which flat arrays have")
+    shaped = {name: _column(source, name, arrays[name]) for name in ("rewards", *FLAGS) if name in arrays}
+    length = len(shaped["rewards"])
+    for name in (*NEEDED, *MAYBE, *FLAGS):
+        if name in arrays and arrays[name].shape[:1] != (length,):
+            rows = arrays[name].shape[0] if arrays[name].ndim else 0
+            raise DataError(f"{source}: {name!r} has {rows:,} env steps, but 'rewards' has {length:,}")
+    found = {name: np.asarray(arrays[name]) for name in (*NEEDED, *MAYBE) if name in arrays} | shaped
+    if "next_observations" in found and found["next_observations"].shape != found["observations"].shape:
+        shape = list(found["next_observations"].shape)
+        raise DataError(f"{source}: 'next_observations' has the shape {shape}, 'observations' another")
+    terminations, truncations = _ends(source, found, settings, notes)
+    kept = {name: array for name, array in found.items() if name not in FLAGS}
+    if "next_observations" not in kept and UNKNOWN_LAST not in notes:
+        notes.append(UNKNOWN_LAST)
+    return Life(
+        source=source, task_id=task_id, arrays={**kept, "terminations": terminations, "truncations": truncations}
+    )
+
+
+def _column(source: Path, name: str, array: Array) -> Array:
+    """Return rewards or flags, ``t`` or ``t 1``, as ``t``, and flags as truth values."""
+    array = np.asarray(array)
+    if array.dtype.kind not in "biuf" or array.ndim == 0 or array.shape[1:] not in {(), (1,)} or len(array) == 0:
+        raise DataError(f"{source}: {name!r} must have one number for each env step, not the shape {list(array.shape)}")
+    flat = array.reshape(len(array))
+    if name not in FLAGS:
+        return flat
+    is_flag = (flat == 0) | (flat == 1)
+    if not is_flag.all():
+        place = int((~is_flag).argmax())
+        raise DataError(f"{source}: {name!r}, env step {place:,}: {flat[place].item()!r} is no flag, 0 or 1")
+    return flat.astype(bool)
+
+
+def _ends(
+    source: Path, found: Mapping[str, Array], settings: Mapping[str, Any], notes: list[str]
+) -> tuple[Array, Array]:
+    """Return where episodes terminate and are truncated, ``t`` each, with flags and jumps held against each other."""
+    listed = [word.strip() for word in settings["ends"].split(",")]
+    words = listed if settings["ends"] else [name for name in FLAGS if name in found]
+    for word in words:
+        if word != JUMPS and (word not in FLAGS or word not in found):
+            has = ", ".join([name for name in FLAGS if name in found] + [JUMPS])
+            raise DataError(f"{source}: nothing named {word!r} ends episodes there; 'ends' may list {has}")
+    length = len(found["rewards"])
+    terminations, truncations = (
+        np.any([np.zeros(length, bool), *(found[word] for word in words if word in kind)], axis=0)
+        for kind in (TERMINALS, TIMEOUTS)
+    )
+    truncations &= ~terminations
+    if not set(words) & set(TERMINALS):
+        notes.append(f"no 'terminals' end episodes in {source.name}, so that none terminates")
+    if "next_observations" in found:
+        truncations |= _jumps(source, found, terminations | truncations, JUMPS in words, notes)
+    elif JUMPS in words:
+        raise DataError(f"{source}: jumps are seen by 'next_observations', which it lacks")
+    horizon = settings["horizon"]
+    if not set(words) & {*TIMEOUTS, JUMPS}:
+        num_cut = 0
+        if horizon:
+            ends = np.flatnonzero(terminations) + 1
+            age = np.arange(length) - np.repeat([0, *ends], np.diff([0, *ends, length]))
+            cut = ((age + 1) % horizon == 0) & ~terminations
+            num_cut, truncations = int(cut.sum()), truncations | cut
+        told = f"{num_cut:,} episodes are cut off at the horizon {horizon}" if horizon else "'horizon' would cut there"
+        notes.append(f"no 'timeouts' end episodes in {source.name}, so that time limits are not marked; {told}")
+    return terminations, truncations
+
+
+def _jumps(source: Path, found: Mapping[str, Array], ends: Array, are_ends: bool, notes: list[str]) -> Array:
+    """Return where an observation is not the one that was announced and no flag stands, if those are ends."""
+    announced, followed = found["next_observations"][:-1], found["observations"][1:]
+    jumps = np.append((announced != followed).reshape(len(followed), -1).any(axis=1), False)
+    silent, steady = jumps & ~ends, ends & ~jumps
+    steady[-1] = False
+    late = f"{int(steady.sum()):,} ends of episodes, the first at env step {steady.argmax():,}, "
+    late += "are followed by the observation that was announced, as if the episode went on"
+    if silent.any() and not are_ends:
+        told = f"after {int(silent.sum()):,} env steps, the first of them env step {silent.argmax():,}"
+        raise DataError(
+            f"{source}: {told}: the next observation is not the one that follows, and no flag ends an episode"
+            f"{'; ' + late if steady.any() else ''}; ends={JUMPS} ends episodes there"
+        )
+    notes += [f"{late}; 'ends' says which flags count"] * bool(steady.any())
+    return silent

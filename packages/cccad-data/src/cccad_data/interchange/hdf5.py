@@ -1,0 +1,35 @@
+"""Arrays of other people's HDF5 files: what kind they are is looked at before anything is read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+
+from cccad_data.errors import DataError
+
+
+def member(group: h5py.Group, name: str, source: Path, *, ndim: int | None = None) -> h5py.Dataset:
+    """Return the dataset *name* of an open HDF5 *group*, unread.
+
+    Raises DataError unless it holds numbers, at least one, and has *ndim* dimensions.
+    """
+    found = group[name]
+    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf":
+        raise DataError(f"{source}: {name!r} is no array of numbers")
+    if not found.shape or found.shape[0] == 0 or (ndim is not None and found.ndim != ndim):
+        wanted = "at least one entry" if ndim is None else f"{ndim} dimensions"
+        raise DataError(f"{source}: {name!r} has the shape {list(found.shape or ())}; it must have {wanted}")
+    return found
+
+
+def check_groups(source: Path, file: h5py.File, dimensions: Mapping[str, Mapping[str, int | None]]) -> None:
+    """Raise DataError unless each group of *file* has its arrays, of these numbers of dimensions (None: any)."""
+    for group, arrays in dimensions.items():
+        if not isinstance(file[group], h5py.Group):
+            raise DataError(f"{source}: {group!r} is no group of arrays")
+        missing = [name for name in arrays if name not in file[group]]
+        if missing:
+            raise DataError(f"{source}: group {group!r} lacks {', '.join(map(repr, missing))}")
+        found = {name: member(file[group], name, source, ndim=ndim).shape[:2] for name, ndim in arrays.items()}
+        if len(set(found.values())) != 1:
+            raise DataError(f"{source}: the arrays of group {group!r} differ in their first two sizes: {found}")
