@@ -1,14 +1,15 @@
-"""The README's example runs as it stands."""
+"""The README's examples run as they stand."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).parents[1] / "README.md"
 
 
-def test_the_example_in_the_readme_runs_and_prints_what_it_says(capsys):
-    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+@pytest.mark.parametrize("example", re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL))
+def test_the_examples_in_the_readme_run_and_print_what_they_say(example, capsys):
     exec(compile(example, str(README), "exec"), {})
     promised = re.findall(r"print\(.*?\)  # (.*)", example)
     assert capsys.readouterr().out.splitlines() == promised
-    assert promised
