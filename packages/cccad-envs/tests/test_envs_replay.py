@@ -214,3 +214,26 @@ def test_a_task_of_another_family_is_not_replayed():
     darkroom, key_to_door = FAMILIES
     with pytest.raises(UnknownTaskError):
         darkroom.next_observations(key_to_door.tasks[0], [[0, 0]], [0])
+
+
+def test_where_chance_decides_what_follows_the_family_is_shown_it_last_observations_too():
+    class Windy(type(FAMILIES[0])):
+        """A room where the wind may keep you where you are."""
+
+        has_random_transitions = True
+
+        def _possible(self, task, seen, actions, reached):
+            sure = self._led_to(task, seen, actions)
+            return np.where((reached == seen).all(axis=1, keepdims=True), seen, sure)
+
+    room = FAMILIES[0]
+    windy, task = Windy(room.spec, room.rules, room.grid), room.tasks[5]
+    life = history(room, task, 12)
+    what = (task, life["observations"], life["actions"])
+    kept = life["next_observations"].copy()
+    kept[[3, 11]] = life["observations"][[3, 11]]  # kept by the wind, at the end of an episode too
+    assert (windy.next_observations(*what, recorded=kept) == kept).all()
+    far = (kept + 2) % 4
+    assert (windy.next_observations(*what, recorded=far) != far).any(axis=1).all()
+    with pytest.raises(TransitionError, match="chance decides what follows: give what was 'recorded'"):
+        windy.next_observations(*what)

@@ -56,7 +56,8 @@ def test_returns_are_counted_episode_by_episode():
 def test_no_return_is_rounded_before_it_is_computed_with():
     kept = evaluation(num_episodes=1, num_replicas=1)
     returns = torch.arange(1, len(TASKS) + 1, dtype=torch.float64)[:, None] / 3e5
-    kept.add("cad", "cad", "agent", "", Played(returns=returns, writes=[[]] * len(TASKS), num_env_steps=1, duration_s=1))
+    played = Played(returns=returns, writes=[[]] * len(TASKS), num_env_steps=1, duration_s=1)
+    kept.add("cad", "cad", "agent", "", played)
     assert np.array(kept.agents["cad"]["returns"]).reshape(-1).tolist() == returns[:, 0].tolist()
     optimal, random = FAMILY.optimal_returns(TASKS), FAMILY.random_returns(TASKS)
     worst = ((returns[:, 0].numpy() - random) / (optimal - random)).min()

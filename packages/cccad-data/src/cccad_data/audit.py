@@ -6,17 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from attrs import frozen
+from attrs import evolve, frozen
 
 from cccad_data import spaces, store
-from cccad_data.dataset import MANIFEST, finished_shards, read_manifest
+from cccad_data.dataset import MANIFEST, Histories, finished_shards, read_manifest
 from cccad_data.errors import FamilyError, HistoryFileError
-from cccad_data.families import family_errors
+from cccad_data.families import best_and_random, family_errors
 from cccad_data.header import HEADER_KEYS
 from cccad_data.history import Array, TaskHistories
 
 MOST_PLACES = 10
 "Places named per task and kind of fault; how many more there are is said with the last."
+MOST_REPLAYED_ENV_STEPS = 5_000_000
+"Of the histories that a run is given: beyond, one of each task is played again."
+OUTLYING_FACTOR = 1e3
+"A reward that is larger than so many returns is wrong."
 _NOT_LEARNING = {"random", "import"}  # kinds of sources that need not get better
 _SHORTEST_COPY_ENV_STEPS = 64  # shorter histories may be alike by chance
 
@@ -56,6 +60,37 @@ def verify(path: Path | str, family: Any = None) -> list[Fault]:
     for task_id in sorted(audit.seen.keys() - listed):
         faults.append(Fault(file=audit.seen[task_id], task_id=task_id, message=f"is not listed in {MANIFEST}"))
     return faults
+
+
+def unchecked(family: Any) -> list[str]:
+    """Return what `verify` cannot check with *family*, a sentence each."""
+    gaps = {
+        "next_observations": "where actions lead is not checked",
+        "replay": "rewards and the ends of episodes are not checked",
+    }
+    return [
+        f"{what}: the task family {family.name!r} has no {name!r}"
+        for name, what in gaps.items()
+        if not hasattr(family, name)
+    ]
+
+
+def refuse_faulty(histories: Histories, family: Any, where: str) -> None:
+    """Raise HistoryFileError at the first fault in what a run is to be trained on.
+
+    Spaces, flags and sizes of rewards are checked throughout, and the actions are played again: all of them up to
+    `MOST_REPLAYED_ENV_STEPS`, beyond that those of each task's first history.
+    """
+    audit, is_small = _Audit(histories.header, family), histories.num_env_steps <= MOST_REPLAYED_ENV_STEPS
+    for task in histories:
+        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in task.arrays().items()}
+        held = evolve(task, **arrays)
+        faults = [*_within_spaces(where, held, histories.spaces), *_episodes(where, held, histories.header["horizon"])]
+        if not faults:
+            with family_errors(family.name):
+                faults += audit.replayed(where, held if is_small else held.history(0))
+        if faults:
+            raise HistoryFileError(f"{faults[0]}; cccad-data verify names every fault")
 
 
 class _Audit:
@@ -124,7 +159,7 @@ class _Audit:
         if self.family is not None and is_inside:
             try:
                 with family_errors(self.header["env"]["kind"]):
-                    faults += self._replayed(file, task)
+                    faults += self.replayed(file, task)
                     if not faults and not _NOT_LEARNING & self.sources:
                         faults += self._improved(file, task)
             except FamilyError as error:
@@ -142,8 +177,8 @@ class _Audit:
                 )
             self.copies.setdefault(digest, f"{task.task_id}, history {index}")
 
-    def _replayed(self, file: str, task: TaskHistories) -> Iterator[Fault]:
-        """Play the actions again."""
+    def replayed(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+        """Play the actions again, as far as the family can tell what they lead to."""
         try:
             known = self.family.task(task.task_id)
         except LookupError as error:
@@ -151,10 +186,22 @@ class _Audit:
             return
         if dict(known.params) != dict(task.params):
             yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
-        played = [self._played(known, history) for history in task]
-        following = task.next_observations()
-        led_to, *outcome = (np.concatenate(column) for column in zip(*played, strict=True))
-        is_wrong = (led_to != following).any(axis=1)
+        yield from _outlying(file, task, abs(best_and_random(self.family, [known])).max())
+        if hasattr(self.family, "next_observations"):
+            yield from self._moved(file, task, known)
+        if hasattr(self.family, "replay"):
+            yield from self._paid(file, task, known)
+
+    def _moved(self, file: str, task: TaskHistories, known: Any) -> Iterator[Fault]:
+        """Hold the observations against those that the actions lead to."""
+        is_random = getattr(self.family, "has_random_transitions", False)
+        parts = []
+        for history in task:
+            # Where chance decides what follows, the family is shown what did, and says which can.
+            told = {"recorded": history.next_observations()} if is_random else {}
+            parts.append(self.family.next_observations(known, history.observations, history.actions, **told))
+        led_to, following = np.concatenate(parts), task.next_observations()
+        is_wrong = _differs(following, led_to).any(axis=1)
         ends = np.zeros(task.num_env_steps, bool)
         ends[task.episode_ends - 1] = True
         for kind, rows in (
@@ -164,23 +211,19 @@ class _Audit:
             yield from _at(file, task, rows, lambda i, kind=kind: (
                 f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
             ))  # fmt: skip
-        for name, found, right in zip(
-            ("reward", "termination", "truncation"),
-            (task.rewards, task.terminations, task.truncations),
-            outcome,
-            strict=True,
-        ):
-            yield from _at(file, task, found != right, lambda i, name=name, found=found, right=right: (
-                f"the {name} is {found[i]}, but the task gives {right[i]}"
-            ))  # fmt: skip
 
-    def _played(self, known: Any, history: TaskHistories) -> tuple[Array, ...]:
-        """Return where one history's actions lead, ``t o``, and its rewards, terminations and truncations, ``t``."""
-        what = (known, history.observations, history.actions)
-        # Where chance decides the rewards, the family is shown them, and says which are possible.
-        told = {"rewards": history.rewards} if getattr(self.family, "has_random_rewards", False) else {}
-        led_to = self.family.next_observations(*what)
-        return led_to, *self.family.replay(*what, history.next_observations(), history.episode_ends, **told)
+    def _paid(self, file: str, task: TaskHistories, known: Any) -> Iterator[Fault]:
+        """Hold rewards and flags against those that the task gives."""
+        is_random, parts = getattr(self.family, "has_random_rewards", False), []
+        for history in task:
+            what = (history.observations, history.actions, history.next_observations(), history.episode_ends)
+            parts.append(self.family.replay(known, *what, **({"rewards": history.rewards} if is_random else {})))
+        names = ("rewards", "terminations", "truncations")
+        for name, column in zip(names, zip(*parts, strict=True), strict=True):
+            found, right = getattr(task, name), np.concatenate(column)
+            yield from _at(file, task, _differs(found, right), lambda i, name=name, found=found, right=right: (
+                f"the {name.removesuffix('s')} is {found[i]}, but the task gives {right[i]}"
+            ))  # fmt: skip
 
     def _improved(self, file: str, task: TaskHistories) -> Iterator[Fault]:
         """Hold the last quarter of each history's episodes against the first, beyond two standard errors."""
@@ -190,7 +233,7 @@ class _Audit:
         early = np.array([one[: len(one) // 4].mean() for one in returns])
         late = np.array([one[-(len(one) // 4) :].mean() for one in returns])
         gains = late - early
-        best = self.family.optimal_return(self.family.task(task.task_id))
+        best = float(best_and_random(self.family, [self.family.task(task.task_id)])[0, 0])
         if gains.mean() + 2 * gains.std(ddof=1) / len(gains) ** 0.5 <= 0 and early.mean() < best - 1e-6:
             message = (
                 f"does not improve: its return is {early.mean():.3f} early, {late.mean():.3f} late; {best:.3f} is best"
@@ -230,6 +273,23 @@ def _episodes(file: str, task: TaskHistories, horizon: int) -> Iterator[Fault]:
     too_long = np.zeros(task.num_env_steps, bool)
     too_long[task.episode_ends[lengths > horizon] - 1] = True
     yield from _at(file, task, too_long, lambda _: f"an episode is longer than the horizon of {horizon} env steps")
+
+
+def _outlying(file: str, task: TaskHistories, scale: float) -> Iterator[Fault]:
+    """Hold the sizes of rewards against the returns that can be had, *scale*."""
+    most = OUTLYING_FACTOR * max(1.0, scale)
+    rows = ~(np.abs(task.rewards) <= most)
+    yield from _at(file, task, rows, lambda i: (
+        f"the reward is {task.rewards[i]}, beyond all measure of a task whose best and random returns are "
+        f"{scale:.6g} at most"
+    ))  # fmt: skip
+
+
+def _differs(found: Array, right: Array) -> Array:
+    """Say where *found* is not *right*; what is computed in floats may differ in its last digits."""
+    if right.dtype.kind == "f" or found.dtype.kind == "f":
+        return ~np.isclose(found, right, rtol=1e-5, atol=1e-6)
+    return np.asarray(found != right)
 
 
 def _at(file: str, task: TaskHistories, rows: Array, say: Any) -> Iterator[Fault]:

@@ -9,7 +9,7 @@ import numpy as np
 from cccad_data import spaces
 from cccad_data.dataset import Histories, early_late_returns, learning_curve
 from cccad_data.errors import DataError, FamilyError
-from cccad_data.families import family_errors
+from cccad_data.families import best_and_random, family_errors
 from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
@@ -54,8 +54,7 @@ def _returns(histories: Histories, family: Any) -> Iterator[str]:
     try:
         with family_errors(histories.header["env"]["kind"]):
             tasks = [family.task(task_id) for task_id in curves]
-            optimal = np.array([family.optimal_return(task) for task in tasks])
-            random = np.array([family.random_return(task) for task in tasks])
+            optimal, random = best_and_random(family, tasks)
     except FamilyError as error:
         yield f"             there is no optimum to compare with: {error}"
         return
@@ -105,7 +104,7 @@ def draw(file: Path, histories: Histories, family: Any = None) -> None:
     left.plot(episodes, table.mean(axis=0), label="mean of the tasks")
     if family is not None:
         with family_errors(histories.header["env"]["kind"]):
-            optimum = np.mean([family.optimal_return(family.task(task_id)) for task_id in curves])
+            optimum = best_and_random(family, [family.task(task_id) for task_id in curves])[0].mean()
         left.axhline(optimum, color="black", linestyle=":", label="mean optimum")
     left.set(xlabel="episode of a history", ylabel="return")
     left.legend()

@@ -9,11 +9,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cccad_data.audit import verify
+from cccad_data.audit import unchecked, verify
 from cccad_data.card import card, draw
 from cccad_data.dataset import Histories, read_manifest
 from cccad_data.errors import DataError, StorageError, UnknownFamilyError
-from cccad_data.families import build_family, text_fields
+from cccad_data.families import build_family, import_files, text_fields
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
 from cccad_data.merging import merge
 from cccad_data.process import Stopped, print_anything, stoppable
@@ -60,13 +60,19 @@ def _parser() -> argparse.ArgumentParser:
         text = "'none' is read fastest from the disk; gzip without it"
         made.add_argument("--compression", choices=COMPRESSIONS, default="gzip", help=text)
 
+    def imported(made: argparse.ArgumentParser) -> None:
+        text = "a Python file that registers the task family; it is run. May be given several times"
+        made.add_argument("--imports", type=Path, metavar="FILE", action="append", default=[], help=text)
+
     dataset = "a dataset folder (with manifest.json) or one .h5 shard"
     info = command("info", _info, "print a card: tasks, sizes, returns, where it comes from")
     info.add_argument("path", type=Path, help=dataset)
+    imported(info)
     info.add_argument("--markdown", type=Path, metavar="FILE", help="write the card as Markdown as well")
     info.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves (needs matplotlib)")
     check = command("verify", _verify, "play every history again and name each fault with its place")
     check.add_argument("path", type=Path, help=dataset)
+    imported(check)
     merging = command("merge", _merge, "make one dataset of several of the same worlds and split")
     merging.add_argument("out", type=Path, help="a new folder")
     merging.add_argument("paths", type=Path, nargs="+", help=dataset)
@@ -90,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _info(arguments: argparse.Namespace) -> int:
     histories = Histories.open(arguments.path)
-    family, _ = _family(histories.header)
+    family, _ = _family(histories.header, arguments)
     text = card(arguments.path, histories, family)
     print(text)
     if arguments.markdown:
@@ -104,15 +110,15 @@ def _info(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     path = arguments.path
     header = read_manifest(path) if path.is_dir() else read_header(path)
-    family, reason = _family(header)
-    if family is None:
-        print(f"rewards and dynamics are not checked: {reason}")
+    family, reason = _family(header, arguments)
+    gaps = [f"rewards and dynamics are not checked: {reason}"] if family is None else unchecked(family)
+    print(*gaps, sep="\n", end="\n" if gaps else "")
     faults = verify(path, family)
     for fault in faults[:MOST_FAULTS]:
         print(fault)
     if len(faults) > MOST_FAULTS:
         print(f"... and {len(faults) - MOST_FAULTS:,} more")
-    print(f"{path}: {len(faults)} faults" if faults else f"{path}: no faults")
+    print(f"{path}: {len(faults) or 'no'} faults{' in what was checked' if gaps else ''}")
     return 1 if faults else 0
 
 
@@ -174,11 +180,12 @@ def _table(fields: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
     return found
 
 
-def _family(header: dict[str, Any]) -> tuple[Any, str]:
+def _family(header: dict[str, Any], arguments: argparse.Namespace) -> tuple[Any, str]:
+    import_files(arguments.imports)
     try:
         return build_family(header["env"]), ""
     except UnknownFamilyError as error:
-        return None, str(error)
+        return None, f"{error}; --imports FILE brings in one that a file registers"
 
 
 if __name__ == "__main__":

@@ -71,6 +71,8 @@ class DetourSpec:
     def _refuse(self, family: Any, num_tasks: int) -> None:
         if getattr(family, "has_random_rewards", False) or getattr(family, "episodes_per_cycle", 1) > 1:
             raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
+        if getattr(family, "has_random_transitions", False):
+            raise SamplingError(f"detours need to know where actions lead; in {family.name!r} chance decides it")
         if not hasattr(family, "next_observations"):
             raise SamplingError(
                 f"detours need a family whose 'next_observations' says where actions lead; {family.name!r} has none"

@@ -1,9 +1,15 @@
 """Finding a task family by the name that a history file gives, through the entry points of installed distributions."""
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cccad_data.errors import DataError, FamilyError, UnknownFamilyError, hint
 
@@ -37,9 +43,47 @@ def build_family(env: Mapping[str, Any]) -> Any:
         raise DataError(f"the installed task family {kind!r} does not take {fields!r}: {error}") from error
 
 
+def import_files(paths: Iterable[Path]) -> None:
+    """Run Python files that register task families; raises DataError when there is none, or it fails."""
+    for path in paths:
+        module_spec = spec_from_file_location(path.stem, path) if path.suffix == ".py" and path.is_file() else None
+        if module_spec is None or module_spec.loader is None:
+            raise DataError(f"{path}: there is no such Python file (*.py)")
+        module = module_from_spec(module_spec)
+        sys.modules[path.stem] = module
+        try:
+            module_spec.loader.exec_module(module)
+        except (Exception, SystemExit) as error:  # whatever the file of a stranger raises
+            raise DataError(f"{path}: cannot be imported: {_in_one_line(error)}") from error
+
+
+def best_and_random(family: Any, tasks: Sequence[Any]) -> NDArray[np.float64]:
+    """Return the declared returns of the optimal and of the random policy, ``2 e``."""
+    sides = []
+    for side in ("optimal", "random"):
+        if hasattr(family, f"{side}_returns"):
+            sides.append(getattr(family, f"{side}_returns")(tasks))
+        else:
+            sides.append([getattr(family, f"{side}_return")(task) for task in tasks])
+    return np.asarray(sides, np.float64)
+
+
+def _registered(kind: str) -> Any:
+    """Return the family that a file has registered in this process under *kind*, or None.
+
+    Histories know no registry; a file that uses one has brought it in.
+    """
+    registry: Any = sys.modules.get("cccad_core.registry")
+    offers = [] if registry is None else registry.entries("env", check=False)
+    in_code = [offer for offer in offers if offer.name == kind]
+    return registry.lookup("env", kind) if in_code else None
+
+
 def _spec_class(kind: str) -> Any:
     points = entry_points(group=GROUP)
     offers = [point for point in points if point.name == kind]
+    if not offers and (registered := _registered(kind)) is not None:
+        return registered
     if not offers:
         known = hint(kind, {point.name for point in points})
         raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {known}")

@@ -94,7 +94,8 @@ class TaskFamily(ABC):
     {"kind": "discrete", "n": 5}}``); ``rows_class`` is what plays its tasks.
 
     ``episodes_per_cycle`` is above 1 where a task changes from episode to episode: the returns of an episode are then
-    means over so many. ``has_random_rewards`` says that chance decides rewards, so that no replay can compute them.
+    means over so many. ``has_random_rewards`` says that chance decides rewards, so that no replay can compute them, and
+    ``has_random_transitions`` that it decides where actions lead: such a family has `_possible` besides.
     ``random_return_operations`` is how many numbers are reckoned with for the random return of one task.
     """
 
@@ -105,6 +106,7 @@ class TaskFamily(ABC):
     rows_class: type[RowsEnv]
     episodes_per_cycle: int = 1
     has_random_rewards: bool = False
+    has_random_transitions: bool = False
     random_return_operations: float = 0.0
 
     @cached_property
@@ -123,6 +125,15 @@ class TaskFamily(ABC):
     @abstractmethod
     def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         """Return what follows the observations *seen*, ``t o``, when *actions* are taken, ``t``; ``t o``."""
+
+    def _possible(
+        self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
+    ) -> NDArray[Any]:
+        """Return what was *reached*, ``t o``, where chance can lead there, and a place where it can instead of others.
+
+        For families that ``has_random_transitions``. *reached* has the last observations of episodes, *seen* has not.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has random transitions, and must say which are possible")
 
     @abstractmethod
     def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
@@ -145,19 +156,28 @@ class TaskFamily(ABC):
         return self.rows_class(self, tasks, autoreset_mode=autoreset_mode, render_mode=render_mode)
 
     @final
-    def next_observations(self, task: Task, observations: ArrayLike, actions: ArrayLike) -> NDArray[np.integer[Any]]:
+    def next_observations(
+        self, task: Task, observations: ArrayLike, actions: ArrayLike, *, recorded: ArrayLike | None = None
+    ) -> NDArray[np.integer[Any]]:
         """Return what the dynamics make of *observations* ``t o`` and *actions* ``t``: the true next ones, ``t o``.
 
-        Where these two do not tell the next observation alone, they must be a history from its birth on; where chance
-        decides it, the one that was recorded is right.
+        Where these two do not tell the next observation alone, they must be a history from its birth on. A family that
+        ``has_random_transitions`` needs those that were *recorded*, ``t o``; it returns the ones that can be, and
+        possible ones in place of others. Other families ignore them.
 
         Raises:
-            TransitionError: an observation or an action lies outside its space, or the lengths differ.
+            TransitionError: an observation or an action lies outside its space, the lengths differ, or recorded next
+                observations are needed and not given.
         """
         sizes = self.spaces["observation"]["sizes"]
         seen = checked_features("observations", observations, sizes)
         taken = checked_actions(actions, len(seen), self.spaces["action"]["n"])
-        return self._led_to(task, seen, taken).astype(feature_type(sizes))
+        if not self.has_random_transitions:
+            return self._led_to(task, seen, taken).astype(feature_type(sizes))
+        if recorded is None or len(np.asarray(recorded)) != len(seen):
+            raise TransitionError(f"in {self.name} chance decides what follows: give what was 'recorded' for each")
+        reached = checked_features("recorded", recorded, sizes)
+        return self._possible(task, seen, taken, reached).astype(feature_type(sizes))
 
     @final
     def replay(

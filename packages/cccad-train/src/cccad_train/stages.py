@@ -14,6 +14,7 @@ from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
 from cccad_core.specs import unstructure
 from cccad_data import Histories, collect
+from cccad_data.audit import refuse_faulty
 from safetensors import SafetensorError
 
 from cccad_train import checkpoints, plan
@@ -122,6 +123,8 @@ def do_collect(run: Run) -> None:
         else:
             _collect(run)
         _ = run.histories  # refused here if they are not those that the run began with
+        if run.spec.data.path is not None and run.folder.stages().get("collect") != run.inputs("collect"):
+            refuse_faulty(run.histories, run.family, str(run.spec.data.path))
         run.folder.finish("collect", run.inputs("collect"))
     run.accelerator.wait_for_everyone()
 
