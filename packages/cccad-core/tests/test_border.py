@@ -1,15 +1,21 @@
 """An agent takes in what its spaces have, and refuses all else with row, env step and value."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from attrs import fields
 from cccad_core.agent import Agent
+from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.errors import UnfitValueError, WorldsError
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
+from cccad_core.testing import random_batch
 
 SPEC = PolicySpec(
     width=8,
@@ -126,3 +132,36 @@ def test_worlds_that_keep_no_last_observation_are_refused(last):
     worlds.final_obs = last
     with pytest.raises(WorldsError, match=r"infos\['final_obs'\] does not hold its last observation"):
         play(agent_after(0, CELLS)[0], worlds, num_episodes=1)
+
+
+def test_a_return_that_is_not_finite_is_refused_whoever_plays():
+    class Still:
+        """Does nothing, and looks at nothing."""
+
+        def begin(self, num_envs):
+            return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64))
+
+        def act(self, state, observations, **_):
+            return torch.zeros(len(observations), dtype=torch.int64), state
+
+        def observe(self, state, *_):
+            return state
+
+    class Broken(Payer):
+        def step(self, actions):
+            observations, _, *others = super().step(actions)
+            return observations, np.array([np.nan]), *others
+
+    with pytest.raises(UnfitValueError, match="the returns, row 0: nan in feature 0, which is no finite number"):
+        play(Still(), Broken(), num_episodes=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("name", ["rewards", "observations"])
+def test_a_training_batch_with_a_float_that_is_not_finite_is_refused(name, value):
+    batch = random_batch(REALS, size=2, length=5, seed=0)
+    arrays = {each.name: getattr(batch, each.name).numpy() for each in fields(type(batch))}
+    arrays[name] = arrays[name].astype(np.float64)
+    arrays[name].reshape(2, -1)[1, 3] = value
+    with pytest.raises(UnfitValueError, match=rf"the batch's '{name}', row 1: {re.escape(repr(value))} in feature 3"):
+        HistoryBatch.from_arrays(arrays)

@@ -122,7 +122,7 @@ class World:
 
 BOX = {"kind": "box", "shape": [1], "low": -np.inf, "high": np.inf}
 CELLS = {"kind": "multi-discrete", "sizes": [7]}
-STEP_2 = "family 'x', task 'x/0', history 0, env step 2: the "
+STEP_2 = "family 'x', task 'x/0', history 0, env step 2, the "
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_what_cannot_be_stored_is_refused_where_it_is_recorded(space, change, wo
 
 
 def test_a_last_observation_outside_its_space_is_refused():
-    with pytest.raises(UnfitValueError, match="task 'x/1', history 0, env step 1: the final observation: 7, which"):
+    with pytest.raises(UnfitValueError, match="task 'x/1', history 0, env step 1, the final observation: 7, which"):
         World(CELLS).record(seen=[0], final=[[6], [7]])
 
 
@@ -166,5 +166,5 @@ def test_a_unit_refuses_what_its_worlds_show_and_says_where():
     unit = Unit(source, family, family.tasks[:1], 0)
     unit.step(np.ones((1, 1)))  # to 0.25
     unit.step(np.ones((1, 1)))  # to 0.5
-    with pytest.raises(UnfitValueError, match="family 'track', task 'track/-75', history 0, env step 2: the observ"):
+    with pytest.raises(UnfitValueError, match="family 'track', task 'track/-75', history 0, env step 2, the observ"):
         unit.step(np.ones((1, 1)))

@@ -5,6 +5,7 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.compressors.window import WindowSpec
+from cccad_core.errors import UnfitValueError
 from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
@@ -62,6 +63,14 @@ def test_no_return_is_rounded_before_it_is_computed_with():
     optimal, random = FAMILY.optimal_returns(TASKS), FAMILY.random_returns(TASKS)
     worst = ((returns[:, 0].numpy() - random) / (optimal - random)).min()
     assert kept.results({})["summary"]["cad"]["worst_task_normalized"] == pytest.approx(worst, rel=1e-12)
+
+
+def test_an_observation_that_the_policy_does_not_know_is_refused_with_family_env_step_and_value(policy):
+    larger = DarkroomSpec(size=9, horizon=8).build()
+    lived = Evaluation(larger, larger.tasks[:2], SPEC, Meter("evaluate", 100, "episodes", is_silent=True))
+    words = r"family 'darkroom', played on held-out tasks: the next observations, row \d, env step \d: 5 in feature \d"
+    with pytest.raises(UnfitValueError, match=words):
+        lived.live(policy(FAMILY))
 
 
 def test_what_is_kept_of_a_life_says_when_it_wrote(policy):

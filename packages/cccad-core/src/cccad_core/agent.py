@@ -231,4 +231,4 @@ class Agent:
         """Raise UnfitValueError where what the policy says is not finite; a sum may only have overflowed."""
         wrong = ~parameters.isfinite()
         if bool(wrong.any()):
-            refuse(parameters, wrong, "the policy's output", state.num_decisions - 1, "which is no finite number")
+            refuse(parameters, wrong, "the policy's output", num_decisions=state.num_decisions - 1)

@@ -7,6 +7,8 @@ import torch
 from attrs import define, evolve, fields
 from torch import Tensor
 
+from cccad_core.border import is_finite, refuse
+
 
 @define(kw_only=True)
 class HistoryBatch:
@@ -32,13 +34,17 @@ class HistoryBatch:
     def from_arrays(cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu") -> "HistoryBatch":
         """Build from the NumPy arrays that a sampler returns; integers become int64, floats float32.
 
-        Without `targets`, every decision that is not padding is one.
+        Without `targets`, every decision that is not padding is one. Raises UnfitValueError where a float on the CPU is
+        not finite as float32.
         """
 
         def tensor(name: str) -> Tensor:
             value = torch.as_tensor(arrays["mask" if name == "targets" and name not in arrays else name])
             if value.dtype != torch.bool:
-                value = value.to(torch.float32 if value.is_floating_point() else torch.int64)
+                kept = value.to(torch.float32 if value.is_floating_point() else torch.int64)
+                if value.is_floating_point() and value.device.type == "cpu" and not is_finite(kept):
+                    refuse(value.flatten(1), ~kept.isfinite().flatten(1), f"the batch's {name!r}")
+                value = kept
             return value.to(device, non_blocking=True)
 
         return cls(**{f.name: tensor(f.name) for f in fields(cls)})

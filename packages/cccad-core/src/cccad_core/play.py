@@ -7,6 +7,7 @@ import torch
 from attrs import frozen
 from torch import Tensor
 
+from cccad_core.border import refuse
 from cccad_core.errors import WorldsError
 
 
@@ -91,6 +92,8 @@ def play(
             finished += ended
             if progress is not None:
                 progress(min(int(finished.min()), num_episodes))
+    if not bool(returns.isfinite().all()):
+        refuse(returns, ~returns.isfinite(), "the returns")
     return Played(returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began)
 
 

@@ -15,7 +15,7 @@ from cccad_data import spaces
 from cccad_data.declared import contradiction
 from cccad_data.errors import DataError
 from cccad_data.history import Array, TaskHistories
-from cccad_data.recorder import Recorder, same_step
+from cccad_data.recorder import Recorder, refuse_other_autoresets, same_step
 
 FEW_ENV_STEPS, MANY_ENV_STEPS = 300, 4_000
 _MOST_TASKS = 500  # that are looked at one by one
@@ -119,6 +119,7 @@ def _random_actions(family: Any, num_env_steps: int, num_rows: int) -> Array:
 def _played(family: Any, tasks: Sequence[Any], actions: Array, seed: int) -> dict[str, Array]:
     """Return what *actions*, ``t e ...``, lead to; the recorder refuses what lies outside its space."""
     worlds, horizon = family.make_vec(tasks), family.horizon
+    refuse_other_autoresets(worlds)
     observations = np.array(worlds.reset(seed=seed)[0])
     recorder = Recorder(family, tasks, num_envs=1, env_steps=max(horizon, len(actions)))
     told: dict[str, list[Array]] = {name: [] for name in ("observations", "rewards", "terminations", "truncations")}

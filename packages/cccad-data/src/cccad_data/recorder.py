@@ -116,7 +116,7 @@ class Recorder:
             row = index if rows is None else int(rows[index])
             task = self.tasks[row // self.num_envs].task_id
             history = row % self.num_envs
-            return f"family {self.family_name!r}, task {task!r}, history {history}, env step {now:,}: the {what}"
+            return f"family {self.family_name!r}, task {task!r}, history {history}, env step {now:,}, the {what}"
 
         return place
 

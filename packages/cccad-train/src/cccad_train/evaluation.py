@@ -10,6 +10,7 @@ from attrs import define, evolve, field
 from cccad_core.agent import Agent
 from cccad_core.context import RollingContext
 from cccad_core.controls import SwappedLatents, ZeroedLatents
+from cccad_core.errors import UnfitValueError
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve
@@ -101,15 +102,18 @@ class Evaluation:
     def _play(self, agent: Player, worlds: Any, device: torch.device | str) -> Played:
         before = self.num_lived * self.spec.num_episodes
         self.num_lived += 1
-        return play(
-            agent,
-            worlds,
-            num_episodes=self.spec.num_episodes,
-            generator=torch.Generator(device).manual_seed(self.spec.seed),
-            greedy=self.spec.greedy,
-            seed=self.spec.seed,
-            progress=lambda finished: self.meter.show(before + finished),
-        )
+        try:
+            return play(
+                agent,
+                worlds,
+                num_episodes=self.spec.num_episodes,
+                generator=torch.Generator(device).manual_seed(self.spec.seed),
+                greedy=self.spec.greedy,
+                seed=self.spec.seed,
+                progress=lambda finished: self.meter.show(before + finished),
+            )
+        except UnfitValueError as error:
+            raise UnfitValueError(f"family {self.family.name!r}, played on held-out tasks: {error}") from error
 
     def live_without_memory(self, name: str, label: str, policy: Policy) -> None:
         """Play *policy* again with its latents zeroed, and with those of another task."""
