@@ -1,6 +1,7 @@
 """What a policy takes in memory, told before anything of it is made."""
 
 import os
+import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,9 @@ from torch import Tensor
 from cccad_core.errors import CccadError
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
+
+if sys.platform != "win32":
+    import resource
 
 
 class TooLarge(CccadError, ValueError):
@@ -28,7 +32,7 @@ def weights_of(spec: PolicySpec, spaces: Spaces) -> tuple[Mapping[str, Tensor], 
             policy = Policy(spec, spaces)
     except (RuntimeError, TypeError, OverflowError) as error:
         if "verflow" in str(error):  # more than 2**63 bytes, or choices
-            there = _in_words(memory_bytes())
+            there = in_words(memory_bytes())
             raise TooLarge(f"this policy would need far more memory than there is: {there}") from None
         policy = spec.build(spaces, seed=0)  # a part that looks at its own numbers while it is built
     held = [*policy.parameters(), *policy.buffers()]
@@ -44,20 +48,23 @@ def _at_least(spec: PolicySpec) -> int:
 
 
 def memory_bytes() -> int:
-    """Return the memory that this process may take: the machine's, or less where a container sets a limit."""
+    """Return the memory that this process may take: the machine's, or less where a container or a limit says so."""
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")] if hasattr(os, "sysconf") else [1 << 62]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         with suppress(OSError, ValueError):  # "max" is no number
             limits.append(int(Path(file).read_text(encoding="ascii")))
-    return min(limits)
+    if sys.platform != "win32":
+        limits.append(resource.getrlimit(resource.RLIMIT_AS)[0])
+    return min(limit for limit in limits if limit > 0)  # -1: no limit
 
 
 def refuse_what_does_not_fit(num_bytes: float, what: str) -> None:
     """Raise TooLarge, with both figures, if *num_bytes* are more than the memory that there is."""
     if num_bytes > (there := memory_bytes()):
-        raise TooLarge(f"{what} would need about {_in_words(num_bytes)} of memory; there are {_in_words(there)}")
+        raise TooLarge(f"{what} would need about {in_words(num_bytes)} of memory; there are {in_words(there)}")
 
 
-def _in_words(num_bytes: float) -> str:
+def in_words(num_bytes: float) -> str:
+    """Return a size in GB, as precisely as an estimate is."""
     gigabytes = num_bytes / 1e9
     return f"{gigabytes:,.0f} GB" if gigabytes >= 10 else f"{gigabytes:,.1f} GB"

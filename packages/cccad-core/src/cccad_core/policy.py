@@ -29,7 +29,7 @@ class PolicySpec:
     context: ContextSpec = Factory(ContextSpec)
     compressor: Annotated[Any, Kind("compressor")] = Factory(GatedQuerySpec)
     width: int = field(default=32, validator=validators.ge(2))
-    num_layers: int = field(default=2, validator=validators.ge(1))
+    num_layers: int = field(default=2, validator=[validators.ge(1), validators.le(1_000)])
     num_heads: int = field(default=4, validator=validators.ge(1))
     mlp_ratio: int = field(default=4, validator=validators.ge(1))
 

@@ -22,6 +22,7 @@ __all__ = ["Kind", "describe", "digest", "load", "parts", "structure", "to_toml"
 T = TypeVar("T")
 Problems = list[tuple[str, str]]
 _MISTAKES = (ValueError, TypeError, LookupError)
+_LARGEST = 1e30  # of real numbers: 32 bits hold their squares neither, but results and messages can show them
 _SCALARS = (bool, int, float, str)
 
 
@@ -138,6 +139,8 @@ def _structure_scalar(data: Any, type_: Any) -> Any:
         return float(data)
     if type(data) is not type_:
         raise _expected(type_, data)
+    if type_ is float and not abs(data) <= _LARGEST:  # also for NaN
+        raise SpecError([("", f"expected a number between -{_LARGEST:g} and {_LARGEST:g}, got {show(data)}")])
     return data
 
 

@@ -1,5 +1,6 @@
 """One TOML file is one experiment, complete: which world, whose histories, what policy, how trained, how judged."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -7,6 +8,7 @@ from attrs import Factory, evolve, field, frozen, validators
 from cccad_core.moment import Moment
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind, digest, unstructure
+from cccad_core.tomltext import show
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 
@@ -15,13 +17,16 @@ from cccad_train.optimization import OptimizerSpec
 from cccad_train.recursion import AuxiliarySpec, ReconstructionSpec, StatePassingSpec, TeacherSpec
 
 _count = validators.ge(1)
+_seed = [validators.ge(0), validators.lt(2**64)]
+NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
+_name = validators.matches_re(NAME)
 
 
 @frozen(kw_only=True)
 class SplitSpec:
     """Which tasks are held out; the ids that follow from it travel with the data, the policy and the results."""
 
-    seed: int = field(default=0, validator=validators.ge(0))
+    seed: int = field(default=0, validator=_seed)
     held_out_frac: float = field(default=0.1, validator=[validators.gt(0.0), validators.lt(1.0)])
     max_train_tasks: int | None = field(
         default=None, validator=validators.optional(_count), metadata={"help": "collect only the first of the split"}
@@ -45,7 +50,7 @@ class DataSpec:
     source: Annotated[Any, Kind("source")] = Factory(NoisyOracleSpec)
     executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
     sampler: SamplerSpec = Factory(SamplerSpec)
-    seed: int = field(default=0, validator=validators.ge(0), metadata={"help": "of the learners, not of training"})
+    seed: int = field(default=0, validator=_seed, metadata={"help": "of the learners, not of training"})
 
 
 @frozen(kw_only=True)
@@ -56,7 +61,11 @@ class FitSpec:
     targets_per_update: int = field(
         default=24_000, validator=_count, metadata={"help": "decisions in one batch; the batch size follows from it"}
     )
-    num_writes: int = field(default=6, validator=validators.ge(0), metadata={"help": "writes in a sampled stretch"})
+    num_writes: int = field(
+        default=6,
+        validator=[validators.ge(0), validators.le(100_000)],
+        metadata={"help": "writes in a sampled stretch"},
+    )
     max_gradient_rounds: int | None = field(
         default=None,
         validator=validators.optional(_count),
@@ -143,7 +152,7 @@ class EvaluateSpec:
     sliding: tuple[str, ...] = field(
         default=(), metadata={"help": "agents whose plain window is played again, sliding instead of being emptied"}
     )
-    seed: int = field(default=0, validator=validators.ge(0))
+    seed: int = field(default=0, validator=_seed)
     worlds: dict[str, dict[str, Any]] = field(
         factory=dict, metadata={"help": "by name: other settings of 'env' to play in as well"}
     )
@@ -154,12 +163,12 @@ class ExperimentSpec:
     """A whole experiment. `agent` names the main agent in tables; `controls` are others, by name."""
 
     name: str = field(validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]*"))
-    seed: int = field(default=0, validator=validators.ge(0), metadata={"help": "of training and weights"})
+    seed: int = field(default=0, validator=_seed, metadata={"help": "of training and weights"})
     imports: tuple[str, ...] = ()
     env: Annotated[Any, Kind("env")] = Factory(DarkroomSpec)
     split: SplitSpec = Factory(SplitSpec)
     data: DataSpec = Factory(DataSpec)
-    agent: str = field(default="cad", validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_-]*"))
+    agent: str = field(default="cad", validator=_name)
     policy: PolicySpec = Factory(PolicySpec)
     pretrain: FitSpec | None = None
     train: TrainSpec = Factory(TrainSpec)
@@ -170,6 +179,12 @@ class ExperimentSpec:
         """Check what no single field can: raises ValueError."""
         if self.agent in self.controls:
             raise ValueError(f"'controls' has the name of the main agent: {self.agent!r}")
+        for name in self.controls:  # a folder is named after each
+            if re.fullmatch(NAME, name) is None:
+                raise ValueError(f"'controls' must have names of letters, digits, '_' and '-': {show(name)}")
+        for name in self.evaluate.worlds:
+            if not name.isprintable():
+                raise ValueError(f"'evaluate.worlds' must have printable names: {show(name)}")
         refuse_what_does_not_fit(self.agents())
         refuse_what_cannot_slide(self.evaluate.sliding, self.agents())
 

@@ -15,6 +15,7 @@ from cccad_data.process import Stopped
 from cccad_train import plan
 from cccad_train.console import say
 from cccad_train.environment import LaunchError, Place
+from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
 from cccad_train.folder import RunFolder
@@ -129,6 +130,7 @@ def evaluate_again(
         fields = "evaluate.* and split.max_held_out_tasks"
         raise SpecError([("", f"only {fields} may change after training: {text}") for text in refused])
     run = reopened(path, overrides, device, threads, trust_plugins=trust_plugins)
+    refuse_too_large(run.spec, run.family, len(run.held_out))
     with owning(run.folder.path):
         evaluate(run)
         do_report(run)

@@ -4,6 +4,7 @@ import torch
 from attrs import field, frozen, validators
 
 _positive = validators.gt(0.0)
+_below_one = [validators.ge(0.0), validators.lt(1.0)]
 _fraction = [validators.ge(0.0), validators.le(1.0)]
 
 
@@ -15,8 +16,8 @@ class OptimizerSpec:
     warmup_updates: int = field(default=100, validator=validators.ge(0))
     decay_frac: float = field(default=0.6, validator=_fraction, metadata={"help": "last part, decaying to zero"})
     weight_decay: float = field(default=0.01, validator=validators.ge(0.0))
-    beta1: float = field(default=0.9, validator=_fraction)
-    beta2: float = field(default=0.99, validator=_fraction)
+    beta1: float = field(default=0.9, validator=_below_one)
+    beta2: float = field(default=0.99, validator=_below_one)
     max_grad_norm: float = field(default=1.0, validator=_positive)
     compressor_scale: float = field(
         default=1.0, validator=_positive, metadata={"help": "of the compressor's rate, in parts of learning_rate"}

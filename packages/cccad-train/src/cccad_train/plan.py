@@ -9,6 +9,7 @@ from cccad_data import HistoryFileError
 from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.checkpoints import updates
+from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.folder import RunFolder
 from cccad_train.given import content, open_given
@@ -150,6 +151,7 @@ def dry_run(spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> str:
     """Return what a run would do, as comment lines below a spec in TOML."""
     own = own_world(spec)
     num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
+    refuse_too_large(spec, own.family, num_held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
     if spec.data.path is not None:
         lines.append(f"  {open_given(spec, lazy=True)[1]}")

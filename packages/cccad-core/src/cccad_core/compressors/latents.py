@@ -13,6 +13,8 @@ class Look(nn.Module):
 
     def __init__(self, width: int, num_heads: int, mlp_ratio: int) -> None:
         super().__init__()
+        if width % num_heads:
+            raise ValueError(f"'compressor.num_heads' must divide 'width' = {width}: {num_heads}")
         self.num_heads = num_heads
         self.norm_latents = nn.LayerNorm(width)
         self.norm_segment = nn.LayerNorm(width)

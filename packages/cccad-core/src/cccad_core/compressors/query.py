@@ -16,7 +16,7 @@ class QuerySpec:
     """Learned query tokens attend to the old latents and the segment; the result replaces the latents."""
 
     num_latents: int = field(default=8, validator=validators.ge(1), metadata={"help": "tokens of memory"})
-    num_layers: int = field(default=2, validator=validators.ge(1))
+    num_layers: int = field(default=2, validator=[validators.ge(1), validators.le(1_000)])
     num_heads: int = field(default=4, validator=validators.ge(1))
     mlp_ratio: int = field(default=2, validator=validators.ge(1))
 

@@ -1,0 +1,95 @@
+"""What an experiment needs of the machine's memory, estimated from its spec alone, before any work begins."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from attrs import frozen
+from cccad_core.errors import SpecError
+from cccad_core.footprint import in_words, memory_bytes, weights_of
+from cccad_core.spaces import Spaces
+
+from cccad_train.experiment import AgentSpec, ExperimentSpec, FitSpec
+
+FLOATS_PER_SLOT = 20
+"""Kept for the gradient per slot, layer and feature; 25 to 45 were measured, so that nothing which fits is refused."""
+
+
+@frozen
+class Need:
+    """Memory that one piece of work takes at least, and the settings that it grows with."""
+
+    num_bytes: float
+    what: str
+    settings: str
+
+
+def refuse_too_large(spec: ExperimentSpec, family: Any, num_held_out: int) -> None:
+    """Raise SpecError, with all estimates that are above the memory there is, by the settings that they grow with."""
+    there, problems = _memory_there(), []
+    for name, agent in spec.agents().items():
+        where = "" if name == spec.agent else f"controls.{name}."
+        try:
+            needs = list(_training(agent, family))
+        except ValueError as error:  # too large, or sizes that do not fit one another
+            problems.append((f"{where}policy", str(error)))
+            continue
+        problems += [(f"{where}{need.settings}", _sentence(need, there)) for need in needs if need.num_bytes > there]
+    others = [*_collecting(spec, family), *_playing(spec, num_held_out)]
+    problems += [(need.settings, _sentence(need, memory_bytes())) for need in others if need.num_bytes > memory_bytes()]
+    if problems:
+        raise SpecError(problems)
+
+
+def _sentence(need: Need, there: int) -> str:
+    return f"{need.what} needs at least about {in_words(need.num_bytes)} of memory; there are {in_words(there)}"
+
+
+def _memory_there() -> int:
+    """Return the larger of the memories that training may happen in."""
+    on_device = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0
+    return max(memory_bytes(), on_device)
+
+
+def _training(agent: AgentSpec, family: Any) -> Iterator[Need]:
+    """Yield weights with their gradients and moments, and the activations of one update of each stage."""
+    spaces = Spaces.from_dict(family.spaces)
+    _, weights = weights_of(agent.policy, spaces)
+    yield Need(4 * weights, "training a policy of this size", "policy")
+    for place, fit in (("pretrain", agent.pretrain), ("train", agent.train)):
+        if fit is not None:
+            batch = _batch(agent, fit, spaces)
+            yield Need(batch + 4 * weights, "one update", f"{place}.targets_per_update, {place}.num_writes")
+
+
+def _batch(agent: AgentSpec, fit: FitSpec, spaces: Spaces) -> float:
+    policy = agent.policy
+    context = policy.context.build(policy.compressor.num_latents, slots=policy.tokens.slots)
+    length = context.length_of(fit.num_writes)
+    size = max(1, round(fit.targets_per_update / length))
+    decisions, features = size * length, spaces.observation.num_features
+    per_slot = FLOATS_PER_SLOT * policy.width * policy.num_layers * policy.tokens.slots
+    return 4.0 * decisions * (per_slot + 4 * features + sum(getattr(spaces.action, "sizes", (1,))))
+
+
+def _collecting(spec: ExperimentSpec, family: Any) -> Iterator[Need]:
+    """Yield the arrays of one unit, which are written together."""
+    source = spec.data.source
+    if spec.data.path is None:
+        spaces = Spaces.from_dict(family.spaces)
+        rows = source.num_envs * min(source.tasks_per_unit, len(family.tasks))
+        per_env_step = spaces.observation.num_features + spaces.action.num_features + 6
+        yield Need(
+            float(rows * source.env_steps * per_env_step),
+            "one unit of collection",
+            "data.source: num_envs, env_steps, tasks_per_unit",
+        )
+
+
+def _playing(spec: ExperimentSpec, num_held_out: int) -> Iterator[Need]:
+    """Yield the caches of lives that are played together, and their returns."""
+    rows = spec.evaluate.num_replicas * num_held_out
+    for agent in spec.agents().values():
+        policy = agent.policy
+        held = 2 * policy.context.window * policy.width * policy.num_layers + spec.evaluate.num_episodes
+        yield Need(4.0 * rows * held, "playing the held-out tasks", "evaluate: num_replicas, num_episodes")
