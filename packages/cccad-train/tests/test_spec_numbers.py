@@ -37,7 +37,7 @@ PARTS = {
 
 
 def numbers_of(cls, place, part=""):
-    """Yield the place, the type and, where it lies in a part, the setting that chooses it, of every number in a spec."""
+    """Yield the place and the type of every number in a spec and, in a part, the setting that chooses it."""
     hints = typing.get_type_hints(cls)
     for attribute in fields(cls):
         where = f"{place}{attribute.alias}"

@@ -1,6 +1,9 @@
 """A run folder may come from anybody: no command runs what lies in it, or believes it, unless it is asked to."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -83,3 +86,41 @@ def test_a_damaged_policy_is_not_evaluated_and_its_results_stay_as_they_were(cop
     assert len(refused.err.splitlines()) == 1
     assert (copied_run / "evaluation" / "results.json").read_bytes() == before
     assert json.loads(before)["format"] == "cccad-results/1"
+
+
+STRANGE = """
+import sys, click
+from cccad_data.process import print_anything
+print_anything()
+text = "a\\x1b[31mred\\x07\\r\\x9b1m\\u202eb\\u00fc\\tc"
+click.echo(text)
+click.echo(text, err=True)
+print(text)
+print(text, file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_control_characters_reach_no_terminal_by_whatever_way_they_are_printed(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", STRANGE], capture_output=True, env=environment, check=True)
+    rest = r"red\x07\r\x9b1m\u202eb" + ("\u00fc" if encoding == "utf-8" else "?") + "\tc\n"
+    assert done.stdout.decode() == done.stderr.decode() == f"a{rest}a\\x1b[31m{rest}"  # click leaves colours out
+
+
+def test_a_file_name_in_an_error_cannot_speak_to_the_terminal(cccad, tmp_path):
+    refused = cccad("report", tmp_path / "\x1b[2Jrun")
+    assert refused.code == 2
+    assert "\x1b" not in refused.err
+
+
+def test_labels_and_kinds_in_files_cannot_speak_to_the_terminal(copied_run, cccad):
+    results = copied_run / "evaluation" / "results.json"
+    results.write_text(results.read_text().replace('"label": "ad"', '"label": "\\u001b[31mad"'))
+    done = cccad("report", copied_run)
+    assert "\x1b" not in done.out + done.err
+    [data] = (copied_run.parent / "data").iterdir()
+    manifest = data / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"noisy-oracle"', '"\\u001b[31mnoisy"'))
+    looked = cccad("data", "info", data)
+    assert "\x1b" not in looked.out + looked.err

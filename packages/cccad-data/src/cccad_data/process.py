@@ -3,6 +3,7 @@
 import ctypes
 import io
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,6 +16,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S = 1.0
 "A launcher passes on the Ctrl-C that the terminal has sent to its processes already; within this time it is the same."
 _PR_SET_PDEATHSIG = 1
+_CONTROLS = re.compile(  # and those that turn the direction of writing, by which a name can look like another
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)"
+)
 
 
 class Stopped(BaseException):
@@ -87,10 +91,39 @@ def _on_signal(number: int, _frame: Any) -> None:
 
 
 def print_anything() -> None:
-    """Let standard output and error print what their encoding lacks as `?`, instead of ending the command."""
-    for stream in (sys.stdout, sys.stderr):
+    """Let standard output and error print whatever a file or a stranger put into a text.
+
+    What their encoding lacks is printed as `?`, instead of ending the command; control characters, which a terminal
+    would obey, as their escapes.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+            setattr(sys, name, Shown(stream))
+
+
+class Shown:
+    """A text stream on top of another, *below*, that writes control characters as their escapes."""
+
+    encoding = "utf-8"  # of what may be written here; see `print_anything` for what *below* does with it
+
+    def __init__(self, below: io.TextIOWrapper) -> None:
+        self.below = below
+
+    def write(self, text: str) -> int:
+        """Write *text*; returns its length."""
+        self.below.write(shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return what *below* has of this name."""
+        return getattr(self.below, name)
+
+
+def shown(text: str) -> str:
+    """Return *text* with its control characters, but for tabs and ends of lines, as Python's escapes."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def end_with(parent: int, number: int = signal.SIGKILL, *, at_once: bool = True) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Self
 
+from cccad_data.process import shown
 from tqdm import tqdm
 
 LINE_EVERY_S = 5.0
@@ -24,7 +25,15 @@ class Meter:
         self.is_silent, self.is_over = is_silent, False
         self.bar: tqdm[Any] | None = None
         if not is_silent and sys.stderr.isatty():
-            self.bar = tqdm(total=total, initial=done, desc=label, unit=f" {unit}", unit_scale=True, dynamic_ncols=True)
+            self.bar = tqdm(
+                total=total,
+                initial=done,
+                desc=shown(label),
+                unit=f" {unit}",
+                unit_scale=True,
+                dynamic_ncols=True,
+                file=getattr(sys.stderr, "below", sys.stderr),  # the bar moves the cursor, which others may not
+            )
 
     def __enter__(self) -> Self:
         """Return itself; the bar is closed at the end."""

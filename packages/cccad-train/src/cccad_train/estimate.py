@@ -69,7 +69,8 @@ def _batch(agent: AgentSpec, fit: FitSpec, spaces: Spaces) -> float:
     size = max(1, round(fit.targets_per_update / length))
     decisions, features = size * length, spaces.observation.num_features
     per_slot = FLOATS_PER_SLOT * policy.width * policy.num_layers * policy.tokens.slots
-    return 4.0 * decisions * (per_slot + 4 * features + sum(getattr(spaces.action, "sizes", (1,))))
+    num_logits: int = sum(getattr(spaces.action, "sizes", (1,)))
+    return float(4 * decisions * (per_slot + 4 * features + num_logits))
 
 
 def _collecting(spec: ExperimentSpec, family: Any) -> Iterator[Need]:
