@@ -149,3 +149,8 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(dataset):
         assert command.stderr.read() == ""
         assert command.wait() == 1
         command.stderr.close()
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("cccad-data 0.")

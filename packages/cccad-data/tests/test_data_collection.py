@@ -9,7 +9,16 @@ import sys
 import time
 
 import pytest
-from cccad_data import CollectionError, Histories, InlineSpec, NoisyOracleSpec, ProcessesSpec, SourceError, collect
+from cccad_data import (
+    CollectionError,
+    Histories,
+    InlineSpec,
+    NoisyOracleSpec,
+    ProcessesSpec,
+    RandomSpec,
+    SourceError,
+    collect,
+)
 from cccad_data.testing import CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
@@ -210,3 +219,11 @@ def test_a_full_disk_ends_in_one_clear_line_and_the_collection_goes_on_later(tmp
         assert_same(small / "set", gather(tmp_path / "whole", family=CorridorSpec(size=30).build()))
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+@pytest.mark.parametrize("settings", [{"env_steps": 10**12}, {"num_envs": 10**12}])
+def test_a_collection_that_memory_cannot_hold_is_refused_before_it_begins(tmp_path, settings):
+    source = RandomSpec(**settings).build()
+    with pytest.raises(CollectionError, match=r"need about [\d,]+ GB of memory; there are \d+: lower 'tasks_per_unit'"):
+        collect(CorridorSpec().build(), source, InlineSpec().build(), out=tmp_path / "set", split=SPLIT, seed=0)
+    assert not (tmp_path / "set").exists()

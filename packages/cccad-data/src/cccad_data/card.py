@@ -48,8 +48,10 @@ def _returns(histories: Histories, family: Any) -> Iterator[str]:
     early = np.array([curve[:_EDGE_EPISODES].mean() for curve in curves.values()])
     late = np.array([curve[-_EDGE_EPISODES:].mean() for curve in curves.values()])
     yield f"  returns    {early.mean():.3f} in the first {_EDGE_EPISODES} episodes, {late.mean():.3f} in the last"
-    if family is None:
-        yield "             the task family is not installed, so there is no optimum to compare with"
+    is_ours = family is not None and family.horizon == histories.header["horizon"]
+    if not is_ours or not spaces.all_alike(family.spaces, histories.spaces):
+        why = "not installed" if family is None else "installed with other spaces or another horizon"
+        yield f"             the task family is {why}, so there is no optimum to compare with"
         return
     try:
         with family_errors(histories.header["env"]["kind"]):

@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from cccad_data.audit import unchecked, verify
 from cccad_data.card import card, draw
@@ -42,13 +43,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return 1
     except (DataError, UnknownFamilyError) as error:
-        print(f"cccad-data: {error}", file=sys.stderr)
+        _say(f"cccad-data: {error}", file=sys.stderr)
         return 1 if isinstance(error, StorageError) else 2
     return code
 
 
+class _Version(argparse.Action):
+    """Looks for the version when it is asked for: that takes a while."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print("cccad-data", version("cccad-data"))
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cccad-data", description=__doc__)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
     commands = parser.add_subparsers(required=True, metavar="{info,verify,merge,import,export}")
 
     def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
@@ -98,7 +108,7 @@ def _info(arguments: argparse.Namespace) -> int:
     histories = Histories.open(arguments.path)
     family, _ = _family(histories.header, arguments)
     text = card(arguments.path, histories, family)
-    print(text)
+    _say(text)
     if arguments.markdown:
         with whole_file(arguments.markdown) as handle:
             handle.write(f"# {arguments.path.resolve().name}\n\n```\n{text}\n```\n".encode())
@@ -112,10 +122,11 @@ def _verify(arguments: argparse.Namespace) -> int:
     header = read_manifest(path) if path.is_dir() else read_header(path)
     family, reason = _family(header, arguments)
     gaps = [f"rewards and dynamics are not checked: {reason}"] if family is None else unchecked(family)
-    print(*gaps, sep="\n", end="\n" if gaps else "")
+    for gap in gaps:
+        _say(gap)
     faults = verify(path, family)
     for fault in faults[:MOST_FAULTS]:
-        print(fault)
+        _say(str(fault))
     if len(faults) > MOST_FAULTS:
         print(f"... and {len(faults) - MOST_FAULTS:,} more")
     print(f"{path}: {len(faults) or 'no'} faults{' in what was checked' if gaps else ''}")
@@ -139,7 +150,8 @@ def _import(arguments: argparse.Namespace) -> int:
     notes = import_histories(
         arguments.source, arguments.out, form=arguments.form, wishes=wishes, compression=arguments.compression
     )
-    print(*notes, sep="\n", end="\n" if notes else "")
+    for note in notes:
+        _say(note)
     return _told(arguments.out)
 
 
@@ -147,6 +159,11 @@ def _export(arguments: argparse.Namespace) -> int:
     export_histories(arguments.path, arguments.out, form=arguments.form)
     print(arguments.out)
     return 0
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    """Print *text*, whatever a file had it say, without characters that a terminal obeys."""
+    print("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text), file=file)
 
 
 def _told(out: Path) -> int:

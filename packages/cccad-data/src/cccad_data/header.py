@@ -117,6 +117,6 @@ def read_manifest_file(path: Path) -> Header:
     check_format(manifest.get("format") if isinstance(manifest, dict) else None, path)
     check_header(manifest, path, MANIFEST, "manifest")
     shards = [unit["shard"] for unit in manifest["units"]]
-    if len(set(shards)) < len(shards):
-        raise HistoryFileError(f"{path}: lists a shard twice")
+    if not shards or len(set(shards)) < len(shards):
+        raise HistoryFileError(f"{path}: {'lists a shard twice' if shards else 'lists no unit'}")
     return dict(manifest)

@@ -38,8 +38,8 @@ class CorridorSplit:
 class CorridorSpec:
     """A corridor of *size* cells."""
 
-    size: int = field(default=7, validator=validators.ge(2))
-    horizon: int = field(default=8, validator=validators.ge(1))
+    size: int = field(default=7, validator=[validators.ge(2), validators.le(10_000)])
+    horizon: int = field(default=8, validator=[validators.ge(1), validators.le(10_000)])
     ends_on_goal: bool = False
     breaks_on: str = ""
     "Id of a task that cannot be played, to test what a failure does."

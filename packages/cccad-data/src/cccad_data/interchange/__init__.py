@@ -73,7 +73,11 @@ def import_histories(
     if len(sources) > 1 and not hasattr(module, "TAKES_MANY"):
         raise DataError(f"the format {form!r} is imported from one file at a time; 'merge' makes one set of several")
     for place, path in enumerate(sources):
-        if path.resolve() in {other.resolve() for other in sources[:place]}:
+        if not path.exists():
+            continue  # the reader says so
+        if not (path.is_file() or path.is_dir()):
+            raise DataError(f"{path}: is neither a file nor a folder")
+        if any(path.samefile(other) for other in sources[:place] if other.exists()):
             raise DataError(f"{path} is named twice; import it once")
     found = module.read(sources, evolve(wishes, settings={**module.SETTINGS, **settings}))
     named = ", ".join(map(str, sources))
