@@ -17,6 +17,7 @@ from cccad_data import Histories, learning_curve
 from torch import Tensor
 
 from cccad_train.console import Meter
+from cccad_train.contradictions import contradictions
 from cccad_train.experiment import EvaluateSpec
 from cccad_train.statistics import NUM_LAST_EPISODES, summarise
 
@@ -186,6 +187,13 @@ class Evaluation:
             "format": FORMAT,
             "horizon": self.family.horizon,
             **extra,
+            "warnings": contradictions(
+                self.agents,
+                [task.task_id for task in self.tasks],
+                optimal,
+                random,
+                getattr(self.family, "episodes_per_cycle", 1),
+            ),
             "tasks": tasks,
             "summary": summary,
             "agents": self.agents,

@@ -36,6 +36,7 @@ from cccad_train.report_data import (
     read_agents,
     read_run,
     references,
+    warnings_of,
     within,
 )
 
@@ -81,7 +82,8 @@ def summary_table(results: Json) -> str:
     rows = _rows(read_agents(check_results(results)))
     shown = table([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
     others = (f"in {name}:\n{summary_table(inner)}" for name, inner in results.get("worlds", {}).items())
-    return "\n\n".join([shown, *others])
+    warnings = (f"warning: {text}" for text in results.get("warnings", []))
+    return "\n\n".join([shown, *warnings, *others])
 
 
 def _headline(agent: Agent, results: Json) -> str:
@@ -165,6 +167,7 @@ def write_report(run_dir: Path) -> Path:
         "title": run.folder,
         "headline": _headline(agents[0], run.results),
         "is_comparison": False,
+        "notes": [f"Warning: {text}." for text in warnings_of(run.results)],
         "memory_page": MEMORY_PAGE if (run_dir / MEMORY_PAGE).is_file() else "",
         "metric_charts": metric_charts(run.metrics),
         "seconds": {row.get("stage"): row["time_s"] for row in run.metrics if "time_s" in row},
@@ -231,7 +234,9 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         "is_comparison": True,
         "memory_page": "",
         "runs": [(run.folder, _page_beside(path, run.path)) for run in runs],
-        "notes": notes + notes_on_lengths(titled),
+        "notes": notes
+        + notes_on_lengths(titled)
+        + [f"Warning, {run.folder}: {text}." for run in runs for text in warnings_of(run.results)],
         "worlds": {world: _rows(_side_by_side(those)[0]) for world, those in inner.items() if those},
     }
     return _render(path, page, agents, on_trial, results)

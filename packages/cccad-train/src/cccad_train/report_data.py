@@ -56,7 +56,8 @@ _RESULTS = table(
         "horizon": leaf("a whole number > 0", lambda value: type(value) is int and 0 < value < 1 << 63),
         "trained_episodes": maybe(NUMBER),
         "training": table(others=NUMBER),
-        "seed": COUNT,
+        "seed": leaf("a seed from 0 to 2**64 - 1", lambda value: type(value) is int and 0 <= value < 1 << 64),
+        "warnings": each(TEXT),
         "spec_digest": TEXT,
     },
 )
@@ -200,6 +201,14 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
         if not np.isfinite(agents[-1].curve).all() or not np.isfinite(agents[-1].by_task).all():
             raise ReportError(f"agent {name!r}: its returns are too large beside what lies between optimum and random")
     return sorted(agents, key=lambda agent: agent.role != "agent")
+
+
+def warnings_of(results: Json) -> list[str]:
+    """Return what an evaluation warns of, world by world."""
+    others = [
+        f"in {name}: {text}" for name, inner in results.get("worlds", {}).items() for text in warnings_of(inner)
+    ]
+    return [*results.get("warnings", []), *others]
 
 
 def references(results: Json) -> tuple[Floats, Floats]:
