@@ -94,7 +94,7 @@ def test_columns_everywhere_are_read(run):
         ({"actions": np.zeros((LENGTH - 1, 2))}, "'actions' has 11 env steps, but 'rewards' has 12"),
         ({"rewards": np.r_[np.nan, np.zeros(11)]}, "'rewards', env step 0: nan, which is not finite"),
         ({"observations": np.full((LENGTH, 1), np.inf)}, "'observations' holds numbers that are not finite"),
-        ({"observations": np.arange(LENGTH)[:, None] + 2**24}, "'observations', env step 1: 16777217"),
+        ({"observations": np.arange(LENGTH)[:, None] + 2**24}, "env step 1: 16777217, which float32 cannot hold"),
         ({"observations": 1e9 + np.arange(LENGTH)[:, None]}, "'observations', env step 11: 1000000011.0"),
         ({"rewards": np.arange(LENGTH) + 2**24}, "'rewards', env step 1: 16777217"),
         ({"observations": np.full((LENGTH, 2), 1e39)}, "'observations', env step 0: 1e+39"),
@@ -167,7 +167,7 @@ class TestActions:
         code, _, error = run(arrays, "--set", box)
         assert code == 2
         assert "'actions', env step 0: -1.2, which is not in the space" in error
-        assert error.endswith("; the setting 'clip' puts it on the bound\n")
+        assert error.endswith("; the setting clip=true puts it on the bound\n")
         code, out, _ = run(arrays, "--set", box, "clip=true")
         assert code == 0
         assert "2 numbers of actions, up to 0.2 outside, are put on the bounds of their box" in out
@@ -231,6 +231,22 @@ class TestEnds:
         assert "3 ends of episodes, the first at env step 1, are followed by the observation that was announced" in out
         assert run(arrays, "--set", "ends=timeouts", out="whole")[0] == 0
         assert imported("whole")[1].episode_ends.tolist() == [4, 8, 12]
+
+    def test_flags_beside_the_jumps_are_noted_where_nothing_announces_observations(self, run):
+        clock = (np.arange(LENGTH) % 4)[:, None] * 0.1
+        for place, word in ((4, "late"), (2, "early")):
+            flags = np.isin(np.arange(LENGTH), [place, place + 4, 11])
+            _, out, _ = run(flat(observations=clock, terminals=None, timeouts=flags), out=word)
+            assert f"seem to stand one env step too {word}: observations jump beside them" in out
+        _, out, _ = run(flat(observations=clock), out="right")
+        assert "seem to stand" not in out
+
+    @pytest.mark.parametrize("flags", [{}, {"timeouts": np.zeros(LENGTH)}])
+    def test_time_limits_that_are_never_marked_are_noted_and_cut(self, run, flags):
+        code, out, _ = run(flat(terminals=np.zeros(LENGTH), **flags), "--set", "horizon=4")
+        assert code == 0
+        assert "no 'terminals' end episodes in walk." in out
+        assert "3 episodes are cut off at the horizon 4" in out
 
     @pytest.mark.parametrize("ends", ["dones", "timeouts", "terminals,nonsense", ""])
     def test_flags_that_are_not_there_cannot_end_episodes(self, run, ends):
@@ -346,6 +362,14 @@ class TestOwnData:
         import_histories(tmp_path / "own.hdf5", tmp_path / "out", form="d4rl", wishes=wishes)
         assert verify(tmp_path / "out", corridor) == []
 
+    def test_fields_of_the_family_that_are_texts_stay_texts(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        fits = {"observations": np.arange(LENGTH)[:, None] % 7, "actions": np.arange(LENGTH) % 3}
+        np.savez("own.npz", **flat(**fits))
+        family = ["--env", "corridor", "size=7", "breaks_on=1.10", "--set", *GOAL]
+        assert main(["import", "own.npz", "out", "--from", "npz", *family]) == 0
+        assert Histories.open("out").header["env"]["breaks_on"] == "1.10"
+
     @pytest.mark.parametrize(
         ("changes", "settings", "words"),
         [
@@ -354,6 +378,7 @@ class TestOwnData:
             ({"observations": np.zeros((LENGTH, 2), int)}, GOAL, "values of shape [2] are none"),
             ({"actions": np.full(LENGTH, 3)}, GOAL, "'actions', env step 0: 3, which is not"),
             ({"terminals": np.arange(LENGTH) == 11}, GOAL, "but the horizon of 'corridor' is 8"),
+            ({}, [*GOAL, "n=3", "name=x"], "the family 'corridor' says what 'name', 'n' would say; leave it out"),
             ({}, ["task_id=corridor-7/goal-5"], "own.npz: all of its tasks are held out by the split"),
         ],
     )

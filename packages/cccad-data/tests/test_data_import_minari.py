@@ -25,6 +25,13 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "sets"))
 
 
+@pytest.fixture
+def dataset(tmp_path):
+    """Two corridors, two histories of two episodes each: an episode costs Minari some milliseconds."""
+    family, source = CorridorSpec().build(), NoisyOracleSpec(num_envs=2, env_steps=16).build()
+    return collect(family, source, InlineSpec().build(), out=tmp_path / "set", split={"seed": 0}, seed=4, max_tasks=2)
+
+
 def values(space, count, seed=0):
     space.seed(seed)
     drawn = [space.sample() for _ in range(count)]
@@ -115,6 +122,17 @@ def test_a_start_is_never_read_from_the_values(capsys):
     assert "actions count from 0 here, and from [1, 1] in the file" in capsys.readouterr().out
 
 
+def test_a_start_outlives_a_merge():
+    start = gym.Discrete(3, start=1)
+    for name in ("one", "two"):
+        source = make(f"{name}-v0", [episode(5, action=start)], action=start)
+        told = ["task_id=walk", "name=walk", "horizon=9"]
+        assert main(["import", source, name, "--from", "minari", "--set", *told]) == 0
+    assert main(["merge", "both", "one", "two"]) == 0
+    assert main(["export", "both", "both-v1", "--to", "minari"]) == 0
+    assert minari.MinariDataset("both-v1/data").action_space == start
+
+
 REFUSED = {
     "Text": (gym.Text(3), lambda n: ["a"] * n),
     "Dict": (gym.Dict(a=BOX), lambda n: {"a": values(BOX, n)}),
@@ -165,7 +183,8 @@ def test_contradictions_are_refused_with_episode_and_env_step(name, capsys):
 def test_large_whole_numbers_of_a_box_are_refused_where_float32_cannot_hold_them(capsys):
     wide = gym.Box(0, 2**31, (1,), np.int64)
     shown = 2**24 + np.arange(5)[:, None]
-    assert "env step 1: 16777217" in refused(capsys, make("wide-v0", [episode(4, wide, observations=shown)], wide))
+    source = make("wide-v0", [episode(4, wide, observations=shown)], wide)
+    assert "env step 1: 16777217, which float32 cannot hold" in refused(capsys, source)
 
 
 def test_what_ends_an_episode_may_be_said():
@@ -189,7 +208,7 @@ def test_an_unfinished_last_episode_is_left_out_with_a_note(capsys):
 def test_actions_outside_their_box_are_clipped_only_if_it_is_asked_for(capsys):
     unit = gym.Box(-1, 1, (1,), np.float32)
     source = make("outbox-v0", [episode(4, action=unit, actions=np.float32([[1.09], [0], [0], [-1]]))], action=unit)
-    assert refused(capsys, source).endswith("; the setting 'clip' puts it on the bound\n")
+    assert refused(capsys, source).endswith("; the setting clip=true puts it on the bound\n")
     assert main(["import", source, "out", "--from", "minari", "--set", "clip=true"]) == 0
     assert "1 numbers of actions, up to 0.09 outside, are put on the bounds" in capsys.readouterr().out
     assert Histories.open("out").tasks[0].actions[:, 0].tolist() == [1, 0, 0, -1]

@@ -128,6 +128,14 @@ def restore(ours: Mapping[str, Any], origin: Origin | None = None) -> Adapted:
     return Adapted(ours=dict(ours), theirs=theirs, start=start)
 
 
+def restored(header: Mapping[str, Any]) -> dict[str, Adapted]:
+    """Return the spaces of Gymnasium's that histories came from, as far as all of their sources agree."""
+    source = header["source"]
+    origins = [part["source"].get("origin", {}) for part in source.get("parts", [])] or [source.get("origin", {})]
+    origin = origins[0] if all(other == origins[0] for other in origins) else {}
+    return {side: restore(header["spaces"][side], origin.get(side)) for side in ("observation", "action")}
+
+
 def _class_of(space: Any) -> str:
     names = (cls.__name__ for cls in type(space).__mro__ if cls.__module__.startswith("gymnasium.spaces"))
     return next(names, type(space).__name__)

@@ -84,14 +84,15 @@ def _ends(
         for kind in (TERMINALS, TIMEOUTS)
     )
     truncations &= ~terminations
-    if not set(words) & set(TERMINALS):
+    if not terminations.any():
         notes.append(f"no 'terminals' end episodes in {source.name}, so that none terminates")
     if "next_observations" in found:
         truncations |= _jumps(source, found, terminations | truncations, JUMPS in words, notes)
     elif JUMPS in words:
         raise DataError(f"{source}: jumps are seen by 'next_observations', which it lacks")
     horizon = settings["horizon"]
-    if not set(words) & {*TIMEOUTS, JUMPS}:
+    _note_shift(source, found["observations"], terminations | truncations, notes)
+    if not truncations.any():
         num_cut = 0
         if horizon:
             ends = np.flatnonzero(terminations) + 1
@@ -101,6 +102,20 @@ def _ends(
         told = f"{num_cut:,} episodes are cut off at the horizon {horizon}" if horizon else "'horizon' would cut there"
         notes.append(f"no 'timeouts' end episodes in {source.name}, so that time limits are not marked; {told}")
     return terminations, truncations
+
+
+def _note_shift(source: Path, observations: Array, ends: Array, notes: list[str]) -> None:
+    """Say so where all large steps of the observations stand one env step beside the flags."""
+    steps = np.abs(np.diff(observations.astype(np.float64), axis=0)).reshape(len(observations) - 1, -1).sum(axis=1)
+    (flagged,) = np.nonzero(ends[:-1])
+    for shift, word in ((-1, "late"), (1, "early")):
+        beside = flagged + shift
+        if len(flagged) == 0 or beside.min() < 0 or beside.max() >= len(steps):
+            continue
+        others = np.delete(steps, beside)
+        if len(others) and steps[beside].min() > 2 * others.max():
+            told = f"seem to stand one env step too {word}: observations jump beside them"
+            notes.append(f"the flags in {source.name} {told}")
 
 
 def _jumps(source: Path, found: Mapping[str, Array], ends: Array, are_ends: bool, notes: list[str]) -> Array:

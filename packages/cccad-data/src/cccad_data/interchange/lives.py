@@ -19,7 +19,7 @@ from cccad_data.gym_spaces import Adapted
 from cccad_data.history import Array, TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
-from cccad_data.narrow import Border, Where, narrow
+from cccad_data.narrow import Border, Where, checked_cast, narrow
 
 SETTINGS: dict[str, Any] = {
     "task_id": "",
@@ -40,6 +40,7 @@ discrete actions count from ``start``. ``clip`` puts what lies outside a box on 
 ``horizon``.
 ``ends``: what ends an episode, by the words of the format.
 """
+_SPACES = ("name", "observation", "action", "n")
 _SIDES = {"observations": "observation", "next_observations": "observation"}
 
 
@@ -85,6 +86,10 @@ def gathered(
     """
     named, settings = claims or {}, wishes.settings
     family = wishes.env if wishes.env is None or hasattr(wishes.env, "spaces") else build_family(wishes.env)
+    void = [name for name in _SPACES if settings[name] and (family is not None or (name == "n" and settings["action"]))]
+    if void:
+        whose = f"the family {family.name!r}" if family is not None else "the setting 'action'"
+        raise DataError(f"{whose} says what {', '.join(map(repr, void))} would say; leave it out")
     _check_twins(lives)
     sides = {side: _Side(side, lives, settings, family, named.get(side)) for side in ("observation", "action")}
     assumed = [side.note for side in sides.values() if side.note]
@@ -193,12 +198,14 @@ class _Side:
             self._num_clipped += int((inside != rows).sum())
             self._furthest = max(self._furthest, float(np.abs(inside - rows).max(initial=0)))
             values = inside
+        if self.border.space["kind"] == "box":
+            checked_cast(values, self.border.dtype, where)  # what float32 cannot hold is not outside the box
         try:
             kept = self.border(values, where)
-            return kept if self.name == "action" else kept.reshape(len(kept), -1)
         except DataError as error:
-            hint = "; the setting 'clip' puts it on the bound" if self.border.space["kind"] == "box" else ""
-            raise DataError(f"{error}{hint if 'not in the space' in str(error) else ''}") from error
+            is_outside = self.border.space["kind"] == "box" and "not in the space" in str(error)
+            raise DataError(f"{error}{'; the setting clip=true puts it on the bound' * is_outside}") from error
+        return kept if self.name == "action" else kept.reshape(len(kept), -1)
 
     def notes(self) -> list[str]:
         """Say what was changed."""

@@ -21,7 +21,7 @@ import numpy as np
 
 from cccad_data.dataset import Histories
 from cccad_data.errors import DataError, StorageError
-from cccad_data.gym_spaces import Adapted, adapt, restore
+from cccad_data.gym_spaces import Adapted, adapt, restored
 from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
@@ -92,8 +92,7 @@ def _check_inside(source: Path, main: Path) -> None:
 
 def _ours(source: Path, dataset: Any, header: Mapping[str, Any]) -> Iterator[TaskHistories]:
     """Yield the tasks of an export of ours."""
-    origin = header["source"].get("origin", {})
-    sides = {side: restore(header["spaces"][side], origin.get(side)) for side in ("observation", "action")}
+    sides = restored(header)
     rows = zip(dataset.iterate_episodes(), dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True)
     placed = ((episode, _place(episode, metadata)) for episode, metadata in rows)
     grouped = itertools.groupby(placed, key=lambda row: str(row[1]["task_id"]))
@@ -227,8 +226,7 @@ def write(histories: Histories, out: Path) -> None:
 
 
 def _write(minari: Any, histories: Histories, out: Path) -> None:
-    origin = histories.header["source"].get("origin", {})
-    sides = {side: restore(histories.spaces[side], origin.get(side)) for side in ("observation", "action")}
+    sides = restored(histories.header)
     buffers = ([*_episodes(minari.data_collector.EpisodeBuffer, task, sides)] for task in histories)
     with warnings.catch_warnings(action="ignore"):  # it misses authors, a link and an environment of Gymnasium's
         dataset = minari.create_dataset_from_buffers(
