@@ -202,6 +202,8 @@ from cccad_data.process import unstopped
 def work():
     with unstopped():
         os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)  # `timeout` sends two
+        time.sleep(0.5)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 guarded(work)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from attrs import frozen
+from safetensors.numpy import load
 
 SPEC = """
 name = "micro"
@@ -25,11 +27,11 @@ num_heads = 2
 context = { window = 14 }
 compressor = { kind = "gated-query", num_latents = 2, num_heads = 2 }
 [pretrain]
-num_updates = 12
+num_updates = 40
 num_writes = 1
 targets_per_update = 96
-checkpoint_every_updates = 5
-log_every_updates = 2
+checkpoint_every_updates = 10
+log_every_updates = 7
 [train]
 num_updates = 30
 num_writes = 2
@@ -46,26 +48,26 @@ HOOK = """
 import os, sys, threading
 from fnmatch import fnmatch
 
-pattern, count, delay_s, number, whom = os.environ.get("MOMENT", "|0|0|0|").split("|")
-count = int(count)
+moments = [moment.split("|") for moment in os.environ.get("MOMENTS", "").splitlines()]
+left = [int(moment[1]) for moment in moments]
 
-def strike():
+def strike(number, whom):
     owner = os.getppid()
     children = open(f"/proc/{owner}/task/{owner}/children").read().split()
     peers = [int(pid) for pid in children if int(pid) != os.getpid()]
     os.kill({"itself": os.getpid(), "its owner": owner, "a peer": (peers or [0])[0]}[whom], int(number))
 
 def hook(event, arguments):
-    global count
     if event not in ("open", "os.rename") or os.environ.get("RANK", "0") != "0":
         return
     path = arguments[0] if event == "open" else arguments[1]
-    if isinstance(path, (str, os.PathLike)) and fnmatch(f"{event} {os.fspath(path)}", pattern):
-        count -= 1
-        if count == 0:
-            threading.Timer(float(delay_s), strike).start() if float(delay_s) else strike()
+    for index, (pattern, _, delay_s, *blow) in enumerate(moments):
+        if isinstance(path, (str, os.PathLike)) and fnmatch(f"{event} {os.fspath(path)}", pattern):
+            left[index] -= 1
+            if left[index] == 0:
+                threading.Timer(float(delay_s), strike, blow).start() if float(delay_s) else strike(*blow)
 
-if pattern and ("RANK" in os.environ or whom == "itself"):
+if moments and ("RANK" in os.environ or moments[0][-1] == "itself"):
     sys.addaudithook(hook)
 """
 
@@ -101,6 +103,10 @@ MOMENTS = {  # by stage: what happens to which file, for the how-many-th time, a
         ("* */micro-*/report.html*", 1, 0),
     ],
 }
+HALTS = [  # of one run from its beginning to its end
+    *(MOMENTS["collect"][1], MOMENTS["collect"][3], *(("open */metrics.jsonl", count, 0) for count in (3, 6, 10, 16))),
+    *(MOMENTS["train"][1], MOMENTS["evaluate"][0], MOMENTS["evaluate"][3], MOMENTS["report"][0]),
+]
 
 
 @frozen
@@ -116,24 +122,23 @@ class Runs:
     """`cccad-run` of one spec into one folder, struck at moments."""
 
     def __init__(self, folder: Path, num_processes: int) -> None:
-        self.folder, self.num_processes = folder, num_processes
-        (folder / "hook").mkdir()
+        self.folder, self.num_processes, self.spec = folder, num_processes, folder / "spec.toml"
+        (folder / "hook").mkdir(exist_ok=True)
         (folder / "hook" / "sitecustomize.py").write_text(HOOK)
-        (folder / "spec.toml").write_text(SPEC)
+        self.spec.write_text(SPEC)
 
-    def start(self, out: str, moment=("", 0, 0), number: int = 0, whom: str = "itself") -> "subprocess.Popen[str]":
+    def start(self, out: str, moments=(), number: int = 0, whom: str = "itself") -> "subprocess.Popen[str]":
         path = os.pathsep.join([str(self.folder / "hook"), os.environ.get("PYTHONPATH", "")])
-        pattern, count, delay_s = moment
-        struck = {"MOMENT": f"{pattern}|{count}|{delay_s}|{int(number)}|{whom}", "PYTHONPATH": path}
-        command = [sys.executable, "-m", "cccad_train", self.folder / "spec.toml", "--out", self.folder / out]
+        told = [f"{pattern}|{count}|{delay_s}|{int(number)}|{whom}" for pattern, count, delay_s in moments]
+        command = [sys.executable, "-m", "cccad_train", self.spec, "--out", self.folder / out]
         options = ["--resume", "--device", "cpu", "--processes", str(self.num_processes)]
-        return subprocess.Popen(
-            [*map(str, command), *options], env={**os.environ, **struck}, text=True, stdout=-1, stderr=-1
-        )
+        environment = {**os.environ, "MOMENTS": "\n".join(told), "PYTHONPATH": path}
+        return subprocess.Popen([*map(str, command), *options], env=environment, text=True, stdout=-1, stderr=-1)
 
-    def run(self, out: str, *struck) -> Ended:
-        process = self.start(out, *struck)
-        printed = process.communicate(timeout=240)
+    def run(self, out: str, moment=(), *struck) -> Ended:
+        """Run to the end, or to the moment at which it is struck."""
+        process = self.start(out, [moment] if moment else [], *struck)
+        printed = process.communicate(timeout=600)
         return Ended(process.returncode, *printed)
 
     def living(self) -> list[str]:
@@ -157,23 +162,39 @@ class Runs:
             time.sleep(0.05)
         return True
 
-    def outcome(self, out: str) -> tuple:
-        """Return weights, numbers over time and results, without clocks."""
-        [run] = (self.folder / out).glob("micro-*")
-        rows = [json.loads(line) for line in (run / "metrics.jsonl").open(encoding="utf-8")]
-        results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
-        for agent in results["agents"].values():
-            agent.pop("actions_per_s", None)
-        for row in rows:
-            del row["time_s"]
-        assert (run / "report.html").is_file()
-        assert [path for path in (self.folder / out).rglob("*.partial") if path.is_file()] == []
-        return (run / "policy" / "model.safetensors").read_bytes(), rows, results
+
+def only(out: Path) -> Path:
+    """Return the run under *out*."""
+    [run] = out.glob("micro-*")
+    return run
 
 
-@pytest.fixture(params=[1, 2], ids=["one process", "two processes"])
-def runs(request, tmp_path):
-    return Runs(tmp_path, request.param)
+def outcome(run: Path) -> tuple:
+    """Return weights, numbers over time and results, without clocks; nothing half-written is there."""
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").open(encoding="utf-8")]
+    results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
+    for agent in results["agents"].values():
+        agent.pop("actions_per_s", None)
+    for row in rows:
+        del row["time_s"]
+    assert (run / "report.html").is_file()
+    assert [path for path in run.parent.rglob("*.partial") if path.is_file()] == []
+    return (run / "policy" / "model.safetensors").read_bytes(), rows, results
+
+
+@pytest.fixture(scope="module", params=[1, 2], ids=["one process", "two processes"])
+def whole(request, tmp_path_factory):
+    """A run that nobody touched."""
+    runs = Runs(tmp_path_factory.mktemp("whole"), request.param)
+    ended = runs.run("out")
+    assert ended.code == 0, ended.err
+    return runs
+
+
+@pytest.fixture
+def runs(whole, tmp_path):
+    """Runs of as many processes, to be struck."""
+    return Runs(tmp_path, whole.num_processes)
 
 
 def spread(each: int) -> list[tuple[str, tuple]]:
@@ -183,17 +204,52 @@ def spread(each: int) -> list[tuple[str, tuple]]:
 def show(name, whom, stage, moment, ended):
     last = "".join(ended.err.splitlines()[-1:])
     sys.stdout.write(f"{name} to {whom} in {stage}, {' '.join(map(str, moment))}: exit {ended.code} {last}\n")
+    sys.stdout.flush()
 
 
 def victims(num_processes: int):
     return cycle(["itself"] if num_processes == 1 else ["its owner", "itself", "a peer"])
 
 
+def test_asked_to_stop_between_two_checkpoints_it_loses_no_update_and_no_bit(cccad_run, tmp_path):
+    runs = Runs(tmp_path, 1)
+    stopped = runs.run("struck", ("open */metrics.jsonl", 2, 0.03), signal.SIGTERM)
+    assert stopped.code == 143
+    said = re.search(r"stopped by SIGTERM after update (\d+ of \d+) of pretrain-cad, which is saved; --re", stopped.err)
+    assert said, stopped.err
+    resumed = cccad_run(runs.spec, "--out", tmp_path / "struck", "--resume")
+    assert f"pretrain-cad: going on from update {said[1]}" in resumed.out
+    assert cccad_run(runs.spec, "--out", tmp_path / "whole").code == 0
+    assert outcome(only(tmp_path / "struck")) == outcome(only(tmp_path / "whole"))
+
+
+@pytest.mark.timeout(600)
+def test_several_processes_are_one_to_those_who_stop_or_kill_them(cccad_run, tmp_path):
+    runs = Runs(tmp_path, 2)
+    killed = runs.run("struck", MOMENTS["collect"][1], signal.SIGKILL, "its owner")
+    assert killed.code == -signal.SIGKILL
+    assert runs.is_left_alone(), runs.living()
+    lost = runs.run("struck", MOMENTS["pretrain"][0], signal.SIGKILL, "a peer")
+    assert (lost.code, lost.err.splitlines()[-1].partition(";")[0]) == (
+        1,
+        "process 1 of 2 was killed by SIGKILL, as the system does when memory runs out",
+    )
+    stopped = runs.run("struck", MOMENTS["train"][0], signal.SIGINT, "its owner")
+    assert stopped.code == 130
+    said = stopped.err.splitlines()[-1]
+    assert re.fullmatch(r"stopped by SIGINT after update \d+ of \d+ of \w*train-cad, which is saved; .*", said)
+    assert runs.is_left_alone(), runs.living()
+    assert "Traceback" not in killed.err + lost.err + stopped.err
+    assert runs.run("struck").code == 0
+    assert cccad_run(runs.spec, "--out", tmp_path / "alone").code == 0
+    together, one = (load(outcome(only(tmp_path / out))[0]) for out in ("struck", "alone"))
+    assert together.keys() == one.keys()
+    assert max(abs(together[name] - one[name]).max() for name in one) < 1e-5
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_twenty_kills_spread_over_all_stages_leave_nothing_behind_and_change_nothing(runs):
-    whole = runs.run("whole")
-    assert whole.code == 0, whole.err
+def test_twenty_kills_spread_over_all_stages_leave_nothing_behind_and_change_nothing(runs, whole):
     for (stage, moment), whom in zip(spread(4), victims(runs.num_processes), strict=False):
         ended = runs.run("struck", moment, signal.SIGKILL, whom)
         show("SIGKILL", whom, stage, moment, ended)
@@ -203,14 +259,13 @@ def test_twenty_kills_spread_over_all_stages_leave_nothing_behind_and_change_not
         assert "Traceback" not in ended.err
     done = runs.run("struck")
     assert done.code == 0, done.err
-    assert runs.outcome("struck") == runs.outcome("whole")
+    assert outcome(only(runs.folder / "struck")) == outcome(only(whole.folder / "out"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_asked_to_stop_at_ten_moments_it_says_what_is_kept_and_changes_nothing(runs, number):
-    whole = runs.run("whole")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_stop_at_ten_moments_it_says_what_is_kept_and_changes_nothing(runs, whole, number):
     for stage, moment in spread(2):
         whom = "itself" if runs.num_processes == 1 else "its owner"
         ended = runs.run("struck", moment, number, whom)
@@ -222,31 +277,30 @@ def test_asked_to_stop_at_ten_moments_it_says_what_is_kept_and_changes_nothing(r
         assert "Traceback" not in ended.err
     done = runs.run("struck")
     assert done.code == 0, done.err
-    assert whole.code == 0, whole.err
-    assert runs.outcome("struck") == runs.outcome("whole")
+    assert outcome(only(runs.folder / "struck")) == outcome(only(whole.folder / "out"))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_halted_and_continued_at_ten_moments_nothing_changes(runs):
-    assert runs.run("whole").code == 0
-    for number, (_, moment) in enumerate(spread(2)):
-        process = runs.start(f"halted-{number}", moment, signal.SIGSTOP, "itself")
-        halted = _halted(process, runs)
-        time.sleep(0.5)
-        os.kill(halted, signal.SIGCONT)
-        printed = process.communicate(timeout=240)
-        assert process.returncode == 0, printed
-        assert runs.outcome(f"halted-{number}") == runs.outcome("whole")
-
-
-def _halted(process, runs) -> int:
-    """Return the process that halts, the run itself or one of its ranks."""
-    end = time.monotonic() + 240
-    while time.monotonic() < end:
-        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        for pid in (process.pid, *map(int, children)):
-            if " T " in Path(f"/proc/{pid}/stat").read_text():
-                return pid
+def test_halted_and_continued_at_ten_moments_nothing_changes(runs, whole):
+    process, num_halts = runs.start("struck", HALTS, signal.SIGSTOP, "itself"), 0
+    while process.poll() is None:
+        for pid in halted(process.pid):
+            time.sleep(0.3)
+            num_halts += 1
+            os.kill(pid, signal.SIGCONT)
         time.sleep(0.02)
-    raise AssertionError(runs.living())
+    printed = process.communicate()
+    assert process.returncode == 0, printed
+    sys.stdout.write(f"SIGSTOP and SIGCONT, {num_halts} times: exit {process.returncode}\n")
+    assert num_halts >= len(HALTS)
+    assert outcome(only(runs.folder / "struck")) == outcome(only(whole.folder / "out"))
+
+
+def halted(owner: int) -> list[int]:
+    """Return the processes that halt, of the run and its ranks."""
+    try:
+        pids = [owner, *map(int, Path(f"/proc/{owner}/task/{owner}/children").read_text().split())]
+        return [pid for pid in pids if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"]
+    except OSError:  # one has ended
+        return []

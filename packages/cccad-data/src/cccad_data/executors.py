@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from attrs import field, frozen, validators
 
 from cccad_data.errors import DataError, StorageError
+from cccad_data.process import end_with
 
 Progress = Callable[[int], None]
 Work = Callable[[Any, Progress], Any]
@@ -134,7 +136,7 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-        with _one_thread():
+        with _one_thread(), _deaf():
             self.process.start()
         theirs.close()
         self.index = -1
@@ -166,7 +168,10 @@ class _Worker:
 
 
 def _serve(work: Work, connection: Connection) -> None:
-    """Do jobs until the other end of the pipe is gone."""
+    """Do jobs until the other end of the pipe is gone, or the process that holds it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid is not None:
+        end_with(parent.pid, at_once=False)
     while True:
         try:
             index, job = connection.recv()
@@ -182,6 +187,16 @@ def _serve(work: Work, connection: Connection) -> None:
             connection.send(("outcome", outcome))
         except (BrokenPipeError, ConnectionResetError):
             return
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Make a process that is spawned inside deaf to a Ctrl-C, which the terminal sends to all; its owner ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ECHO_S = 1.0
-"A launcher passes on the Ctrl-C that the terminal has sent to its processes already; within this time it is the same."
+ECHO_S = 0.25
+"A signal soon after the first is the same one: `timeout` sends two, and schedulers reach a process by several ways."
 _PR_SET_PDEATHSIG = 1
 _CONTROLS = re.compile(  # and those that turn the direction of writing, by which a name can look like another
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]|\r(?!\n)"
@@ -42,6 +42,7 @@ class _Asked:
     number = 0
     at = 0.0
     is_looked_for = False
+    is_owned = False
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def _on_signal(number: int, _frame: Any) -> None:
         _Asked.number, _Asked.at = number, now
         if not _Asked.is_looked_for:
             raise Stopped(number)
-    elif "TORCHELASTIC_RUN_ID" not in os.environ or now - _Asked.at > ECHO_S:
+    elif now - _Asked.at > ECHO_S and not _Asked.is_owned:
         os._exit(128 + number)
 
 
@@ -129,8 +130,10 @@ def shown(text: str) -> str:
 def end_with(parent: int, number: int = signal.SIGKILL, *, at_once: bool = True) -> None:
     """Send this process *number* when the process *parent*, which started it, ends in whatever way.
 
-    With *at_once* (Linux) the kernel does it, when the thread that started this process ends; else within a second.
+    With *at_once* (Linux) the kernel does it, when the thread that started this process ends; else within a second. A
+    second signal does not end this process then, which *parent* would do.
     """
+    _Asked.is_owned = True
     if at_once and sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(number))
     threading.Thread(target=_watch, args=(parent, number), name="parent", daemon=True).start()

@@ -77,22 +77,23 @@ def _wait(ranks: Sequence[_Rank], asked: Callable[[], int]) -> _Rank | None:
     """Return when all have ended, with the first that failed by itself; the others are given little time then."""
     lost: _Rank | None = None
     passed_on, deadline = False, float("inf")
-    while any(each.process.poll() is None for each in ranks):
+    while True:
+        codes = [each.process.poll() for each in ranks]
+        failed = [each for each, code in zip(ranks, codes, strict=True) if code]
+        lost = lost or next((each for each in failed if each.process.returncode != PEER_LOST), None)
+        if None not in codes:
+            return lost or next(iter(failed), None)
         if asked() and not passed_on:
             passed_on = True
             for each in ranks:
                 each.process.send_signal(asked())
-        is_over = bool(ranks[0].process.returncode) or any(
-            each.process.returncode not in (None, 0, *ORDERLY) for each in ranks
-        )
+        is_over = bool(codes[0]) or any(code not in (None, 0, *ORDERLY) for code in codes)
         if is_over and deadline == float("inf"):
             deadline = time.monotonic() + GRACE_S
         if time.monotonic() > deadline:
             for each in ranks:
                 each.process.kill()
-        lost = lost or next((each for each in ranks if each.process.returncode not in (None, 0, PEER_LOST)), None)
         time.sleep(0.05)
-    return lost or next((each for each in ranks if each.process.returncode), None)
 
 
 def _told(lost: _Rank, ranks: Sequence[_Rank]) -> int:
