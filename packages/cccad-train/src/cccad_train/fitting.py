@@ -17,9 +17,10 @@ from cccad_train.batches import Batches
 from cccad_train.checkpoints import Progress
 from cccad_train.console import Meter, say, warn
 from cccad_train.curricula import NoneSpec
+from cccad_train.environment import LaunchError
 from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
 from cccad_train.folder import RunFolder
-from cccad_train.launch import Agreement
+from cccad_train.launch import Agreement, as_main
 from cccad_train.loop import fit
 from cccad_train.metrics import Metrics
 
@@ -105,7 +106,10 @@ class Fit:
         fit_ = checkpoints.fitting(policy.state_dict(), optimizer, num_updates)
         is_main = self.accelerator.is_main_process
         state = checkpoints.load_latest(place, fit_, warn if is_main else lambda _: None)
-        self.accelerator.wait_for_everyone()  # all have looked
+        update = None if state is None else state["progress"]["update"]
+        if update != as_main(update):
+            rank = self.accelerator.process_index
+            raise LaunchError(f"process {rank} sees other checkpoints in {place} than process 0")
         if state is None and checkpoints.updates(place):
             raise UnusableCheckpointsError(
                 f"no checkpoint in {place} can be used to go on from; remove that folder to begin {self.stage} anew"

@@ -13,7 +13,7 @@ from typing import IO, Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, broadcast_object_list
 from attrs import frozen
 from cccad_data.process import SIGNALS, Stopped, unstopped
 from torch import distributed
@@ -130,6 +130,13 @@ def build_accelerator(device: str, num_threads: int = 1, num_processes: int = 1)
     if num_processes != accelerator.num_processes:
         raise LaunchError(f"{num_processes} processes were started but {accelerator.num_processes} are connected")
     return accelerator
+
+
+def as_main(value: Any) -> Any:
+    """Return what *value* is in the main process: others may see a shared folder as it was a moment ago."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
 
 
 class Agreement:

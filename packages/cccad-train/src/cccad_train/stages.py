@@ -26,6 +26,7 @@ from cccad_train.files import RunFileError, write_json
 from cccad_train.fitting import Fit
 from cccad_train.folder import RunFolder
 from cccad_train.given import content_of, content_of_policy, open_given
+from cccad_train.launch import as_main
 from cccad_train.metrics import Metrics
 from cccad_train.plan import UnfinishedRunError
 from cccad_train.report import summary_table, write_report
@@ -104,8 +105,7 @@ class Run:
 
         All processes ask before any of them goes on.
         """
-        done = self.folder.stages().get(stage) == self.inputs(stage) and is_whole()
-        self.accelerator.wait_for_everyone()
+        done = bool(as_main(self.folder.stages().get(stage) == self.inputs(stage) and is_whole()))
         if done and self.is_main:
             say(f"{stage}: done before, nothing to do")
         return done
@@ -164,7 +164,8 @@ def _fit(run: Run, stage: str) -> None:
     if run.is_done(stage, is_whole=lambda: _outcome(run, run.folder, stage) is not None):
         return
     twin = run.folder.sibling_with(stage, inputs)
-    if twin is None or not _is_worth_taking(run, twin, stage):
+    twin = as_main(twin if twin is not None and _is_worth_taking(run, twin, stage) else None)
+    if twin is None:
         agent = run.spec.agents()[stage.split("-", 1)[1]]
         policy, teacher = _fresh(run, agent), None
         named = agent.train.teacher
