@@ -98,8 +98,8 @@ MOMENTS = {  # by stage: what happens to which file, for the how-many-th time, a
     ],
     "report": [
         ("open */evaluation/results.json", 1, 0),
-        ("open */report.html", 1, 0.05),
-        ("open */metrics.jsonl", 1, 0),
+        ("open */templates/report.html", 1, 0.05),
+        ("open */templates/report.html", 1, 0),
         ("* */micro-*/report.html*", 1, 0),
     ],
 }

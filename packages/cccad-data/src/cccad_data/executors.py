@@ -6,6 +6,7 @@ import signal
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Protocol
 
@@ -192,6 +193,7 @@ def _serve(work: Work, connection: Connection) -> None:
 @contextmanager
 def _deaf() -> Iterator[None]:
     """Make a process that is spawned inside deaf to a Ctrl-C, which the terminal sends to all; its owner ends it."""
+    resource_tracker.ensure_running()  # which starts with the first process, and would open its ears
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
