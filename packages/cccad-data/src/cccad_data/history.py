@@ -18,6 +18,15 @@ Array = NDArray[Any]
 
 PER_ENV_STEP = ("observations", "actions", "rewards", "terminations", "truncations")
 OFFSETS = ("episode_ends", "history_ends")
+_FORMS = {  # kinds of numbers, and how many dimensions
+    "observations": ("uif", (2,)),
+    "final_observations": ("uif", (2,)),
+    "rewards": ("uif", (1,)),
+    "terminations": ("b", (1,)),
+    "truncations": ("b", (1,)),
+    "episode_ends": ("ui", (1,)),
+    "history_ends": ("ui", (1,)),
+}
 ARRAYS = (*PER_ENV_STEP, "final_observations", *OFFSETS)
 
 
@@ -136,15 +145,23 @@ class TaskHistories:
 
 
 def _fault(task: TaskHistories) -> str:
-    """Say what is wrong with the shapes and offsets of *task*, or nothing."""
+    """Say what is wrong with the shapes, the kinds of numbers and the offsets of *task*, or nothing."""
+    for name, array in task.arrays().items():
+        kinds, counts = _FORMS.get(name, ("uif", (1, 2)))
+        if array.ndim not in counts or array.dtype.kind not in kinds:
+            return f"{name!r} has dtype {array.dtype} and shape {array.shape}"
     length = len(task.rewards)
     for name in PER_ENV_STEP:
         if len(getattr(task, name)) != length:
             return f"{name!r} has {len(getattr(task, name))} env steps, but 'rewards' has {length}"
     if task.optimal_actions is not None and task.optimal_actions.shape != task.actions.shape:
         return f"'optimal_actions' has shape {task.optimal_actions.shape}, but 'actions' has {task.actions.shape}"
-    if task.observations.ndim != 2 or task.final_observations.ndim != 2:
-        return "'observations' and 'final_observations' must have two dimensions, (env steps, features)"
+    last, seen = task.final_observations, task.observations
+    if last.shape[1] != seen.shape[1] or not np.can_cast(last.dtype, seen.dtype):
+        return (
+            f"'final_observations' of {last.shape[1]} features in {last.dtype} do not fit among 'observations' of "
+            f"{seen.shape[1]} in {seen.dtype}"
+        )
     for name in OFFSETS:
         ends = getattr(task, name)
         if len(ends) == 0 or ends[-1] != length or ends[0] < 1 or (np.diff(ends) < 1).any():
