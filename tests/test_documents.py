@@ -250,6 +250,17 @@ def test_the_commands_of_a_document_run_one_after_the_other(document, at_desk):
         do(line.replace("/shared", f"{at_desk}/shared"))
 
 
+@pytest.mark.usefixtures("at_desk")
+def test_the_commands_in_the_tables_are_understood():
+    pages = [document for document in DOCUMENTS if document.name == "README.md"]  # the log keeps commands as they were
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    lines = re.findall(r"`(?:cccad-run experiments/|\.\.\. --set )[^`]+`", text)
+    assert len(lines) > 6
+    for line in dict.fromkeys(lines):
+        whole = line.strip("`").replace("...", "cccad-run experiments/paper/cad_darkroom.toml")
+        run(cccad_run, [*shlex.split(whole)[1:], "--dry-run"])
+
+
 def do(line):
     """Run one line as a shell would, each of our commands in this process."""
     words = shlex.split(Template(line).safe_substitute(os.environ), comments=True)

@@ -229,6 +229,15 @@ def test_a_page_that_cannot_be_written_leaves_the_one_before(run_dir, monkeypatc
     assert list(run_dir.glob("*.partial")) == []
 
 
+def test_a_task_a_little_below_zero_is_not_written_as_minus_zero(run_dir, make_results):
+    results = make_results()
+    random = np.array([task["random_return"] for task in results["tasks"]])
+    lives = np.broadcast_to(random[:, None, None] - 1e-5, (NUM_TASKS, 2, 100))
+    results["agents"]["zeroed"]["returns"] = lives.tolist()
+    (run_dir / "evaluation" / "results.json").write_text(json.dumps(results))
+    assert not re.search(r"-0\.00\b", visible(write_report(run_dir).read_text()))
+
+
 def test_weights_and_seconds_of_training_are_told(run_dir, make_results):
     results = make_results()
     results["agents"]["cad"]["num_weights"] = 37_957

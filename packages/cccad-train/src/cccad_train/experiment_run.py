@@ -1,6 +1,7 @@
 """From an order on the command line to stages done one after the other."""
 
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -97,10 +98,13 @@ def _run(order: Order, spec: ExperimentSpec, folder: RunFolder, stages: list[str
             if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
                 folder.prepare(spec, plugins)
         for stage in stages:
+            began, before = time.monotonic(), folder.stages()
             try:
                 STAGES[stage](run)
             except Stopped as stop:
                 raise Stopped(stop.number, stop.where or f" in '{stage}'; {KEPT[stage]}") from None
+            if run.is_main and folder.stages() != before:
+                folder.spend(stage, time.monotonic() - began)
 
 
 def _folder(order: Order, spec: ExperimentSpec) -> RunFolder:

@@ -19,12 +19,12 @@ from cccad_core.specs import parts, to_toml, unstructure
 from cccad_train import environment
 from cccad_train.checkpoints import updates
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.files import TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
+from cccad_train.files import NUMBER, TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
 
 STAGES = "stages.json"
 METRICS = "metrics.jsonl"
 CONTENT = "content.json"
-META = table(optional={"continued": each(table())})
+META = table(optional={"continued": each(table()), "seconds": table(others=NUMBER)})
 
 
 class OtherContentError(ValueError):
@@ -82,6 +82,11 @@ class RunFolder:
     def meta(self) -> dict[str, Any]:
         """Return what ran where, and by which versions; nothing where that was not written."""
         return read_json(self.path / "meta.json", META) or {}
+
+    def spend(self, stage: str, seconds: float) -> None:
+        """Record in `meta.json` how long *stage* took, the last time that it was worked on."""
+        meta = self.meta()
+        write_json(self.path / "meta.json", {**meta, "seconds": {**meta.get("seconds", {}), stage: round(seconds, 1)}})
 
     def stages(self) -> dict[str, str]:
         """Return the digest of the inputs of every stage that is done, by name."""

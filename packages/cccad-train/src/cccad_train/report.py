@@ -175,7 +175,9 @@ def write_report(run_dir: Path) -> Path:
         "task_agents": task_agents,
         "training": run.results.get("training", {}),
         "data_card": _flat(run.data_card),
-        "meta": _flat(run.meta),
+        "meta": _flat({name: value for name, value in run.meta.items() if name != "seconds"}),
+        "stage_seconds": _flat(run.meta.get("seconds", {})),
+        "number": two_digits,
         "spec": run.spec,
         "worlds": {name: _rows(read_agents(inner)) for name, inner in run.results.get("worlds", {}).items()},
     }
