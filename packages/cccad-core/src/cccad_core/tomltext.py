@@ -25,6 +25,8 @@ def read(path: Path) -> dict[str, Any]:
     A byte order mark at its beginning, which some editors write, is skipped.
     """
     try:
+        if path.suffix == ".toml" and path.is_fifo():  # without an end; those of a shell have names of another kind
+            raise SpecError([("", "a spec must be a file, and this is a pipe")], str(path))
         if path.is_file() and (num_bytes := path.stat().st_size) > _MOST_BYTES:
             raise SpecError([("", f"a spec has at most {_MOST_BYTES:,} bytes, and this one {num_bytes:,}")], str(path))
         return tomli.loads(path.read_bytes().decode("utf-8-sig"))

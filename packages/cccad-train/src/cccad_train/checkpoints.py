@@ -203,7 +203,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> Form:
         )
 
     def fits(index: Any, entry: Any) -> bool:
-        is_known = type(index) is int and 0 <= index < len(shapes) and type(entry) is dict
+        is_known = type(index) is int and 0 <= index < len(shapes) and type(entry) is dict and "step" in entry
         return is_known and all(
             isinstance(value, Tensor) and value.shape in ((), shapes[index]) for value in entry.values()
         )
@@ -211,7 +211,7 @@ def _moments(optimizer: torch.optim.Optimizer) -> Form:
     groups = leaf("the groups of parameters of this spec", are_right)
     state = leaf(
         "moments in the shapes of the parameters",
-        lambda value: type(value) is dict and all(fits(*pair) for pair in value.items()),
+        lambda value: type(value) is dict and value != {} and all(fits(*pair) for pair in value.items()),
     )
     return table({"param_groups": groups, "state": state}, others=_NOTHING)
 

@@ -1,5 +1,6 @@
 """From an order on the command line to stages done one after the other."""
 
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from cccad_train.environment import LaunchError, Place
 from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
+from cccad_train.folder import STAGES as STAGES_DONE
 from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator, connected, relaunch
 from cccad_train.plan import UnfinishedRunError
@@ -115,7 +117,8 @@ def _folder(order: Order, spec: ExperimentSpec) -> RunFolder:
 
 
 def _is_of_a_run(path: Path) -> bool:
-    return path.name == "spec.toml" and (path.parent / "meta.json").exists()
+    marks = ("meta.json", STAGES_DONE, "checkpoints")
+    return path.name == "spec.toml" and any(os.path.lexists(path.parent / mark) for mark in marks)
 
 
 def opened(path: Path, overrides: Sequence[str], *, trust_plugins: bool) -> ExperimentSpec:

@@ -1,6 +1,7 @@
 """collect -> pretrain -> train -> evaluate -> report: each stage a function, done once for the same inputs."""
 
 import errno
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -295,8 +296,10 @@ def released(run: Run, name: str, agent: AgentSpec) -> Policy:
 def evaluate(run: Run) -> None:
     """Play the held-out tasks of all worlds and write `evaluation/`.
 
-    Raises LeakError and SpecError before anything is played or written.
+    Raises LeakError, SpecError and RunFileError before anything is played or written.
     """
+    run.folder.stages()
+    counted = [row["writes"] for row in run.folder.metrics(f"train-{run.spec.agent}") if "writes" in row]
     spec, agents, others = run.spec, run.spec.agents(), other_worlds(run.spec, run.world)
     earlier = _earlier(run)
     policies = {name: released(run, name, agent) for name, agent in agents.items()}
@@ -314,7 +317,7 @@ def evaluate(run: Run) -> None:
         "seed": spec.seed,
         "evaluate": unstructure(spec.evaluate),
         "trained_episodes": _trained_episodes(run) if earlier is None else earlier.get("trained_episodes"),
-        "training": _training_facts(run, policies[spec.agent], evaluation),
+        "training": _training_facts(run, policies[spec.agent], evaluation, counted),
         "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
     }
     write_json(run.folder.results, evaluation.results(extra), indent=None)
@@ -368,13 +371,12 @@ def _trained_episodes(run: Run) -> float:
     return longest / float(run.family.horizon)
 
 
-def _training_facts(run: Run, policy: Policy, evaluation: Evaluation) -> dict[str, Any]:
-    """Return how long trained stretches were, and how often was written in them and in lives of that length."""
-    train, stage = run.spec.train, f"train-{run.spec.agent}"
+def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: Sequence[float]) -> dict[str, Any]:
+    """Return how long trained stretches were, and how often was written in them (*counted*) and in lives so long."""
+    train = run.spec.train
     length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
-    counted = [row["writes"] for row in run.folder.metrics(stage) if "writes" in row]
     facts: dict[str, Any] = {"stretch_env_steps": length}
-    if counted:
+    if counted and math.isfinite(counted[-1]):
         facts["writes_per_history"] = counted[-1]
     if run.spec.evaluate.num_episodes * run.family.horizon >= length:  # else no life is as long as a stretch
         lives = evaluation.agents[run.spec.agent]["compressions"]
