@@ -4,7 +4,8 @@ import math
 
 import pytest
 import tomli
-from cccad_core.tomltext import digest, show, to_toml
+from cccad_core.errors import SpecError
+from cccad_core.tomltext import digest, override, read, show, to_toml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,3 +56,27 @@ def test_a_value_is_shown_as_in_toml_and_a_long_one_is_cut_short():
     ]
     assert len(show("x" * 500)) == 80
     assert show("x" * 500).endswith("x...")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    (tmp_path / "x.toml").write_bytes(b"\xef\xbb\xbfname = 'x'\r\n")
+    assert read(tmp_path / "x.toml") == {"name": "x"}
+
+
+@pytest.mark.parametrize(
+    "text", ["x = " + "[" * 5_000, "x = " + "9" * 5_000, ".".join("a" * 2_000) + " = 1", "x = " + "{a = " * 2_000]
+)
+def test_what_no_reader_of_toml_can_hold_is_refused_in_a_sentence(text, tmp_path):
+    (tmp_path / "x.toml").write_text(text)
+    with pytest.raises(SpecError, match=r"x\.toml: the spec cannot be read: .*") as caught:
+        read(tmp_path / "x.toml")
+    assert len(str(caught.value)) < 300
+    with pytest.raises(SpecError):
+        override({}, text.replace(" ", ""))
+
+
+def test_a_file_that_is_far_too_large_for_a_spec_is_not_read(tmp_path):
+    with open(tmp_path / "x.toml", "wb") as file:
+        file.truncate(1 << 34)
+    with pytest.raises(SpecError, match=r"at most 16,000,000 bytes, and this one 17,179,869,184"):
+        read(tmp_path / "x.toml")

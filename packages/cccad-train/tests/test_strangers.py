@@ -49,6 +49,17 @@ def test_plugins_of_a_run_folder_run_when_they_are_trusted(strange_run, cccad):
     assert mark.exists()
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_the_spec_of_a_strange_policy_runs_nothing_either(strange_run, cccad, command):
+    run, mark = strange_run
+    (run / "evil.py").rename(run / "policy" / "evil.py")
+    (run / "spec.toml").rename(run / "policy" / "spec.toml")
+    refused = cccad(command, run / "policy" / "spec.toml")
+    assert refused.code == 2
+    assert "--trust-plugins" in refused.err
+    assert not mark.exists()
+
+
 def test_plugins_outside_of_a_run_folder_never_run(strange_run, cccad):
     run, mark = strange_run
     (run / "evil.py").rename(run.parent / "evil.py")

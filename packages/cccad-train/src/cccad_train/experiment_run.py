@@ -30,6 +30,8 @@ from cccad_train.stages import STAGES, Run, do_report, evaluate
 DEFAULT_OUT = Path("runs")
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
 """What `cccad evaluate` may override: all else would describe another policy."""
+BESIDE = ("meta.json", "stages.json", "metrics.jsonl", "checkpoints", "evaluation", "policy", "model.safetensors")
+"""What lies beside a spec.toml that a run or a released policy wrote, and no person."""
 KEPT = {
     "collect": "the units that were finished are kept, and --resume goes on with the others",
     "pretrain": "what was finished is kept, and --resume goes on from there",
@@ -122,8 +124,9 @@ def _is_of_a_run(path: Path) -> bool:
 
 
 def opened(path: Path, overrides: Sequence[str], *, trust_plugins: bool) -> ExperimentSpec:
-    """Return the spec in the file *path*; that of a run folder brings its plugins with it, which must be trusted."""
-    return load(path, ExperimentSpec, overrides, is_bundle=_is_of_a_run(path), trust_plugins=trust_plugins)
+    """Return the spec in the file *path*; that of a run or a policy brings plugins with it, which must be trusted."""
+    is_bundle = path.name == "spec.toml" and any((path.parent / name).exists() for name in BESIDE)
+    return load(path, ExperimentSpec, overrides, is_bundle=is_bundle, trust_plugins=trust_plugins)
 
 
 def evaluate_again(
