@@ -1,3 +1,4 @@
+import errno
 import json
 import logging
 import os
@@ -9,11 +10,31 @@ import threading
 import time
 
 import pytest
-from cccad_data import FolderInUseError, Histories, InlineSpec, NoisyOracleSpec, StorageError, collect, owned, owner_of
+from cccad_data import (
+    FolderInUseError,
+    Histories,
+    InlineSpec,
+    NoisyOracleSpec,
+    StorageError,
+    collect,
+    owned,
+    owner,
+    owner_of,
+)
 from cccad_data.merging import write_dataset
 from cccad_data.store import whole_file
 from cccad_data.testing import CorridorSpec
 
+COLLECTION = """
+import sys, time
+from cccad_data import InlineSpec, NoisyOracleSpec, collect
+from cccad_data.testing import CorridorSpec
+
+source = NoisyOracleSpec(num_envs=2, env_steps=40, tasks_per_unit=2).build()
+split = {"seed": 0, "held_out_frac": 0.2}
+slowly = lambda done, total: time.sleep(0.01)
+collect(CorridorSpec().build(), source, InlineSpec().build(), out=sys.argv[1], split=split, seed=4, progress=slowly)
+"""
 HOLDER = """
 import sys, time
 from pathlib import Path
@@ -171,3 +192,25 @@ def test_a_dataset_that_a_killed_import_left_half_written_is_taken_away_by_the_n
         assert living.is_dir()
     assert not left.exists()
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"manifest.json", "shards"}
+
+
+def test_where_a_file_system_has_no_locks_a_folder_is_used_with_a_warning(tmp_path, monkeypatch, caplog):
+    def flock(_descriptor, _operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(owner.fcntl, "flock", flock)
+    gather(tmp_path / "set")
+    assert "this file system has no locks; see that only one process at a time writes here" in caplog.text
+    assert len(Histories.open(tmp_path / "set")) == 6
+    assert {path.name for path in (tmp_path / "set").iterdir()} == {"manifest.json", "shards"}
+
+
+def test_two_processes_that_collect_the_same_set_at_once_both_find_it_whole(tmp_path):
+    command = [sys.executable, "-c", COLLECTION, str(tmp_path / "set")]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    said = [process.communicate()[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert all(re.fullmatch(r"(.* is being written by process .*; waiting for it\n)*", text) for text in said)
+    names = {str(path.relative_to(tmp_path / "set")) for path in (tmp_path / "set").rglob("*") if path.is_file()}
+    assert names == {"manifest.json", *(f"shards/unit-000{unit}.h5" for unit in range(3))}
+    assert len(Histories.open(tmp_path / "set")) == 6

@@ -90,6 +90,7 @@ def test_tasks_that_are_made_when_asked_for_are_those_of_the_list(spec, monkeypa
     split, same = (family.split(seed=5, held_out_frac=0.3) for family in (listed, lazy))
     assert tuple(lazy.tasks) == listed.tasks
     assert (tuple(same.train), tuple(same.held_out)) == (split.train, split.held_out)
+    assert same.held_out[:2] * 2 + same.train[:1] == split.held_out[:2] * 2 + split.train[:1]
     assert tuple(same.held_out[3:9:2]) == split.held_out[3:9:2]
     for task in split.held_out:
         assert lazy.task(task.task_id) == task

@@ -8,7 +8,7 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from cccad_data.audit import unchecked, verify
 from cccad_data.card import card, draw
@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
         return 1
     except (DataError, UnknownFamilyError) as error:
-        _say(f"cccad-data: {error}", file=sys.stderr)
+        print(f"cccad-data: {error}", file=sys.stderr)
         return 1 if isinstance(error, StorageError) else 2
     return code
 
@@ -108,7 +108,7 @@ def _info(arguments: argparse.Namespace) -> int:
     histories = Histories.open(arguments.path)
     family, _ = _family(histories.header, arguments)
     text = card(arguments.path, histories, family)
-    _say(text)
+    print(text)
     if arguments.markdown:
         with whole_file(arguments.markdown) as handle:
             handle.write(f"# {arguments.path.resolve().name}\n\n```\n{text}\n```\n".encode())
@@ -122,11 +122,10 @@ def _verify(arguments: argparse.Namespace) -> int:
     header = read_manifest(path) if path.is_dir() else read_header(path)
     family, reason = _family(header, arguments)
     gaps = [f"rewards and dynamics are not checked: {reason}"] if family is None else unchecked(family)
-    for gap in gaps:
-        _say(gap)
+    print(*gaps, sep="\n", end="\n" if gaps else "")
     faults = verify(path, family)
     for fault in faults[:MOST_FAULTS]:
-        _say(str(fault))
+        print(fault)
     if len(faults) > MOST_FAULTS:
         print(f"... and {len(faults) - MOST_FAULTS:,} more")
     print(f"{path}: {len(faults) or 'no'} faults{' in what was checked' if gaps else ''}")
@@ -150,8 +149,7 @@ def _import(arguments: argparse.Namespace) -> int:
     notes = import_histories(
         arguments.source, arguments.out, form=arguments.form, wishes=wishes, compression=arguments.compression
     )
-    for note in notes:
-        _say(note)
+    print(*notes, sep="\n", end="\n" if notes else "")
     return _told(arguments.out)
 
 
@@ -159,11 +157,6 @@ def _export(arguments: argparse.Namespace) -> int:
     export_histories(arguments.path, arguments.out, form=arguments.form)
     print(arguments.out)
     return 0
-
-
-def _say(text: str, file: TextIO | None = None) -> None:
-    """Print *text*, whatever a file had it say, without characters that a terminal obeys."""
-    print("".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text), file=file)
 
 
 def _told(out: Path) -> int:

@@ -14,7 +14,7 @@ from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import in_order
+from cccad_envs.tasks import Tasks, in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
 _BLOCK_WORDS = 1 << 14  # drawn at once
@@ -116,7 +116,7 @@ class BanditFamily(NumberedFamily):
         self.reward_std = 0.5 if spec.reward == "bernoulli" else spec.reward_std  # the most that an arm can have
 
     @cached_property
-    def tasks(self) -> Sequence[Task]:
+    def tasks(self) -> tuple[Task, ...] | Tasks:
         """Every task, in canonical order."""
         return in_order(self.spec.num_tasks, self._task_at, number_of)
 

@@ -77,11 +77,12 @@ class Task:
 class Split:
     """Train and held-out tasks, disjoint and together complete.
 
-    Both are in drawn order, not in canonical order, so that any prefix is a uniform sample.
+    Both are in drawn order, not in canonical order, so that any prefix is a uniform sample. They are tuples, or `Tasks`
+    where there are very many.
     """
 
-    train: Sequence[Task]
-    held_out: Sequence[Task]
+    train: tuple[Task, ...] | Tasks
+    held_out: tuple[Task, ...] | Tasks
 
 
 class TaskFamily(ABC):
@@ -111,7 +112,7 @@ class TaskFamily(ABC):
 
     @cached_property
     @abstractmethod
-    def tasks(self) -> Sequence[Task]:
+    def tasks(self) -> tuple[Task, ...] | Tasks:
         """Every task, in canonical order."""
 
     @abstractmethod

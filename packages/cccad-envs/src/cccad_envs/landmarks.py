@@ -22,7 +22,7 @@ from cccad_envs.family import Task, TaskFamily, multi_discrete
 from cccad_envs.grid import MOVES, Grid
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import in_order
+from cccad_envs.tasks import Tasks, in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
 NOTHING_LEFT = -1  # no cell: where an agent is headed once every landmark is used up
@@ -127,7 +127,7 @@ class LandmarkFamily(TaskFamily):
         self.episodes_per_cycle = 1 if rules.is_used_up else rules.num_stages * rules.num_episodes_each
 
     @cached_property
-    def tasks(self) -> Sequence[Task]:
+    def tasks(self) -> tuple[Task, ...] | Tasks:
         """Every task, in canonical order."""
         num_placements = math.perm(self.grid.num_cells, self.rules.num_stages)
         return in_order(num_placements * len(self._permutations), self._task_at, self._position)

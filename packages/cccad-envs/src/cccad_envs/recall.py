@@ -19,7 +19,7 @@ from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import in_order
+from cccad_envs.tasks import Tasks, in_order
 
 _BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
 
@@ -116,7 +116,7 @@ class RecallFamily(NumberedFamily):
         self.positions_concerned = (self.cues - 1) % spec.num_bits
 
     @cached_property
-    def tasks(self) -> Sequence[Task]:
+    def tasks(self) -> tuple[Task, ...] | Tasks:
         """Every task, in canonical order."""
         spec = self.spec
         if spec.resample:

@@ -1,6 +1,6 @@
 """Tasks in order: listed where they are few, else each put together when it is asked for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 MOST_LISTED = 100_000
 
 
-def in_order(size: int, build: Callable[[int], "Task"], position: Callable[[str], int]) -> "Sequence[Task]":
+def in_order(size: int, build: Callable[[int], "Task"], position: Callable[[str], int]) -> "tuple[Task, ...] | Tasks":
     """Return *size* tasks, of which *build* makes the i-th: a tuple, or `Tasks` where there are very many.
 
     *position* reads the place of a task from its id. It may return any number, or raise ValueError, for what is no id.
@@ -70,5 +70,14 @@ class Tasks(Sequence["Task"]):
             return False
         are_placed_alike = np.all(self._places == other._places)  # numbers of arrays, or ranges as a whole
         return bool(are_placed_alike and (self.size == 0 or self[0] == other[0]))
+
+    def __add__(self, other: Iterable["Task"]) -> "tuple[Task, ...]":
+        return (*self, *other)
+
+    def __radd__(self, other: Iterable["Task"]) -> "tuple[Task, ...]":
+        return (*other, *self)
+
+    def __mul__(self, times: int) -> "tuple[Task, ...]":
+        return tuple(self) * times
 
     __hash__ = None  # type: ignore[assignment]
