@@ -24,6 +24,13 @@ def test_a_chart_puts_values_where_the_axes_say():
     assert chart["rug"] == [middle]
 
 
+def test_ticks_under_a_curve_that_would_run_together_are_left_out():
+    line = Line(css="c0", x=np.array([0.0, 1_000.0]), y=np.array([0.0, 1.0]))
+    wide, narrow = line_charts([line], labels=("x", "y"), rug=np.arange(5.0, 1_000.0, 5.0))
+    assert len(wide["rug"]) == 199
+    assert narrow["rug"] == []
+
+
 def test_a_long_curve_is_drawn_as_means_over_equal_stretches():
     line = Line(css="c0", x=np.arange(10_000.0), y=np.tile([0.0, 1.0], 5_000))
     points = line_chart([line], labels=("x", "y"))["lines"][0]["points"].split()

@@ -17,6 +17,7 @@ Chart = dict[str, Any]
 WIDE, NARROW, SMALL = (760, 400), (360, 300), (320, 200)  # of a page, of a telephone's page, of one among many
 
 _MAX_POINTS = 250  # of a curve in the page; longer ones show means over equal stretches
+_TICK_GAP = 2.5  # pixels between two ticks of a rug, at least
 _PER_LETTER = 8.3  # pixels of a digit at 13 px in the widest common font; labels get this much room each
 _NOT_METRICS = {"stage", "update", "env_step", "time_s"}
 
@@ -90,7 +91,9 @@ def line_chart(
         x_range=(0.0, max(last, 1e-9)),
         y_range=(y_ticks[0], y_ticks[-1]),
     )
-    shown = np.array([place for place in rug if place <= last])
+    ticked = frame.across(np.array([place for place in rug if place <= last]))
+    if len(ticked) > 1 and np.diff(ticked).min() < _TICK_GAP:
+        ticked = np.array([])  # a solid bar says nothing
     return {
         "size": size,
         "frame": frame,
@@ -100,7 +103,7 @@ def line_chart(
         "y_ticks": [(float(frame.up(tick)), short(tick)) for tick in y_ticks],
         "levels": [(float(frame.up(y)), f"{name} {short(y)}") for name, y in levels],
         "mark": (float(frame.across(mark[1])), mark[0]) if mark and mark[1] <= last else None,
-        "rug": [f"{px:.1f}" for px in frame.across(shown)],
+        "rug": [f"{px:.1f}" for px in ticked],
     }
 
 
