@@ -54,6 +54,9 @@ NOT_RUN = {  # the beginning of a line: why it is not run as it stands, and what
     "pip install ": "needs an environment of its own: tests/test_installation.py has one for each of them (slow)",
     "cccad describe compressor conv-gru": "needs what the line before installs: tests/test_installation.py (slow)",
     "sbatch ": "there is no SLURM: what each job would run is run twice, with one process",
+    "srun ": "there are no nodes: what each process would run is run once; two nodes are in the tests of cccad-train",
+    "torchrun ": "the same",
+    "accelerate launch ": "the same",
     "OMP_NUM_THREADS=1 python -m timeit": "a measurement: it is run once and not fifteen times",
     "cccad memory-report ": "plays with 4 lives and not with 128",
     "cccad-run experiments/": "trains with 2 updates",
@@ -265,6 +268,8 @@ def do(line):
     """Run one line as a shell would, each of our commands in this process."""
     words = shlex.split(Template(line).safe_substitute(os.environ), comments=True)
     words = [name for word in words for name in sorted(glob.glob(word)) or [word]]  # noqa: PTH207 (absolute ones, too)
+    if not words:  # a comment
+        return
     program, arguments = words[0], words[1:]
     if program == "make":
         subprocess.run(["make", "--dry-run", *arguments], cwd=ROOT, capture_output=True, check=True)
@@ -273,6 +278,11 @@ def do(line):
             os.environ["SLURM_ARRAY_TASK_ID"] = number
             do(arguments[arguments.index("--wrap") + 1].replace("--processes 4", "--processes 1"))
         del os.environ["SLURM_ARRAY_TASK_ID"]
+    elif program == "exec":
+        do(line.strip().removeprefix("exec "))
+    elif program in {"srun", "torchrun", "accelerate"}:
+        assert [word for word in arguments if word.startswith("experiments/") and not (ROOT / word).is_file()] == []
+        run(cccad_run, arguments[arguments.index("cccad_train") + 1 :])
     elif program == "OMP_NUM_THREADS=1":
         assert arguments[:4] == ["python", "-m", "timeit", "-r"]
         subprocess.run([sys.executable, "-m", "timeit", "-n", "1", "-r", "1", *arguments[5:]], check=True)

@@ -4,7 +4,6 @@ A cell that is in the result file already is not run again, so a table can be st
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -38,8 +37,7 @@ def measure(spec: str, changes: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", "from cccad_train.cli import run; run()", spec, "--out", folder]
         command += [word for change in changes for word in ("--set", change)]
-        env = {**os.environ, "OMP_NUM_THREADS": "1"}
-        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL, env=env)
+        subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
         [found] = Path(folder).glob("*/evaluation/results.json")
         rows = json.loads(found.read_text(encoding="utf-8"))["summary"]
     trained = {name: kept(row) for name, row in rows.items() if name not in ("optimal", "random")}
