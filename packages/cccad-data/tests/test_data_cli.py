@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import pytest
@@ -102,8 +103,15 @@ def test_the_card_is_written_as_markdown_and_as_a_plot(dataset, tmp_path, capsys
 
 
 @pytest.mark.usefixtures("corridor_installed")
-def test_a_dataset_is_exported_imported_and_merged_from_the_command_line(dataset, tmp_path, capsys):
-    archive, back, whole = (str(tmp_path / name) for name in ("set.npz", "back", "whole"))
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_a_dataset_is_exported_imported_and_merged_from_the_command_line(
+    dataset, tmp_path, monkeypatch, capsys, is_relative
+):
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = Path("../elsewhere/deeper") if is_relative else tmp_path
+    archive, back, whole = (str(folder / name) for name in ("set.npz", "back", "whole"))
+    dataset = Path("../set") if is_relative else dataset
     assert main(["export", str(dataset), archive, "--to", "npz"]) == 0
     assert main(["import", archive, back, "--from", "npz", "--compression", "lzf"]) == 0
     assert main(["merge", whole, back]) == 0

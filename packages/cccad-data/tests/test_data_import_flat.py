@@ -190,11 +190,11 @@ class TestEnds:
     def test_without_time_limits_the_note_says_so_and_a_horizon_cuts(self, run):
         arrays = flat(terminals=np.arange(LENGTH) == 10)
         _, out, _ = run(arrays)
-        assert "no 'timeouts' end episodes in walk." in out
+        assert "no 'timeouts' mark time limits, so that an episode may be several" in out
         assert "'horizon' = 11, the longest episode" in out
         code, out, _ = run(arrays, "--set", "horizon=4", out="cut")
         assert code == 0
-        assert "2 episodes are cut off at the horizon 4" in out
+        assert "an episode is cut off at the horizon 4 (2 times)" in out
         histories, task = imported("cut")
         assert task.episode_ends.tolist() == [4, 8, 11]
         assert task.truncations.nonzero()[0].tolist() == [3, 7]
@@ -228,7 +228,8 @@ class TestEnds:
         arrays = self.arrays(1, 5, 9, timeouts=np.isin(np.arange(LENGTH), [3, 7, 11]))
         code, out, _ = run(arrays)
         assert code == 0
-        assert "3 ends of episodes, the first at env step 1, are followed by the observation that was announced" in out
+        assert "an end of an episode is followed by the observation that was announced, as if it went on" in out
+        assert "says which flags count (3 times)\n" in out
         assert run(arrays, "--set", "ends=timeouts", out="whole")[0] == 0
         assert imported("whole")[1].episode_ends.tolist() == [4, 8, 12]
 
@@ -245,8 +246,8 @@ class TestEnds:
     def test_time_limits_that_are_never_marked_are_noted_and_cut(self, run, flags):
         code, out, _ = run(flat(terminals=np.zeros(LENGTH), **flags), "--set", "horizon=4")
         assert code == 0
-        assert "no 'terminals' end episodes in walk." in out
-        assert "3 episodes are cut off at the horizon 4" in out
+        assert "no 'terminals' end episodes, so that none terminates\n" in out
+        assert "an episode is cut off at the horizon 4 (3 times)" in out
 
     @pytest.mark.parametrize("ends", ["dones", "timeouts", "terminals,nonsense", ""])
     def test_flags_that_are_not_there_cannot_end_episodes(self, run, ends):

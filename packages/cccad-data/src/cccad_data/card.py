@@ -124,7 +124,7 @@ def draw(file: Path, histories: Histories, family: Any = None) -> None:
 
 
 def _named(fields: Mapping[str, Any]) -> str:
-    rest = _fields({key: value for key, value in fields.items() if key not in {"kind", "origin"}})
+    rest = _fields({key: value for key, value in fields.items() if key not in {"kind", "origin", "sha256"}})
     return f"{fields['kind']} ({rest})" if rest else str(fields["kind"])
 
 

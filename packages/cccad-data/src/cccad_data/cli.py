@@ -169,25 +169,25 @@ def _told(out: Path) -> int:
 
 def _pairs(fields: Sequence[str]) -> dict[str, str]:
     """Return FIELD=VALUE pairs as a dictionary of texts."""
-    found: dict[str, str] = {}
+    table: dict[str, str] = {}
     for pair in fields:
         name, equals, text = pair.partition("=")
         if not equals:
             raise DataError(f"{pair!r} must be FIELD=VALUE")
-        if name in found:
+        if name in table:
             raise DataError(f"{name!r} is given twice")
-        found[name] = text
-    return found
+        table[name] = text
+    return table
 
 
 def _table(fields: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
     """Return FIELD=VALUE pairs as a dictionary; a value that is no JSON, or whose name is in *texts*, is a text."""
-    found: dict[str, Any] = dict(_pairs(fields))
-    for name, text in found.items():
+    table: dict[str, Any] = dict(_pairs(fields))
+    for name, text in table.items():
         if name not in texts:
             with suppress(ValueError):
-                found[name] = json.loads(text)
-    return found
+                table[name] = json.loads(text)
+    return table
 
 
 def _family(header: dict[str, Any], arguments: argparse.Namespace) -> tuple[Any, str]:

@@ -23,8 +23,8 @@ def text_fields(kind: str) -> set[str]:
         spec_class = offers[0].load()
     except (IndexError, ImportError, AttributeError):
         return set()
-    known = getattr(spec_class, "__attrs_attrs__", ())
-    return {attribute.name for attribute in known if attribute.type in {str, "str"}}
+    attributes = getattr(spec_class, "__attrs_attrs__", ())
+    return {attribute.name for attribute in attributes if attribute.type in {str, "str"}}
 
 
 def build_family(env: Mapping[str, Any]) -> Any:

@@ -36,10 +36,10 @@ class Adapted:
     def origin(self) -> dict[str, Any]:
         """What *ours* does not say of *theirs*, for JSON; `restore` takes it."""
         theirs, kind = self.theirs, _class_of(self.theirs)
-        told: dict[str, Any] = {"class": kind, "shape": list(theirs.shape), "dtype": str(theirs.dtype)}
+        attributes: dict[str, Any] = {"class": kind, "shape": list(theirs.shape), "dtype": str(theirs.dtype)}
         if kind == "Box":
-            return told | {"low": _listed(theirs.low), "high": _listed(theirs.high)}
-        return told | ({"start": self.start.tolist()} if self.is_shifted else {})
+            return attributes | {"low": _listed(theirs.low), "high": _listed(theirs.high)}
+        return attributes | ({"start": self.start.tolist()} if self.is_shifted else {})
 
     def read(self, values: Array, where: str) -> Array:
         """Return values of *theirs*, ``t ...``, as rows ``t o`` that count from 0, in a dtype of their own.
@@ -73,30 +73,31 @@ def adapt(space: Any, where: str) -> Adapted:
     """
     kind = _class_of(space)
     if kind == "Discrete":
-        found = Adapted(ours={"kind": "discrete", "n": int(space.n)}, theirs=space, start=np.array([int(space.start)]))
+        start = np.array([int(space.start)])
+        adapted = Adapted(ours={"kind": "discrete", "n": int(space.n)}, theirs=space, start=start)
     elif kind == "MultiDiscrete":
         sizes = [int(size) for size in np.ravel(space.nvec)]
         start = np.array([int(first) for first in np.ravel(space.start)], np.int64)
-        found = Adapted(ours={"kind": "multi-discrete", "sizes": sizes}, theirs=space, start=start)
+        adapted = Adapted(ours={"kind": "multi-discrete", "sizes": sizes}, theirs=space, start=start)
     elif kind == "MultiBinary":
         count = math.prod(space.shape)
-        found = Adapted(
+        adapted = Adapted(
             ours={"kind": "multi-discrete", "sizes": [2] * count}, theirs=space, start=np.zeros(count, np.int64)
         )
     elif kind == "Box":
         ends = {"low": (space.low, -math.inf), "high": (space.high, math.inf)}
         rounded = {name: _listed(spaces.outward(np.asarray(end, np.float64), to)) for name, (end, to) in ends.items()}
         box = {"kind": "box", "shape": list(space.shape), **rounded}
-        found = Adapted(ours=box, theirs=space, start=np.zeros(math.prod(space.shape), np.int64))
+        adapted = Adapted(ours=box, theirs=space, start=np.zeros(math.prod(space.shape), np.int64))
     else:
         raise DataError(
             f"{where}: a space of class {type(space).__name__} has no counterpart here ({space!s:.80}); only "
             "Discrete, MultiDiscrete, MultiBinary and Box have, so flatten it first"
         )
-    spaces.check(found.ours, where)
-    if restore(found.ours, found.origin).theirs != space:
+    spaces.check(adapted.ours, where)
+    if restore(adapted.ours, adapted.origin).theirs != space:
         raise DataError(f"{where}: the space {space!s:.80} has attributes that are not known here")
-    return found
+    return adapted
 
 
 def restore(ours: Mapping[str, Any], origin: Origin | None = None) -> Adapted:

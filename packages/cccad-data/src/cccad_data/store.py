@@ -44,7 +44,7 @@ _KINDS = {"rewards": "f", "terminations": "b", "truncations": "b", "episode_ends
 _PACKED_CHUNK_BYTES, _PLAIN_CHUNK_BYTES = 1 << 15, 1 << 20  # little is unpacked in vain; much is read in one go
 _SAMPLE_BYTES, _LEAST_SHRINKAGE = 1 << 14, 8  # lzf, some 100 MB/s where little repeats, is for what deflate makes tiny
 _PARTIALS = itertools.count()
-_DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, MemoryError)
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SystemError, MemoryError)
 "What h5py and json raise over bytes that make no sense."
 
 

@@ -79,10 +79,10 @@ def import_histories(
             raise DataError(f"{path}: is neither a file nor a folder")
         if any(path.samefile(other) for other in sources[:place] if other.exists()):
             raise DataError(f"{path} is named twice; import it once")
-    found = module.read(sources, evolve(wishes, settings={**module.SETTINGS, **settings}))
+    result = module.read(sources, evolve(wishes, settings={**module.SETTINGS, **settings}))
     named = ", ".join(map(str, sources))
-    write_dataset(out, found.header, _checked(named, found), compression=compression)
-    return list(found.notes)
+    write_dataset(out, result.header, _checked(named, result), compression=compression)
+    return list(result.notes)
 
 
 def export_histories(path: Path | str, out: Path | str, *, form: str) -> None:
@@ -121,15 +121,15 @@ def _setting(module: Any, form: str, name: str, value: Any) -> Any:
     return value
 
 
-def _checked(named: str, found: Found) -> Iterator[TaskHistories]:
+def _checked(named: str, result: Found) -> Iterator[TaskHistories]:
     """Yield the tasks of a reader, each held against the header that goes with it: what is written can be read."""
-    borders = {side: Border(found.header["spaces"][side]) for side in ("observation", "action")}
+    borders = {side: Border(result.header["spaces"][side]) for side in ("observation", "action")}
     sides = {"observations": "observation", "final_observations": "observation"}
-    known: set[str] = set()
-    for task in found.tasks:
-        if task.task_id in known:
+    task_ids: set[str] = set()
+    for task in result.tasks:
+        if task.task_id in task_ids:
             raise DataError(f"{named}: task {task.task_id!r} is there twice")
-        known.add(task.task_id)
+        task_ids.add(task.task_id)
         arrays: dict[str, Any] = task.arrays()
         for name in ("rewards", "terminations", "truncations"):
             wanted = "float32" if name == "rewards" else "bool"
@@ -141,8 +141,8 @@ def _checked(named: str, found: Found) -> Iterator[TaskHistories]:
             kept = border(arrays[name], f"{named}: {name!r} of task {task.task_id!r}")
             arrays[name] = kept.reshape(len(kept), -1) if name in sides else kept
         yield evolve(task, **arrays)
-    if not known:
-        raise DataError(f"{named}: none of its histories can be imported: {'; '.join(found.notes):.400}")
+    if not task_ids:
+        raise DataError(f"{named}: none of its histories can be imported: {'; '.join(result.notes):.400}")
 
 
 def our_header(text: str | bytes, source: Path) -> dict[str, Any]:

@@ -13,13 +13,13 @@ def member(group: h5py.Group, name: str, source: Path, *, ndim: int | None = Non
 
     Raises DataError unless it holds numbers, at least one, and has *ndim* dimensions.
     """
-    found = group[name]
-    if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "biuf":
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biuf":
         raise DataError(f"{source}: {name!r} is no array of numbers")
-    if not found.shape or found.shape[0] == 0 or (ndim is not None and found.ndim != ndim):
+    if not dataset.shape or dataset.shape[0] == 0 or (ndim is not None and dataset.ndim != ndim):
         wanted = "at least one entry" if ndim is None else f"{ndim} dimensions"
-        raise DataError(f"{source}: {name!r} has the shape {list(found.shape or ())}; it must have {wanted}")
-    return found
+        raise DataError(f"{source}: {name!r} has the shape {list(dataset.shape or ())}; it must have {wanted}")
+    return dataset
 
 
 def check_groups(source: Path, file: h5py.File, dimensions: Mapping[str, Mapping[str, int | None]]) -> None:
@@ -30,6 +30,6 @@ def check_groups(source: Path, file: h5py.File, dimensions: Mapping[str, Mapping
         missing = [name for name in arrays if name not in file[group]]
         if missing:
             raise DataError(f"{source}: group {group!r} lacks {', '.join(map(repr, missing))}")
-        found = {name: member(file[group], name, source, ndim=ndim).shape[:2] for name, ndim in arrays.items()}
-        if len(set(found.values())) != 1:
-            raise DataError(f"{source}: the arrays of group {group!r} differ in their first two sizes: {found}")
+        shapes = {name: member(file[group], name, source, ndim=ndim).shape[:2] for name, ndim in arrays.items()}
+        if len(set(shapes.values())) != 1:
+            raise DataError(f"{source}: the arrays of group {group!r} differ in their first two sizes: {shapes}")

@@ -38,7 +38,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         raise DataError(f"the setting 'train_env_ratio' is from 0 to 1: {wishes.settings['train_env_ratio']!r}")
     family = wishes.env if hasattr(wishes.env, "spaces") else build_family(wishes.env or {"kind": "darkroom"})
     held_out = [task.task_id for task in family.split(**wishes.split).held_out]
-    with open_shard(source) as file, reading(source, "not groups as the earlier code wrote them"):
+    with reading(source, "not groups as the earlier code wrote them"), open_shard(source) as file:
         groups = sorted((name for name in file if name.isdecimal()), key=int)
         check_groups(source, file, dict.fromkeys(groups, _ARRAYS))
     if not groups:

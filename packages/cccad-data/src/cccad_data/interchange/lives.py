@@ -124,12 +124,12 @@ def _name(settings: Mapping[str, Any], sources: Sequence[Path]) -> str:
 
 
 def _check_twins(lives: Sequence[Life]) -> None:
-    known: dict[bytes, Life] = {}
+    by_content: dict[bytes, Life] = {}
     for life in lives:
         digest = hashlib.sha256(repr(life.task_id).encode())
         for name in ("observations", "actions", "rewards"):
             digest.update(np.ascontiguousarray(life.arrays[name]).tobytes())
-        twin = known.setdefault(digest.digest(), life)
+        twin = by_content.setdefault(digest.digest(), life)
         if twin.source != life.source:
             raise DataError(f"{life.source} holds the very history of {life.task_id!r} that {twin.source} holds")
 
@@ -212,8 +212,8 @@ class _Side:
         first = self.claim.start.tolist() if self.claim is not None and self.claim.is_shifted else self._start
         notes = [f"{self.name}s count from 0 here, and from {first} in the file"] if first else []
         if self._num_clipped:
-            told = f"{self._num_clipped:,} numbers of {self.name}s, up to {self._furthest:.3g} outside"
-            notes.append(f"{told}, are put on the bounds of their box")
+            what = f"{self._num_clipped:,} numbers of {self.name}s, up to {self._furthest:.3g} outside"
+            notes.append(f"{what}, are put on the bounds of their box")
         return notes
 
 

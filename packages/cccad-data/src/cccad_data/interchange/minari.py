@@ -49,7 +49,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         header = our_header(headers[0], sources[0])
         return Found(header=header, tasks=_ours(sources[0], datasets[0], header))
     claims: dict[str, Adapted] = {}
-    found: list[Life] = []
+    all_lives: list[Life] = []
     notes: list[str] = []
     for index, (source, dataset) in enumerate(zip(sources, datasets, strict=True)):
         for side in ("observation", "action"):
@@ -58,8 +58,8 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
                 others = f"{claims[side].theirs!s:.100} in {sources[0]}"
                 raise DataError(f"{source}: the {side} space is {adapted.theirs!s:.100}, but {others}")
         with reading(source, "its episodes cannot be read"):
-            found += _lives(source, dataset, task_of(index, dataset.id, wishes, len(sources)), wishes, notes)
-    return gathered("minari", sources, found, wishes, notes, claims)
+            all_lives += _lives(source, dataset, task_of(index, dataset.id, wishes, len(sources)), wishes, notes)
+    return gathered("minari", sources, all_lives, wishes, notes, claims)
 
 
 def _opened(source: Path) -> Any:
@@ -102,8 +102,8 @@ def _ours(source: Path, dataset: Any, header: Mapping[str, Any]) -> Iterator[Tas
             if task["task_id"] != task_id:
                 raise DataError(f"{source}: the episodes of task {task['task_id']!r} are not where they should be")
             parts = []
-            for _, found in itertools.groupby(episodes, key=lambda row: int(row[1]["history"])):
-                life = _joined(source, [episode for episode, _ in found])
+            for _, history in itertools.groupby(episodes, key=lambda row: int(row[1]["history"])):
+                life = _joined(source, [episode for episode, _ in history])
                 arrays = dict(life.arrays)
                 for name in set(arrays) - {"rewards", *_FLAGS}:
                     side = sides["action" if "actions" in name else "observation"]
@@ -126,7 +126,7 @@ def _lives(source: Path, dataset: Any, task_id: str, wishes: Wishes, notes: list
     ends = wishes.settings["ends"]
     episodes = [_sound(source, episode, ends, is_last=episode is episodes[-1]) for episode in episodes]
     metadata = dataset.storage.get_episode_metadata(dataset.episode_indices)
-    places = [_place(episode, told) for episode, told in zip(episodes, metadata, strict=True)]
+    places = [_place(episode, facts) for episode, facts in zip(episodes, metadata, strict=True)]
     if wishes.settings["task_id"] or not any(places):
         parts = dataset.storage.metadata.get("combined_datasets") or []
         if len(parts) > 1 and not wishes.settings["task_id"]:
@@ -136,15 +136,15 @@ def _lives(source: Path, dataset: Any, task_id: str, wishes: Wishes, notes: list
             )
         return [_joined(source, episodes, task_id)]
     notes.append(f"{source.name}: tasks and histories are those that the episodes name, as our export wrote them")
-    known: list[tuple[str, list[Any]]] = []
+    histories: list[tuple[str, list[Any]]] = []
     last: tuple[str, int, int] = ("", -1, -1)
-    for episode, told in zip(episodes, places, strict=True):
-        now = (str(told["task_id"]), int(told["history"]), int(told.get("episode", last[2] + 1)))
+    for episode, place in zip(episodes, places, strict=True):
+        now = (str(place["task_id"]), int(place["history"]), int(place.get("episode", last[2] + 1)))
         if now[:2] != last[:2] or now[2] <= last[2]:
-            known.append((now[0], []))
-        known[-1][1].append(episode)
+            histories.append((now[0], []))
+        histories[-1][1].append(episode)
         last = now
-    return [_joined(source, whole, name) for name, whole in known]
+    return [_joined(source, whole, name) for name, whole in histories]
 
 
 def _place(episode: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -250,12 +250,12 @@ def _episodes(make: Any, task: TaskHistories, sides: Mapping[str, Adapted]) -> I
         ):
             part = slice(begin, end)
             best = life.optimal_actions
-            told = {"task_id": task.task_id, "history": index, "episode": place}
-            infos = {_PLACE: np.frombuffer(json.dumps(told).encode(), np.uint8)}
+            names = {"task_id": task.task_id, "history": index, "episode": place}
+            infos = {_PLACE: np.frombuffer(json.dumps(names).encode(), np.uint8)}
             if best is not None:
                 infos["optimal_actions"] = sides["action"].write(np.asarray(best[part]))
             yield make(
-                options=told,
+                options=names,
                 observations=sides["observation"].write(np.concatenate([life.observations[part], final[None]])),
                 actions=sides["action"].write(np.asarray(life.actions[part])),
                 rewards=life.rewards[part],

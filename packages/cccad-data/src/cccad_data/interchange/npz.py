@@ -7,6 +7,7 @@ tasks. ``history_ends`` cuts them into lives; ``episode_ends`` and ``final_obser
 
 import itertools
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from cccad_data.errors import DataError
 from cccad_data.history import ARRAYS, OFFSETS, Array, TaskHistories
 from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST
-from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, life_of
+from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, as_sentences, life_of
 from cccad_data.interchange.lives import Life, gathered, task_of
 from cccad_data.store import json_bytes, whole_file
 
@@ -35,10 +36,10 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     if ours and len(sources) > 1:
         raise DataError(f"{ours[0]}: an export of ours is imported alone; 'merge' makes one set of several")
     if not ours:
-        notes: list[str] = []
-        found = [life for index in range(len(sources)) for life in _flat(archives, index, wishes, notes)]
-        last = "repeated" if UNKNOWN_LAST in notes else "true"
-        return gathered("npz", sources, found, wishes, notes, last_observations=last)
+        notes: Counter[str] = Counter()
+        all_lives = [life for index in range(len(sources)) for life in _flat(archives, index, wishes, notes)]
+        last = "repeated" if UNKNOWN_LAST in +notes else "true"
+        return gathered("npz", sources, all_lives, wishes, as_sentences(notes), last_observations=last)
     if wishes.env is not None or any(wishes.settings[name] != SETTINGS[name] for name in SETTINGS):
         raise DataError(f"{ours[0]}: an export of ours brings its own world; leave out the task family and settings")
     archive = archives[ours[0]]
@@ -52,11 +53,11 @@ def _tasks(archive: "_Archive", header: Mapping[str, Any]) -> Iterator[TaskHisto
         names = (*ARRAYS, "optimal_actions") if has_optimal else ARRAYS
         with reading(archive.source, f"task {task['task_id']!r} cannot be read"):
             arrays = {name: archive.read(f"{index:05d}/{name}") for name in names}
-            found = TaskHistories(task_id=task["task_id"], params=task["params"], **arrays)
-        yield found
+            histories = TaskHistories(task_id=task["task_id"], params=task["params"], **arrays)
+        yield histories
 
 
-def _flat(archives: Mapping[Path, "_Archive"], index: int, wishes: Wishes, notes: list[str]) -> Iterator[Life]:
+def _flat(archives: Mapping[Path, "_Archive"], index: int, wishes: Wishes, notes: Counter[str]) -> Iterator[Life]:
     """Yield the lives of one archive of others."""
     source, archive = list(archives.items())[index]
     prefixes = sorted({name.removesuffix("rewards") for name in archive.names if f"/{name}".endswith("/rewards")})

@@ -32,10 +32,10 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     """Return the histories of an XLand-100B file, a task at a time. Observations are features of 256 values each."""
     (source,), settings = sources, wishes.settings
     if settings["terminations"] not in _TERMINATIONS:
-        known = ", ".join(_TERMINATIONS)
-        raise DataError(f"the setting 'terminations' is one of {known}: {settings['terminations']!r}")
+        choices = ", ".join(_TERMINATIONS)
+        raise DataError(f"the setting 'terminations' is one of {choices}: {settings['terminations']!r}")
     notes = [UNKNOWN_LAST, f"{_TERMINATIONS[settings['terminations']]}; the setting 'terminations' says otherwise"]
-    with open_shard(source) as file, reading(source, "not groups as XLand-100B has them"):
+    with reading(source, "not groups as XLand-100B has them"), open_shard(source) as file:
         groups = sorted(file, key=lambda name: (len(name), name))
         if not groups:
             raise DataError(f"{source}: has no groups")

@@ -105,8 +105,8 @@ def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Ar
 
     def act(observations: Array) -> Array:
         with one_thread():
-            told = np.asarray(observations).reshape(len(observations), *shape)
-            return np.asarray(model.predict(told, deterministic=True)[0])
+            shaped = np.asarray(observations).reshape(len(observations), *shape)
+            return np.asarray(model.predict(shaped, deterministic=True)[0])
 
     return act
 
