@@ -102,10 +102,7 @@ class Run:
         return plan.inputs(self.spec, stage)
 
     def is_done(self, stage: str, is_whole: Callable[[], bool] = lambda: True) -> bool:
-        """Say whether *stage* was done on the same inputs and its outcome *is_whole*.
-
-        All processes ask before any of them goes on.
-        """
+        """Say whether *stage* was done on the same inputs and its outcome *is_whole*; all processes hear the same."""
         done = bool(as_main(self.folder.stages().get(stage) == self.inputs(stage) and is_whole()))
         if done and self.is_main:
             say(f"{stage}: done before, nothing to do")
