@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cccad_data.errors import SamplingError as SamplingError
     from cccad_data.errors import SourceError as SourceError
     from cccad_data.errors import StorageError as StorageError
+    from cccad_data.errors import UnfitValueError as UnfitValueError
     from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
     from cccad_data.executors import InlineSpec as InlineSpec
     from cccad_data.executors import ProcessesSpec as ProcessesSpec
@@ -57,6 +58,7 @@ _HOMES = {
     "SamplingError": "errors",
     "SourceError": "errors",
     "StorageError": "errors",
+    "UnfitValueError": "errors",
     "UnknownFamilyError": "errors",
     "InlineSpec": "executors",
     "ProcessesSpec": "executors",
