@@ -98,7 +98,7 @@ def play(
 
 
 def _refuse_other_autoresets(worlds: Any) -> None:
-    mode = getattr(worlds, "metadata", {}).get("autoreset_mode", "SAME_STEP")
+    mode = (getattr(worlds, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
     name = getattr(mode, "name", mode)
     if name != "SAME_STEP":
         wanted = "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"

@@ -19,7 +19,7 @@ Outcome = tuple[Any, ...]
 
 def refuse_other_autoresets(worlds: Any) -> None:
     """Raise SourceError where *worlds* say that a row whose episode ends is not reset in the same env step."""
-    mode = getattr(worlds, "metadata", {}).get("autoreset_mode", "SAME_STEP")
+    mode = (getattr(worlds, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
     if getattr(mode, "name", mode) != "SAME_STEP":
         raise SourceError(
             f"these worlds have the autoreset mode {getattr(mode, 'name', mode)}; make them with "
