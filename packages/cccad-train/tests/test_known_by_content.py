@@ -242,6 +242,7 @@ def test_a_run_that_is_named_twice_copied_or_linked_counts_once_and_the_page_say
     assert pool([*runs, read_run(copy), read_run(tmp_path / "link"), runs[0]]) == (alone, seeds)
     told = cccad("report", copy, micro_run, tmp_path / "link", second)
     assert told.code == 0, told.err
+    assert f"warning: {micro_run.name} is the same run as copy, named twice or copied: it counts once\n" in told.err
     page = next(tmp_path.glob("comparison-*.html")).read_text()
     assert f"{micro_run.name} is the same run as copy, named twice or copied: it counts once." in page
     assert "(2 seeds)" in page

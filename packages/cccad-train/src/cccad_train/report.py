@@ -22,7 +22,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cccad_train import statistics
 from cccad_train.charts import Chart, Line, line_charts, metric_charts
-from cccad_train.console import table
+from cccad_train.console import table, warn
 from cccad_train.files import write_text
 from cccad_train.report_data import (
     Agent,
@@ -206,6 +206,8 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         ReportError: for a run that cannot be read, runs of different families, or seeds with different tasks.
     """
     runs, notes = distinct([read_run(run_dir) for run_dir in run_dirs])
+    for note in notes:
+        warn(note.removesuffix("."))
     if not runs:
         raise ReportError("there is nothing to compare: name at least one run folder")
     families = sorted({run.results["tasks"][0]["task_id"].split("/")[0] for run in runs})

@@ -75,9 +75,8 @@ class Run:
         if self.spec.data.path is not None:
             histories = open_given(self.spec)[0]
         elif not plan.is_collected(self.dataset):
-            raise UnfinishedRunError(
-                f"there are no finished histories in {self.dataset}; run with '--only collect' first"
-            )
+            told = f"there are no finished histories in {self.dataset}"
+            raise UnfinishedRunError(f"{told}; run with '--only collect' first")
         else:
             histories = Histories.open(self.dataset)
             refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")
@@ -385,8 +384,7 @@ def do_report(run: Run) -> None:
     """Write `report.html` and print where it lies, and the table of results."""
     if run.is_main:
         page = write_report(run.folder.path)
-        say(summary_table(read_run(run.folder.path).results))
-        say(f"report: {page}")
+        say(f"{summary_table(read_run(run.folder.path).results)}\nreport: {page}")
 
 
 STAGES: dict[str, Callable[[Run], None]] = {
