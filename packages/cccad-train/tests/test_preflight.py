@@ -181,6 +181,7 @@ def test_a_curriculum_that_breaks_its_contract_is_refused(dry_run, writes):
         ("made[:1]", "one set of histories per task"),
         ("made[::-1]", "one set of histories per task"),
         ("None", "one set of histories per task"),
+        ("made\n\n    name = 'other'", "one name"),
         ("super().collect(family, tasks, seed=id(made), progress=progress)", "the same seed gives the same arrays"),
         ("super().collect(family, tasks, seed=len(tasks))", "a task's arrays do not depend on the tasks beside it"),
     ],

@@ -52,14 +52,22 @@ class Bed:
             yield "compressor", agent.policy.compressor, partial(_compressor, agent)
             yield "curriculum", agent.train.curriculum, partial(_curriculum, agent)
 
-    def _family(self, _: Any, is_quick: bool) -> None:
+    def _family(self, part: Any, is_quick: bool) -> None:
         check_family(self.family, is_quick=is_quick)
+        _check_name("env", part, self.family.name)
 
     def _source(self, part: Any, is_quick: bool) -> None:
         check_source(part, self.family, is_quick=is_quick)
+        _check_name("source", part, part.build().name)
 
     def _layout(self, part: Any, _: bool) -> None:
         check_layout(part, spaces=Spaces.from_dict(self.family.spaces))
+
+
+def _check_name(kind: str, part: Any, name: str) -> None:
+    registered = name_of(type(part), kind)[1]
+    what = f"it calls itself {name!r} and is registered as {registered!r}; histories would name what nobody knows"
+    require("one name", name == registered, what)
 
 
 def _curriculum(agent: AgentSpec, part: Any, _: bool) -> None:
