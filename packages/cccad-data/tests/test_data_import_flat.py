@@ -1,6 +1,8 @@
 """Flat arrays of others, D4RL's and NumPy's: shapes, flags, spaces and tasks are checked; what is assumed is said."""
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -395,3 +397,27 @@ class TestOwnData:
         assert words in error
         assert error.count("\n") == 1
         assert not (tmp_path / "out").exists()
+
+
+FILE = """
+from attrs import frozen
+from cccad_core.registry import register
+from cccad_data.testing import CorridorSpec
+
+@register("env", "hall")
+@frozen(kw_only=True)
+class Spec(CorridorSpec):
+    pass
+"""
+
+
+def test_own_data_become_histories_of_a_family_that_a_file_registers(tmp_path):
+    pytest.importorskip("cccad_core", reason="a file registers its family with cccad-core")
+    (tmp_path / "halls.py").write_text(FILE)
+    np.savez(tmp_path / "own.npz", **flat(observations=np.arange(LENGTH) % 7, actions=np.arange(LENGTH) % 3))
+    code = "import sys; from cccad_data.cli import main; sys.exit(main(sys.argv[1:]))"
+    family = ["--imports", "halls.py", "--env", "hall", "size=7", "breaks_on=1.10", "--set", *GOAL]
+    arguments = [sys.executable, "-c", code, "import", "own.npz", "out", "--from", "npz", *family]
+    done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert Histories.open(tmp_path / "out").header["env"]["breaks_on"] == "1.10"

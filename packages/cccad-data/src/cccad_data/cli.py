@@ -94,6 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument(
         "--env", nargs="+", metavar=("KIND", "FIELD=VALUE"), help="the task family, where it is not told"
     )
+    imported(reading)
     reading.add_argument("--split", nargs="+", metavar="FIELD=VALUE", help="seed=0 held_out_frac=0.1 without it")
     reading.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of the format's reader")
     packed(reading)
@@ -138,6 +139,7 @@ def _merge(arguments: argparse.Namespace) -> int:
 
 
 def _import(arguments: argparse.Namespace) -> int:
+    import_files(arguments.imports)
     kind, *fields = arguments.env or [None]
     if arguments.split and not kind and arguments.form != "legacy":
         raise DataError("'--split' says which tasks of a family are held out, so that it needs '--env'")

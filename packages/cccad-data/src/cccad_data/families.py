@@ -18,12 +18,10 @@ GROUP = "cccad.env"
 
 def text_fields(kind: str) -> set[str]:
     """Return the names of the fields of a family's spec that are texts; none for a family that is not there."""
-    offers = [entry for entry in entry_points(group=GROUP) if entry.name == kind]
     try:
-        spec_class = offers[0].load()
-    except (IndexError, ImportError, AttributeError):
+        attributes = getattr(_spec_class(kind), "__attrs_attrs__", ())
+    except (DataError, UnknownFamilyError):
         return set()
-    attributes = getattr(spec_class, "__attrs_attrs__", ())
     return {attribute.name for attribute in attributes if attribute.type in {str, "str"}}
 
 
