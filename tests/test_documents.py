@@ -85,6 +85,16 @@ targets_per_update = 200
 num_episodes = 8
 num_replicas = 1
 """
+MY_WORLD = """
+from attrs import frozen
+from cccad_core.registry import register
+from cccad_envs import DarkroomSpec
+
+@register("env", "my-world")
+@frozen(kw_only=True)
+class MyWorldSpec(DarkroomSpec):
+    pass
+"""
 ROOM = '[env]\nkind = "darkroom"\nsize = 4\nhorizon = 10\n'
 
 
@@ -155,6 +165,7 @@ def desk(tmp_path_factory):
         (folder / name).write_text(code_of(document, mark), encoding="utf-8")
     for name in ("experiments", "packages", "plugins", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
+    (folder / "my_world.py").write_text(MY_WORLD, encoding="utf-8")
     (folder / "SPEC.toml").write_text(f'name = "cad_darkroom"\n{ROOM}{SMALL}', encoding="utf-8")
     (folder / "spec.toml").write_text(f'name = "jobs"\n{ROOM}{SMALL}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -168,7 +179,18 @@ def desk(tmp_path_factory):
         for seed, name in enumerate(("histories", "histories-a", "histories-b")):
             code = small.replace('"histories"', f'"{name}"').replace("seed=0)\n\n", f"seed={seed})\n\n")
             exec(compile(code, name, "exec"), {})
-        earlier_file(folder / "old.hdf5", Histories.open("histories"))
+        histories = Histories.open("histories")
+        earlier_file(folder / "old.hdf5", histories)
+        names = ("observations", "actions", "rewards", "terminations", "truncations")
+        own = {f"{task.task_id}/{name}": getattr(task, name) for task in histories.tasks[:3] for name in names}
+        own |= {f"{task.task_id}/history_ends": task.history_ends for task in histories.tasks[:3]}
+        np.savez("own.npz", **own)
+        goal = histories.tasks[0]
+        for seed in range(2):
+            with h5py.File(f"seed{seed}.hdf5", "w") as file:
+                for name in ("observations", "actions", "rewards"):
+                    file[name] = getattr(goal, name)
+                file["terminals"], file["timeouts"] = goal.terminations, goal.truncations
     return folder
 
 
@@ -247,8 +269,6 @@ def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
 
 @pytest.mark.parametrize("document", list(commands()))
 def test_the_commands_of_a_document_run_one_after_the_other(document, at_desk):
-    if document == "packages/cccad-data/README.md":
-        shutil.rmtree("imported")  # its last line makes it
     for line in commands()[document]:
         do(line.replace("/shared", f"{at_desk}/shared"))
 
@@ -295,4 +315,6 @@ def do(line):
         run(cccad, [*arguments, *(["--lives", "4"] if "memory-report" in arguments else [])])
     else:
         assert program == "cccad-data", f"no test runs a line that begins with {program!r}"
+        for name in {"imported", "histories"} & set(arguments) if arguments[0] == "import" else ():
+            shutil.rmtree(name)  # it makes a new one
         assert cccad_data(arguments) == 0

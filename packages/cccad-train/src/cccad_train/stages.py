@@ -345,9 +345,8 @@ def _live(
     spec = run.spec
     with Meter(f"evaluate{where}", 0, "episodes") as meter:
         evaluation = Evaluation(world.family, world.held_out, spec.evaluate, meter)
-        num_lives = len(policies) + len(spec.evaluate.sliding) + 2 * with_controls
-        num_lives += len(evaluation.rules(evaluation.worlds()))
-        meter.total = spec.evaluate.num_episodes * num_lives
+        others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.worlds())]
+        meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
         for name, policy in policies.items():
             role = "agent" if name == spec.agent else "control"
             agent = spec.agents()[name]
