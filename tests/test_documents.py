@@ -185,8 +185,7 @@ def desk(tmp_path_factory):
         own = {f"{task.task_id}/{name}": getattr(task, name) for task in histories.tasks[:3] for name in names}
         own |= {f"{task.task_id}/history_ends": task.history_ends for task in histories.tasks[:3]}
         np.savez("own.npz", **own)
-        goal = histories.tasks[0]
-        for seed in range(2):
+        for seed, goal in enumerate(histories.tasks[:2]):
             with h5py.File(f"seed{seed}.hdf5", "w") as file:
                 for name in ("observations", "actions", "rewards"):
                     file[name] = getattr(goal, name)
