@@ -90,7 +90,10 @@ class RunFolder:
 
     def stages(self) -> dict[str, str]:
         """Return the digest of the inputs of every stage that is done, by name."""
-        return read_json(self.path / STAGES, table(others=TEXT)) or {}
+        try:
+            return read_json(self.path / STAGES, table(others=TEXT)) or {}
+        except RunFileError as error:
+            raise RunFileError(f"{error}; remove it, and what is finished is found in the checkpoints") from None
 
     def content(self) -> dict[str, str]:
         """Return the hashes of what the run uses and has made: its `histories`, and every policy by its folder."""
