@@ -6,13 +6,16 @@ PIP    := $(BIN)/python -m pip
 SPEC   ?= experiments/cad_darkroom.toml
 PYTEST ?= -m "not slow" --durations=15
 
+GPU_WHEELS := cattrs gymnasium farama-notifications cloudpickle click tomli pytest-timeout
+PURE       := --platform any --python-version 3.12 --implementation py --abi none
+
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types wheels bench kills clean
+.PHONY: help run test lint types wheels bench bench-gpu gpu-wheels mutants kills clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 16
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
 
 run: .venv/stamp-run  ## set up .venv and run the main experiment (SPEC=... for another)
 	$(BIN)/cccad-run $(SPEC)
@@ -38,8 +41,20 @@ bench: .venv/stamp-dev  ## run every benchmark; results land in benchmarks/resul
 kills: .venv/stamp-dev  ## kill, stop and halt runs in all their stages, with one and two processes, and resume them (slow)
 	$(BIN)/python -m pytest -m slow -s packages/cccad-train/tests/test_kills.py
 
+bench-gpu:  ## test and measure on a GPU (PYTHON=... to choose whose torch); docs/testing.md says how without a network
+	if [ -d .wheels ]; then $(PYTHON) -m pip install --quiet --no-index --no-deps --upgrade --target .gpu .wheels/*.whl; fi
+	PYTHONPATH=.gpu $(PYTHON) benchmarks/gpu/measure.py
+
+gpu-wheels:  ## put into .wheels/ what a GPU machine without a network lacks: the four packages and what is not torch's
+	rm -rf .wheels && mkdir .wheels
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir .wheels $(dir $(PROJECTS))
+	$(PYTHON) -m pip download --quiet --no-deps --only-binary=:all: $(PURE) -c constraints.txt --dest .wheels $(GPU_WHEELS)
+
+mutants: .venv/stamp-dev  ## change the code a little, 200 times: does a test fail each time? takes an hour
+	$(BIN)/python tools/mutants.py
+
 clean:  ## remove caches and built wheels; keeps .venv and runs/
-	rm -rf dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
+	rm -rf dist .gpu .wheels .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
 	find packages plugins tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than all that it was made from: an unchanged .venv is used again.

@@ -26,9 +26,9 @@ import tomllib
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import count, islice
 from pathlib import Path
-from typing import Any
 
 from attrs import asdict, evolve, frozen
 from cosmic_ray.ast import ast_nodes, get_ast
@@ -42,7 +42,7 @@ SEED = "12"
 ARITHMETIC, LOGIC = {"Add", "Sub", "Mul", "Div", "FloorDiv", "Mod"}, {"BitAnd", "BitOr", "BitXor"}
 THIRD_PARTY = (
     *("torch", "numpy", "attrs", "cattrs", "einops", "safetensors.torch", "h5py", "gymnasium", "accelerate", "jinja2"),
-    *("click", "pytest", "hypothesis", "tensorboard", "torch.utils.tensorboard", "tqdm", "tomlkit"),
+    *("click", "pytest", "hypothesis", "tensorboard", "torch.utils.tensorboard", "tqdm", "matplotlib.figure", "tomli"),
 )
 
 CORE = ("core/test_agent", "core/test_passes", "core/test_window_is_plain_ad", "core/test_planted_bugs_of_triggers")
@@ -180,8 +180,12 @@ def copy_of_the_repository(folder: Path) -> None:
     paths = [str(folder / "packages" / f"cccad-{package}" / "src") for package in PACKAGES]
     sys.path[:0] = paths
     os.environ["PYTHONPATH"] = os.pathsep.join([*paths, os.environ.get("PYTHONPATH", "")])
-    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # a stale one would hide a change of the same second and size
-    sys.dont_write_bytecode = True
+
+
+def exchange(place: Path, code: str, clock: Iterator[int] = count(1)) -> None:  # noqa: B008 - one clock for all
+    """Write *code*, of a time of its own: byte code of a change of the same second and size would hide it."""
+    place.write_text(code, encoding="utf-8")
+    os.utime(place, (tick := next(clock), tick))
 
 
 def outcome(folder: Path, tests: tuple[str, ...], limit_s: float) -> tuple[str, str]:
@@ -191,18 +195,17 @@ def outcome(folder: Path, tests: tuple[str, ...], limit_s: float) -> tuple[str, 
     if child == 0:
         _run_tests(folder, tests, log)
     before = time.monotonic()
-    while True:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            break
-        if time.monotonic() - before > limit_s:
+    try:
+        while not (done := os.waitpid(child, os.WNOHANG))[0]:
+            if time.monotonic() - before > limit_s:
+                return "timeout", ""
+            time.sleep(0.02)
+    finally:  # what a test has started ends with it
+        with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return "timeout", ""
-        time.sleep(0.02)
     told = log.read_text(encoding="utf-8", errors="replace").splitlines()
     failed = [line.split(" - ")[0].split("/")[-1] for line in told if line.startswith(("FAILED", "ERROR"))]
-    return ("survived", "") if status == 0 else ("killed", failed[0] if failed else f"status {status}")
+    return ("survived", "") if done[1] == 0 else ("killed", failed[0] if failed else f"status {done[1]}")
 
 
 def _run_tests(folder: Path, tests: tuple[str, ...], log: Path) -> None:
@@ -236,12 +239,12 @@ def tested(folder: Path, chosen: list[tuple[Mutant, str]]) -> Iterator[Mutant]:
         print(f"-- {module}: {baseline_s:.0f} s without a change", flush=True)
         for mutant, code in chosen:
             if mutant.module == module:
-                place.write_text(code, encoding="utf-8")
+                exchange(place, code)
                 told, killer = outcome(folder, TESTS[module], 20 + 4 * baseline_s)
                 if told == "survived" and (module, mutant.before, mutant.after) in reasons:
                     told = "equivalent"
                 yield evolve(mutant, outcome=told, killer=killer)
-        place.write_text(whole, encoding="utf-8")
+        exchange(place, whole)
 
 
 def equivalent() -> dict[tuple[str, str, str], str]:
@@ -265,20 +268,21 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"some of {', '.join(TESTS)}")
     parser.add_argument("--num", type=int, default=200, help="size of the sample over the modules (default: 200)")
-    parser.add_argument("--again", action="store_true", help="test those that survived the last time alone")
+    parser.add_argument("--again", action="store_true", help="go on: test what the last time did not kill")
     arguments = parser.parse_args()
     if unknown := sorted(set(arguments.modules) - set(TESTS)):
         parser.error(f"{unknown[0]} is none of {', '.join(TESTS)}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     chosen = sample(list(TESTS), arguments.num)
     if arguments.modules:
         chosen = [(mutant, code) for mutant, code in chosen if mutant.module in arguments.modules]
-    if arguments.again:
-        last: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))
-        alive = {(row["module"], row["before"], row["after"]) for row in last if row["outcome"] == "survived"}
-        chosen = [(m, code) for m, code in chosen if (m.module, m.before, m.after) in alive]
+    mutants = [Mutant(**row) for row in json.loads(RESULTS.read_text(encoding="utf-8"))] if arguments.again else []
+    mutants = [mutant for mutant in mutants if mutant.outcome in {"killed", "timeout"}]
+    killed = {(mutant.module, mutant.before, mutant.after) for mutant in mutants}
+    chosen = [(mutant, code) for mutant, code in chosen if (mutant.module, mutant.before, mutant.after) not in killed]
     for name in THIRD_PARTY:
         importlib.import_module(name)
-    mutants: list[Mutant] = []
+    RESULTS.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         copy_of_the_repository(Path(folder))
         for mutant in tested(Path(folder), chosen):
@@ -286,9 +290,7 @@ def main() -> int:
             print(f"{mutant.outcome:<10} {mutant.module}:{mutant.line} {mutant.within} | {mutant.killer}", flush=True)
             if mutant.outcome == "survived":
                 print(f"    - {mutant.before}\n    + {mutant.after}", flush=True)
-    if not arguments.again:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps([asdict(mutant) for mutant in mutants], indent=1), encoding="utf-8")
+            RESULTS.write_text(json.dumps([asdict(mutant) for mutant in mutants], indent=1), encoding="utf-8")
     report(mutants)
     outcomes = [mutant.outcome for mutant in mutants if mutant.outcome != "equivalent"]
     return int(outcomes.count("survived") > 0.1 * len(outcomes))

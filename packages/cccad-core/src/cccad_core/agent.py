@@ -91,6 +91,7 @@ class Agent:
     @torch.no_grad()
     def reset(self, state: AgentState, rows: Tensor) -> AgentState:
         """Start the lives *rows* (indices) anew; the others stay bit-identical."""
+        rows = rows.to(self.device)
         state.memory = put_rows(state.memory, rows, self.policy.compressor.begin(len(rows)))
         for counter in (state.num_raw, state.num_new, state.num_decisions, state.num_writes):
             counter[rows] = 0
