@@ -6,7 +6,7 @@ from attrs import evolve
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.experiment import AgentSpec, TrainSpec
-from cccad_train.fitting import Fit
+from cccad_train.fitting import Fit, UnusableCheckpointsError
 from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator
 from cccad_train.optimization import OptimizerSpec
@@ -33,11 +33,12 @@ def fitted(policy, tmp_path):
     return fit
 
 
-def test_a_checkpoint_of_other_inputs_is_not_gone_on_from(fitted):
-    before = fitted("run", "some inputs", seed=0)
-    after = fitted("run", "other inputs", seed=1)
-    assert torch.equal(after, fitted("fresh", "other inputs", seed=1))
-    assert not torch.equal(after, before)
+def test_a_checkpoint_of_other_inputs_is_refused_and_stays_as_it_was(fitted, tmp_path):
+    fitted("run", "some inputs", seed=0)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("state.pt")}
+    with pytest.raises(UnusableCheckpointsError, match="are of other histories, plugin files or versions"):
+        fitted("run", "other inputs", seed=1)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("state.pt")} == before
 
 
 def test_a_checkpoint_of_the_same_inputs_is_gone_on_from_to_the_same_bits(fitted):
