@@ -77,3 +77,11 @@ def test_rows_that_write_apart_rebuild_what_they_would_alone(layout):
     torch.testing.assert_close(together["reconstruction_reward"], reward, rtol=1e-4, atol=1e-5)
     together["loss"].backward()
     assert policy.compressor.initial.grad.isfinite().all()
+
+
+@pytest.mark.parametrize(("layout", "window", "num_rebuilt"), [(GATED.tokens, 8, 5), (TripleSpec(), 20, 5)])
+def test_every_write_is_asked_for_all_transitions_that_its_tokens_tell_wholly(layout, window, num_rebuilt):
+    policy = evolve(GATED, tokens=layout, context=ContextSpec(window=window)).build(SPACES, seed=0)
+    rebuilt = policy.fold(random_batch(SPACES, size=2, length=20, seed=0))  # three writes of six decisions each
+    assert sum(int(part.mask.sum()) for part in rebuilt) == 2 * 3 * num_rebuilt
+    assert {part.mask.shape[1] for part in rebuilt} == {num_rebuilt}
