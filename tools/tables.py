@@ -42,9 +42,9 @@ def decades(number: int) -> dict[str, Column]:
     return {f"episodes {10 * i + 1}-{10 * i + 10}": decade(i) for i in range(number)}
 
 
-def decade(index: int) -> Column:
-    """Return the column of ten episodes."""
-    return Column(lambda run, agent: run["agents"][agent]["normalized_by_decade"][index], fmean)
+def decade(index: int, merge: Callable[[list[float]], float] | None = fmean) -> Column:
+    """Return the column of ten episodes; a dash where lives are shorter."""
+    return Column(lambda run, agent: next(iter(run["agents"][agent]["normalized_by_decade"][index:]), None), merge)
 
 
 def age(times: str) -> Column:
@@ -66,38 +66,73 @@ SCORES = {
 CAD = {"compressed AD, 60 slots of which 8 latents": "cad", "the same, latents zeroed": "cad-zeroed"}
 SWAPPED = {"the same, latents of another task": "cad-swapped"}
 FULL = {"`full`, which evicts nothing": "full"}
+BY_SEED = {"episodes 31-40 by seed": decade(3, None), "episodes 91-100 by seed": decade(9, None)}
 TABLES = {
-    "main": ("cad_darkroom", {**CAD, **SWAPPED, "plain AD, 200 slots": "ad"}, SCORES),
+    "main": ("cad_darkroom", {**CAD, **SWAPPED, "emptied window, 200 slots, carry 100": "ad"}, SCORES),
     "darkroom": (
         "memory/darkroom",
         {
             **CAD,
             **SWAPPED,
             "the same, trained with one write only": "one_write",
-            "plain AD, 60 slots": "window_60",
-            "plain AD, 240 slots": "window_240",
+            "emptied window, 60 slots, carry 30": "window_60",
+            "the same weights, sliding window": "window_60-sliding",
+            "emptied window, 240 slots, carry 120": "window_240",
+            "the same weights, sliding window of 240": "window_240-sliding",
         },
         SCORES,
     ),
     "noisy-oracle": ("cad_darkroom_noisy_oracle", CAD, SCORES),
     "key-to-door": (
         "memory/key_to_door",
-        {**CAD, "plain AD, 60 slots": "window", **FULL},
-        SCORES | decades(4),
+        {
+            **CAD,
+            "emptied window, 60 slots, carry 0": "window_carry_0",
+            "emptied window, 60 slots, carry 30": "window",
+            "the same weights, sliding window": "window-sliding",
+            **FULL,
+        },
+        decades(4) | {"episodes 91-100": decade(9)} | BY_SEED | {"worst task, last ten": SCORES["worst task"]},
     ),
     "switching": (
         "memory/switching_darkroom",
-        {**CAD, "plain AD, 60 slots": "window", **FULL},
+        {
+            **CAD,
+            "emptied window, 60 slots, carry 0": "window_carry_0",
+            "emptied window, 60 slots, carry 30": "window",
+            "the same weights, sliding window": "window-sliding",
+            **FULL,
+        },
         SCORES | decades(3),
     ),
     "recall": (
         "memory/recall",
-        {"compressed AD, 60 slots of which 8 latents": "cad", "plain AD, 60 slots": "window"},
+        {
+            "compressed AD, 30 slots of which 8 latents": "cad",
+            "emptied window, 30 slots, carry 0": "window_carry_0",
+            "emptied window, 30 slots, carry 15": "window",
+            "the same weights, sliding window": "window-sliding",
+        },
         {"3 writes, as trained": SCORES["by seed"], "9 writes": world("x3"), "30 writes": world("x10")},
     ),
     "bandit": (
         "memory/bandit",
-        {**CAD, "plain AD, 200 slots": "ad", "Thompson sampling, which they imitate": "thompson", "UCB1": "ucb1"},
+        {
+            **CAD,
+            "emptied window, 200 slots, carry 100": "ad",
+            "the same weights, sliding window": "ad-sliding",
+            "Thompson sampling, which they imitate": "thompson",
+            "UCB1": "ucb1",
+        },
+        SCORES,
+    ),
+    "permuted": (
+        "memory/darkroom_permuted",
+        {
+            "compressed AD, 60 slots of which 8 latents": "cad",
+            "emptied window, 60 slots, carry 30": "window",
+            "the same weights, sliding window": "window-sliding",
+        },
         SCORES,
     ),
     "extrapolation": (
