@@ -45,7 +45,7 @@ def found(run: Path) -> dict[str, Any]:
     keys = ("host", "versions", "git_commit")
     words = meta["argv"]
     settings = [value for word, value in itertools.pairwise(words) if word == "--set"]
-    told = {"seed": results["seed"], "settings": settings, "agents": summary(results)}
+    told = {"seed": results["seed"], "settings": settings, "evaluate": results["evaluate"], "agents": summary(results)}
     told |= {key: meta[key] for key in keys if key in meta}
     if worlds := results.get("worlds"):
         told["worlds"] = {name: summary(world) for name, world in worlds.items()}

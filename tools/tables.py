@@ -94,6 +94,21 @@ TABLES = {
         },
         decades(4) | {"episodes 91-100": decade(9)} | BY_SEED | {"worst task, last ten": SCORES["worst task"]},
     ),
+    "key-to-door-short": (
+        "memory/key_to_door",
+        {
+            "compressed AD, 60 slots of which 8 latents": "cad",
+            "emptied window, 60 slots, carry 0": "window_carry_0",
+            "emptied window, 60 slots, carry 30": "window",
+            "the same weights, sliding window": "window-sliding",
+        },
+        {
+            "episodes 1-10": decade(0, None),
+            "episodes 31-40": decade(3, None),
+            "episodes 91-100": decade(9, None),
+            "worst task, last ten": SCORES["worst task"],
+        },
+    ),
     "switching": (
         "memory/switching_darkroom",
         {

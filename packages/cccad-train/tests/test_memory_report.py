@@ -232,6 +232,7 @@ def test_a_run_from_before_a_field_was_added_is_measured_the_same_and_the_page_g
     _, found, page = reported
     run, out = tmp_path / page.parent.name, tmp_path / "elsewhere" / "m.html"
     shutil.copytree(page.parent, run, symlinks=True)
+    (run / "content.json").unlink()  # which such a run had not, either
     for path in (run / "policy" / "spec.toml", run / "spec.toml"):
         before = path.read_text()
         path.write_text(before.replace("carry = 0\n", ""))
@@ -250,6 +251,7 @@ def test_an_agent_without_latents_is_one_sentence_and_exit_2(copied_run, cccad):
     (copied_run / "spec.toml").write_text(to_toml(unstructure(plain)))
     shutil.rmtree(copied_run / "policy")
     shutil.copytree(copied_run / "controls" / "ad" / "policy", copied_run / "policy")
+    (copied_run / "content.json").unlink()
     told = cccad("memory-report", copied_run, "--device", "cpu")
     assert told.code == 2
     assert told.err == f"{copied_run.name}: 'window' has no latents to look into; name a run whose compressor has\n"
