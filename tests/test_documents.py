@@ -254,6 +254,9 @@ def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
         pytest.importorskip("submitit")
     if block.document.startswith("plugins/"):
         monkeypatch.syspath_prepend(str((ROOT / block.document).parent / "src"))
+        for name in ("cccad_plugin_gru", "cccad_plugin_gru.conv_gru"):  # is forgotten after this test
+            monkeypatch.setitem(sys.modules, name, None)
+            del sys.modules[name]
         from cccad_plugin_gru.conv_gru import ConvGruSpec
 
         register("compressor", "conv-gru")(ConvGruSpec)
