@@ -45,7 +45,10 @@ THIRD_PARTY = (
     *("click", "pytest", "hypothesis", "tensorboard", "torch.utils.tensorboard", "tqdm", "matplotlib.figure", "tomli"),
 )
 
-CORE = ("core/test_agent", "core/test_passes", "core/test_window_is_plain_ad", "core/test_planted_bugs_of_triggers")
+CORE = (
+    *("core/test_agent", "core/test_border", "core/test_passes", "core/test_window_is_plain_ad"),
+    "core/test_planted_bugs_of_triggers",
+)
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("core/test_context", *CORE),
     "core/passes": ("core/test_passes", "core/test_losses", *CORE, "core/test_moment"),

@@ -6,6 +6,7 @@ import torch
 from attrs import evolve
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.controls import SwappedLatents, ZeroedLatents
@@ -165,3 +166,10 @@ def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transiti
     torch.testing.assert_close(told[[0, 2]], policy(batch).parameters[[0, 2]], rtol=1e-4, atol=2e-5)
     young = policy(batch.at(slice(restart, None))).parameters
     torch.testing.assert_close(told[1, restart:], young[1], rtol=1e-4, atol=2e-5)
+
+
+def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass_does():
+    policy = evolve(SPEC, context=ContextSpec(window=4), compressor=FullSpec()).build(SPACES, seed=0).eval()
+    batch = random_batch(SPACES, size=2, length=30, seed=3)
+    parameters, _ = relive(Agent(policy), batch)
+    torch.testing.assert_close(parameters, policy(batch).parameters, rtol=1e-4, atol=1e-5)

@@ -1,7 +1,8 @@
 """When writes happen, worked out by hand for a window of 60 with 8 latents, and in general."""
 
 import pytest
-from cccad_core.context import ContextSpec
+import torch
+from cccad_core.context import ContextSpec, RollingContext
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,3 +114,13 @@ def test_a_window_without_room_for_the_tokens_of_a_transition_is_refused():
 def test_a_window_without_room_for_a_decision_is_refused():
     with pytest.raises(ValueError, match=r"'context.window' must be > latents \+ carry = 8 \+ 2: 10"):
         ContextSpec(window=10, carry=2).build(8)
+
+
+def test_a_write_is_due_where_the_window_is_full_and_the_count_is_reached_at_once():
+    context = ContextSpec(window=12, trigger="every", every=10).build(2)
+    num_raw = torch.tensor([9, 10, 10])
+    assert context.due(num_raw, torch.tensor([9, 10, 4]), None).tolist() == [False, True, True]
+
+
+def test_a_rule_that_says_nothing_of_slots_takes_one_for_a_transition():
+    assert RollingContext(window=10, carry=0, num_latents=2).first_segment == 8

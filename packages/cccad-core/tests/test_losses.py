@@ -145,3 +145,24 @@ def test_of_boxes_the_squared_error_of_the_mode_is_told_under_its_name():
     modes = policy.head.draw(parameters.flatten(0, 1), None, greedy=True).view_as(batch.actions)
     torch.testing.assert_close(losses["squared_error"], (modes - batch.actions).square().mean())
     assert "accuracy" not in losses
+
+
+def test_a_teacher_adds_its_weight_times_the_mean_divergence_from_it_and_stays_as_it_is(policy, batch):
+    teacher = SPEC.build(SPACES, seed=1)
+    teacher_logs, logs = (each(batch).parameters.log_softmax(-1) for each in (teacher, policy))
+    divergence = (teacher_logs.exp() * (teacher_logs - logs)).sum(-1)[batch.mask].mean()
+    num_targets = int(batch.mask.sum())
+    losses = Imitation(policy, teacher=teacher, teacher_weight=0.25)(batch, num_targets)
+    torch.testing.assert_close(losses["teacher_nats"], divergence, rtol=1e-4, atol=1e-6)
+    expected = losses["imitation_nats"] + 0.25 * divergence
+    torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-6)
+    losses["loss"].backward()
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_rewarded_transitions_weigh_more_in_reconstruction_only_if_asked(policy, batch):
+    plain, weighted, usual = (
+        Imitation(policy, reconstruction_weight=1.0, **options)(batch, 59)["reconstruction"]
+        for options in ({"reward_weighted": False}, {"reward_weighted": True}, {})
+    )
+    assert plain == usual != weighted

@@ -306,3 +306,9 @@ def test_a_source_that_would_never_learn_is_refused():
     with pytest.raises(SourceError, match=r"ppo would never learn: 'n_steps' \(60\) must be below 'env_steps' \(60\)"):
         PPOSpec(num_envs=2, env_steps=60, n_steps=60).build()
     assert PPOSpec(num_envs=2, env_steps=61, n_steps=60).build()
+
+
+def test_the_smallest_batch_that_can_be_normalised_is_two():
+    assert PPOSpec(batch_size=2).batch_size == 2
+    with pytest.raises(ValueError, match="'batch_size' must be >= 2: 1"):
+        PPOSpec(batch_size=1)

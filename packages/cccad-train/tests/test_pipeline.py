@@ -1,6 +1,7 @@
 """A whole run: the folder that every tool reads, what is done again and what is not, and no leak of held-out tasks."""
 
 import json
+import subprocess
 import tomllib
 
 import h5py
@@ -8,7 +9,10 @@ import numpy as np
 import pytest
 import torch
 from cccad_core.agent import Agent
+from cccad_core.specs import load
 from cccad_data import Histories
+from cccad_train.experiment import ExperimentSpec
+from cccad_train.folder import RunFolder, git_commit
 
 
 def stages(folder):
@@ -229,3 +233,18 @@ def test_runs_are_reported_on_alone_and_side_by_side(copied_run, micro, cccad, c
     assert together.code == 0
     assert "2 seeds" in next(copied_run.parent.glob("comparison-*.html")).read_text()
     assert cccad("report", copied_run / "policy").code == 2
+
+
+def test_the_commit_of_the_working_directory_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout
+    assert git_commit() == head.strip()
+
+
+def test_a_run_folder_is_made_with_the_folders_above_it(micro, tmp_path):
+    folder = RunFolder(path=tmp_path / "a" / "b" / "run-s0")
+    folder.prepare(load(micro, ExperimentSpec))
+    assert {file.name for file in folder.path.iterdir()} == {"spec.toml", "meta.json"}
