@@ -158,6 +158,7 @@ def test_a_teacher_adds_its_weight_times_the_mean_divergence_from_it_and_stays_a
     torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-6)
     losses["loss"].backward()
     assert all(p.grad is None for p in teacher.parameters())
+    assert not any(p.requires_grad for p in teacher.parameters())
 
 
 def test_rewarded_transitions_weigh_more_in_reconstruction_only_if_asked(policy, batch):
