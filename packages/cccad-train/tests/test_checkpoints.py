@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from cccad_train.checkpoints import Progress, load_latest, save
+from cccad_train.checkpoints import Progress, fitting, load_latest, save
 
 KILLED_BEFORE_RENAME = """
 import os, signal, sys
@@ -75,3 +75,60 @@ def test_progress_smooths_the_loss_over_about_a_hundred_updates():
     assert progress.smoothed_loss == 2.0
     progress.advance([0.0] * 100)
     assert progress.smoothed_loss == pytest.approx(2.0 * 0.99**100)
+
+
+def _change_group(name, value):
+    return lambda state: state["optimizer"]["param_groups"][0].update({name: value})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _change_group("weight_decay", 0.5),
+        _change_group("params", [0, 5]),
+        lambda state: state["optimizer"]["param_groups"][0].pop("weight_decay"),
+        lambda state: state["optimizer"]["param_groups"][0].pop("lr"),
+        lambda state: state["optimizer"]["param_groups"].append(dict(state["optimizer"]["param_groups"][0])),
+        lambda state: state["optimizer"]["param_groups"].pop(),
+        lambda state: state["progress"].update(update=3),
+        lambda state: state["progress"].update(update="2"),
+    ],
+)
+def test_a_state_of_another_optimizer_or_update_is_passed_over(change, tmp_path):
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.01)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    fit, warnings = fitting(layer.state_dict(), optimizer), []
+    for update in (1, 2):
+        progress = {"update": update, "smoothed_loss": 0.5, "best": 0.5}
+        state = {"inputs": "x", "policy": layer.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
+        if update == 2:
+            save(tmp_path, update, state, is_best=False)
+            assert load_latest(tmp_path, fit)["progress"]["update"] == 2
+            change(state)
+        save(tmp_path, update, state, is_best=False)
+    assert load_latest(tmp_path, fit, warnings.append)["progress"]["update"] == 1
+    assert len(warnings) == 1
+
+
+def test_a_later_learning_rate_is_no_other_optimizer(tmp_path):
+    layer = torch.nn.Linear(2, 1)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1)
+    layer(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    fit = fitting(layer.state_dict(), optimizer)
+    optimizer.param_groups[0]["lr"] = 0.01
+    progress = {"update": 1, "smoothed_loss": None, "best": 0.5}
+    state = {"inputs": "x", "policy": layer.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
+    save(tmp_path, 1, state, is_best=False)
+    assert load_latest(tmp_path, fit)["inputs"] == "x"
+
+
+def test_what_is_no_checkpoint_is_passed_over_with_its_reason(tmp_path):
+    save(tmp_path, 1, {"n": 1}, is_best=False)
+    place = save(tmp_path, 2, {"n": 2}, is_best=False)
+    (place / "state.pt").write_bytes(b"")
+    warnings = []
+    assert load_latest(tmp_path, tell=warnings.append) == {"n": 1}
+    assert warnings == [f"{place / 'state.pt'}: it is damaged: File is not a zip file; this checkpoint is passed over"]
