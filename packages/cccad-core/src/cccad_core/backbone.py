@@ -64,30 +64,29 @@ class Backbone(nn.Module):
     def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
         self.rotary.reserve(x.shape[1])
-        tables, kept = self.rotary.at(slots), []
-        for block in self.layers:
-            x, keys, values = self._through(block, x, tables, mask)
-            kept.append((keys, values))
+        x, kept = self._through(self.layers, x, self.rotary.at(slots), mask)
         return self.norm(x), kept
 
     def keys_and_values(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return each layer's keys and values of *x*, `b n d`, from slot 0 on: as `run`, without the last output."""
         self.rotary.reserve(x.shape[1])
-        tables, kept = self.rotary.at(torch.arange(x.shape[1], device=x.device)), []
+        tables = self.rotary.at(torch.arange(x.shape[1], device=x.device))
         *lower, last = self.layers
-        for block in lower:
-            x, keys, values = self._through(block, x, tables, None)
-            kept.append((keys, values))
+        x, kept = self._through(lower, x, tables, None)
         _, keys, values = last.attention.project(last.norm_attention(x), self.rotary, tables)
         return [*kept, (keys, values)]
 
     def _through(
-        self, block: Block, x: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what *block* makes of *x*, and the keys and values that it attended to."""
-        mixed, keys, values = block.attention.attend(block.norm_attention(x), self.rotary, tables, mask)
-        x = x + mixed
-        return x + block.mlp(block.norm_mlp(x)), keys, values
+        self, blocks: list[Block], x: Tensor, tables: tuple[Tensor, Tensor], mask: Tensor | None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """Return what *blocks* make of *x* one after the other, and the keys and values that each attended to."""
+        kept = []
+        for block in blocks:
+            mixed, keys, values = block.attention.attend(block.norm_attention(x), self.rotary, tables, mask)
+            kept.append((keys, values))
+            x = x + mixed
+            x = x + block.mlp(block.norm_mlp(x))
+        return x, kept
 
     def empty_cache(self, rows: int, window: int, like: Tensor) -> list[Cache]:
         """Return caches for *rows* lives, of zeros."""
