@@ -27,7 +27,7 @@ lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/python tools/check_house.py
-	$(BIN)/python tools/tables.py --check
+	$(BIN)/python studies/tables.py --check
 
 types: .venv/stamp-dev  ## mypy --strict over every src
 	$(BIN)/mypy
@@ -55,7 +55,7 @@ mutants: .venv/stamp-dev  ## change the code a little, 200 times: does a test fa
 
 clean:  ## remove caches and built wheels; keeps .venv and runs/
 	rm -rf dist .gpu .wheels .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis .coverage
-	find packages plugins tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find packages plugins tests tools studies benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than all that it was made from: an unchanged .venv is used again.
 

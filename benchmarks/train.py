@@ -24,7 +24,7 @@ from cccad_core.spaces import Spaces
 from cccad_data import InlineSpec, NoisyOracleSpec, Sampler, SamplerSpec, collect
 from cccad_data.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec
-from cccad_train.optimization import OptimizerSpec
+from cccad_train.fit.optimization import OptimizerSpec
 from machine import machine
 
 LENGTH = 300

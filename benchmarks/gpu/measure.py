@@ -25,12 +25,12 @@ from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import Histories, NoisyOracleSpec, Sampler, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
-from cccad_train.batches import Batches
-from cccad_train.checkpoints import Progress
-from cccad_train.curricula import NoneSpec
-from cccad_train.experiment import TrainSpec
+from cccad_train.fit.batches import Batches
+from cccad_train.fit.checkpoints import Progress
+from cccad_train.fit.curricula import NoneSpec
+from cccad_train.fit.loop import fit
+from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
-from cccad_train.loop import fit
 from torch.utils.flop_counter import FlopCounterMode
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,9 +6,9 @@ from cccad_core.context import ContextSpec
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec, collect
 from cccad_data.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec
-from cccad_train.batches import Batches
-from cccad_train.curricula import LinearSpec, NoneSpec
-from cccad_train.experiment import TrainSpec
+from cccad_train.fit.batches import Batches
+from cccad_train.fit.curricula import LinearSpec, NoneSpec
+from cccad_train.fit.spec import TrainSpec
 
 CONTEXT = ContextSpec(window=14).build(2)  # 12 decisions in every window
 

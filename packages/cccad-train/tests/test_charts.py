@@ -1,7 +1,7 @@
 """Charts as numbers: where a value lies, which ticks there are, and that no label leaves its chart."""
 
 import numpy as np
-from cccad_train.charts import Line, line_chart, line_charts, metric_charts, short, ticks
+from cccad_train.report.charts import Line, line_chart, line_charts, metric_charts, short, ticks
 
 
 def test_ticks_are_round_and_cover_the_range():

@@ -5,12 +5,12 @@ import sys
 
 import pytest
 import torch
-from cccad_train.checkpoints import Progress, fitting, load_latest, save
+from cccad_train.fit.checkpoints import Progress, fitting, load_latest, save
 
 KILLED_BEFORE_RENAME = """
 import os, signal, sys
 from pathlib import Path
-from cccad_train.checkpoints import save
+from cccad_train.fit.checkpoints import save
 
 folder, name = Path(sys.argv[1]), sys.argv[2]
 save(folder, 1, {"value": 1}, is_best=True)

@@ -5,8 +5,8 @@ import re
 
 import numpy as np
 import pytest
-from cccad_train.report import write_comparison, write_report
-from cccad_train.report_data import ReportError, pool, read_run
+from cccad_train.report.page import write_comparison, write_report
+from cccad_train.report.runs import ReportError, pool, read_run
 
 NUM_TASKS, NUM_REPLICAS = 8, 16
 

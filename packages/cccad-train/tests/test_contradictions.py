@@ -9,10 +9,10 @@ from cccad_envs.bandit import BanditSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_train.console import Meter
-from cccad_train.contradictions import contradictions
-from cccad_train.evaluation import Evaluation
 from cccad_train.experiment import EvaluateSpec
-from cccad_train.report import summary_table
+from cccad_train.report.page import summary_table
+from cccad_train.run.contradictions import contradictions
+from cccad_train.run.evaluation import Evaluation
 
 SPEC = EvaluateSpec(num_episodes=12, num_replicas=8)
 FAMILIES = [

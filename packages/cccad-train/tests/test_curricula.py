@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cccad_core.context import ContextSpec
-from cccad_train.curricula import LinearSpec, NoneSpec, Stage, StagedSpec
+from cccad_train.fit.curricula import LinearSpec, NoneSpec, Stage, StagedSpec
 
 
 def test_no_curriculum_always_asks_for_all_writes():

@@ -11,11 +11,11 @@ from cccad_core.spaces import Spaces
 from cccad_core.specs import load
 from cccad_data.owner import OWNER
 from cccad_train import cli
-from cccad_train.checkpoints import fitting, load_latest
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import TEXT, RunFileError, table
-from cccad_train.fitting import assemble
-from cccad_train.folder import RunFolder
+from cccad_train.fit.checkpoints import fitting, load_latest
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.training import assemble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

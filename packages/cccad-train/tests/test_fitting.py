@@ -5,11 +5,12 @@ import torch
 from attrs import evolve
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
-from cccad_train.experiment import AgentSpec, TrainSpec
-from cccad_train.fitting import Fit, UnusableCheckpointsError
-from cccad_train.folder import RunFolder
+from cccad_train.experiment import AgentSpec
+from cccad_train.fit.optimization import OptimizerSpec
+from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
-from cccad_train.optimization import OptimizerSpec
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.training import Fit, UnusableCheckpointsError
 
 FAMILY = DarkroomSpec(size=4, horizon=8).build()
 LEVEL = OptimizerSpec(warmup_updates=0, decay_frac=0.0)  # a rate that does not depend on where training ends

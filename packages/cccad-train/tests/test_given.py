@@ -11,7 +11,7 @@ from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.plan import inputs
+from cccad_train.run.graph import inputs
 
 SMALL = DarkroomSpec(size=4, horizon=8)
 

@@ -24,11 +24,12 @@ from cccad_core.testing import SPACES, random_batch, relive
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train import cli
-from cccad_train.experiment import AgentSpec, TrainSpec
-from cccad_train.fitting import Fit
-from cccad_train.folder import RunFolder
+from cccad_train.experiment import AgentSpec
+from cccad_train.fit.optimization import OptimizerSpec
+from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
-from cccad_train.optimization import OptimizerSpec
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.training import Fit
 from click.testing import CliRunner
 
 DEVICE = os.environ.get("CCCAD_GPU_TESTS_ON", "cuda" if torch.cuda.is_available() else "")

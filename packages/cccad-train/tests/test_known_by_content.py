@@ -8,7 +8,7 @@ import shutil
 import pytest
 from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
 from cccad_envs.darkroom import DarkroomSpec
-from cccad_train.report_data import ReportError, pool, read_run
+from cccad_train.report.runs import ReportError, pool, read_run
 
 QUICK = ["--set", "train.num_updates=6", "--set", "controls={}", "--set", "pretrain.num_updates=4",
          "--set", "train.curriculum={ kind = 'none' }", "--set", "evaluate.memory_controls=false"]  # fmt: skip

@@ -14,7 +14,7 @@ from cccad_core.play import play
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.memory import AGE, Lent, Torn, Witness, remembering
+from cccad_train.memory_study.lives import AGE, Lent, Torn, Witness, remembering
 
 FAMILY = DarkroomSpec(size=5, horizon=8).build()
 TASKS = [FAMILY.place(goal=(0, 0)), FAMILY.place(goal=(4, 4)), FAMILY.place(goal=(2, 2))]

@@ -3,11 +3,11 @@
 import pytest
 import torch
 from attrs import evolve
-from cccad_train.checkpoints import Progress
-from cccad_train.experiment import FitSpec
+from cccad_train.fit.checkpoints import Progress
+from cccad_train.fit.loop import apply, fit
+from cccad_train.fit.optimization import OptimizerSpec
+from cccad_train.fit.spec import FitSpec
 from cccad_train.launch import build_accelerator
-from cccad_train.loop import apply, fit
-from cccad_train.optimization import OptimizerSpec
 
 SPEC = OptimizerSpec(learning_rate=2.0, warmup_updates=10, decay_frac=0.5)
 

@@ -12,7 +12,7 @@ from cccad_core.agent import Agent
 from cccad_core.specs import load
 from cccad_data import Histories
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.folder import RunFolder, git_commit
+from cccad_train.run.folder import RunFolder, git_commit
 
 
 def stages(folder):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from cccad_train.probes import effective_rank, fit_probe, places, score, told_exactly
+from cccad_train.memory_study.probes import effective_rank, fit_probe, places, score, told_exactly
 
 NAMES = ("goal_x", "goal_y")
 PLACES = places(NAMES)

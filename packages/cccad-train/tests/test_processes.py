@@ -11,8 +11,8 @@ import accelerate
 import pytest
 from cccad_train import environment
 from cccad_train.environment import LaunchError, Place, settle
-from cccad_train.experiment_run import Order, execute
 from cccad_train.launch import build_accelerator
+from cccad_train.run.execute import Order, execute
 from safetensors.numpy import load_file
 
 SHORT = [  # global batches of 8 rows in pre-training, and of 11, which does not divide into two, in training

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from cccad_core.specs import load
-from cccad_train import checkpoints, plan
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.folder import RunFolder
-from cccad_train.recursion import AuxiliarySpec, ReconstructionSpec
+from cccad_train.fit import checkpoints
+from cccad_train.fit.recursion import AuxiliarySpec, ReconstructionSpec
+from cccad_train.run import graph as plan
+from cccad_train.run.folder import RunFolder
 
 WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
 OWN_STATE = "train.state_passing={ frac = 0.5, donor = 'own' }"

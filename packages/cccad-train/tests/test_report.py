@@ -8,10 +8,10 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from cccad_train.charts import metric_charts
 from cccad_train.files import RunFileError
-from cccad_train.report import REFERENCES, summary_table, write_figure, write_report
-from cccad_train.report_data import ReportError, check_results, read_agents, read_run
+from cccad_train.report.charts import metric_charts
+from cccad_train.report.page import REFERENCES, summary_table, write_figure, write_report
+from cccad_train.report.runs import ReportError, check_results, read_agents, read_run
 
 NUM_TASKS = 8
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cccad_train.checkpoints import updates
+from cccad_train.fit.checkpoints import updates
 
 
 def facts(path):

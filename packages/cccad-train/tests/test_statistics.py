@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from cccad_train.statistics import (
+from cccad_train.report.statistics import (
     StatisticsError,
     bootstrap_interval,
     curve_interval,

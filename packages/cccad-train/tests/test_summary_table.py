@@ -1,8 +1,8 @@
 """The table of results in the terminal: every number stands under its own title."""
 
 import numpy as np
-from cccad_train.report import summary_table
-from cccad_train.statistics import summarise
+from cccad_train.report.page import summary_table
+from cccad_train.report.statistics import summarise
 
 OPTIMAL, RANDOM = [10.0, 4.0, 8.0], [0.0, 0.0, 0.0]
 RETURNS = np.repeat([[[9.0]], [[0.4]], [[6.0]]], 2, axis=1).repeat(20, axis=2)  # of the optimum: 0.9, 0.1, 0.75

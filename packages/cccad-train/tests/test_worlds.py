@@ -8,9 +8,9 @@ from cccad_core.errors import SpecError
 from cccad_envs import BanditSpec, RecallSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
-from cccad_train.evaluation import Evaluation
 from cccad_train.experiment import EvaluateSpec, ExperimentSpec, SplitSpec
-from cccad_train.worlds import other_worlds, own_world
+from cccad_train.run.evaluation import Evaluation
+from cccad_train.run.worlds import other_worlds, own_world
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space

@@ -101,7 +101,7 @@ def run(is_launchable: bool | None, /, *, shows_frames: bool = False, **given: A
         place = settle(num_threads=given["threads"], is_launchable=bool(is_launchable))
         if place.parent:  # others write what we would write then; a foreign launcher's processes may still save
             end_with(place.parent, signal.SIGKILL if place.is_owned else signal.SIGTERM)
-        from cccad_train.experiment_run import Order, execute  # torch is imported only now
+        from cccad_train.run.execute import Order, execute  # torch is imported only now
 
         execute(Order(**given, place=place))
 
@@ -197,7 +197,7 @@ def evaluate(
 
     def work() -> None:
         settle(num_threads=threads)
-        from cccad_train.experiment_run import evaluate_again
+        from cccad_train.run.execute import evaluate_again
 
         evaluate_again(run_folder, overrides, device, threads, trust_plugins=trust_plugins)
 
@@ -211,7 +211,7 @@ def report(run_folders: tuple[Path, ...]) -> None:
 
     def show() -> None:
         from cccad_train.files import owning
-        from cccad_train.report import write_comparison, write_report
+        from cccad_train.report.page import write_comparison, write_report
 
         with owning(run_folders[0]) if len(run_folders) == 1 else nullcontext():
             page = write_report(run_folders[0]) if len(run_folders) == 1 else write_comparison(run_folders)
@@ -236,9 +236,9 @@ def memory_report(
 
     def show() -> None:
         settle(num_threads=threads)
-        from cccad_train.experiment_run import reopened
         from cccad_train.files import owning
-        from cccad_train.memory_report import write_memory_report
+        from cccad_train.memory_study.page import write_memory_report
+        from cccad_train.run.execute import reopened
 
         run = reopened(run_folder, (), device, threads, trust_plugins=trust_plugins)
         with owning(run.folder.path):
@@ -269,8 +269,8 @@ def check(
         settle(num_threads=1)
         from cccad_core.registry import import_file
 
-        from cccad_train.experiment_run import opened
         from cccad_train.preflight import check_experiment, check_part
+        from cccad_train.run.execute import opened
 
         for file in imports:
             import_file(file)

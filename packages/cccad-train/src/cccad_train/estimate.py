@@ -9,7 +9,8 @@ from cccad_core.errors import SpecError
 from cccad_core.footprint import in_words, memory_bytes, weights_of
 from cccad_core.spaces import Spaces
 
-from cccad_train.experiment import AgentSpec, ExperimentSpec, FitSpec
+from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.fit.spec import FitSpec
 
 FLOATS_PER_SLOT = 20
 """Kept for the gradient per slot, layer and feature; 25 to 45 were measured, so that nothing which fits is refused."""

@@ -11,8 +11,8 @@ from cccad_core.moment import Moment
 from cccad_data import Sampler
 from cccad_data.sampling import Ahead
 
-from cccad_train.curricula import Curriculum
-from cccad_train.experiment import FitSpec
+from cccad_train.fit.curricula import Curriculum
+from cccad_train.fit.spec import FitSpec
 
 _DOMAIN = 0xCCCAD_7A21  # keeps these seeds apart from others with the same numbers
 

@@ -1,6 +1,6 @@
 """What each training option is worth: the main job on other held-out goals, shorter, one option changed at a time.
 
-Usage: `.venv/bin/python tools/ablations.py [--only base state-passing ...] [--seeds 0] [--jobs 2]`
+Usage: `.venv/bin/python studies/ablations.py [--only base state-passing ...] [--seeds 0] [--jobs 2]`
 """
 
 import argparse

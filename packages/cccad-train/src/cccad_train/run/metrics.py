@@ -11,7 +11,7 @@ from typing import Any
 from torch.utils.tensorboard import SummaryWriter
 
 from cccad_train.files import read_metrics, write_text
-from cccad_train.folder import METRICS
+from cccad_train.run.folder import METRICS
 
 
 class Metrics:

@@ -12,17 +12,18 @@ from cccad_data import Sampler
 from cccad_data.process import Stopped, unstopped
 from torch import Tensor
 
-from cccad_train import checkpoints
-from cccad_train.batches import Batches
-from cccad_train.checkpoints import Progress
 from cccad_train.console import Meter, say, warn
-from cccad_train.curricula import NoneSpec
 from cccad_train.environment import LaunchError
-from cccad_train.experiment import AgentSpec, FitSpec, TrainSpec
-from cccad_train.folder import RunFolder
+from cccad_train.experiment import AgentSpec
+from cccad_train.fit import checkpoints
+from cccad_train.fit.batches import Batches
+from cccad_train.fit.checkpoints import Progress
+from cccad_train.fit.curricula import NoneSpec
+from cccad_train.fit.loop import fit
+from cccad_train.fit.spec import FitSpec, TrainSpec
 from cccad_train.launch import Agreement, as_main
-from cccad_train.loop import fit
-from cccad_train.metrics import Metrics
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.metrics import Metrics
 
 
 class DivergedError(ValueError):

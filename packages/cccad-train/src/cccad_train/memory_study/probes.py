@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cccad_train.statistics import Floats
+from cccad_train.report.statistics import Floats
 
 PENALTIES: Floats = np.logspace(-3, 4, 8)  # times the number of examples; features have unit variance
 NUM_FOLDS = 5

@@ -18,21 +18,22 @@ from cccad_data import Histories, collect
 from cccad_data.audit import refuse_faulty
 from safetensors import SafetensorError
 
-from cccad_train import checkpoints, plan
-from cccad_train.cards import data_card, describe_agent, describe_sliding, label, model_card, num_parameters
 from cccad_train.console import Meter, say, warn
-from cccad_train.evaluation import Evaluation, refuse_leaks
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.files import RunFileError, write_json
-from cccad_train.fitting import Fit
-from cccad_train.folder import RunFolder
-from cccad_train.given import content_of, content_of_policy, open_given
+from cccad_train.fit import checkpoints
 from cccad_train.launch import as_main
-from cccad_train.metrics import Metrics
-from cccad_train.plan import UnfinishedRunError
-from cccad_train.report import summary_table, write_report
-from cccad_train.report_data import read_run
-from cccad_train.worlds import World, other_worlds, own_world
+from cccad_train.report.page import summary_table, write_report
+from cccad_train.report.runs import read_run
+from cccad_train.run import graph as plan
+from cccad_train.run.cards import data_card, describe_agent, describe_sliding, label, model_card, num_parameters
+from cccad_train.run.evaluation import Evaluation, refuse_leaks
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.given import content_of, content_of_policy, open_given
+from cccad_train.run.graph import UnfinishedRunError
+from cccad_train.run.metrics import Metrics
+from cccad_train.run.training import Fit
+from cccad_train.run.worlds import World, other_worlds, own_world
 
 
 @frozen(kw_only=True, slots=False)

@@ -14,7 +14,7 @@ from cccad_data import Histories, spaces
 from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.worlds import own_world
+from cccad_train.run.worlds import own_world
 
 
 def open_given(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histories, str]:

@@ -14,18 +14,18 @@ from cccad_data.errors import FolderInUseError
 from cccad_data.owner import owner_of
 from cccad_data.process import Stopped
 
-from cccad_train import plan
 from cccad_train.console import say
 from cccad_train.environment import LaunchError, Place
 from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
-from cccad_train.folder import STAGES as STAGES_DONE
-from cccad_train.folder import RunFolder
 from cccad_train.launch import build_accelerator, connected, relaunch
-from cccad_train.plan import UnfinishedRunError
 from cccad_train.preflight import preflight
-from cccad_train.stages import STAGES, Run, do_report, evaluate
+from cccad_train.run import graph as plan
+from cccad_train.run.folder import STAGES as STAGES_DONE
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.graph import UnfinishedRunError
+from cccad_train.run.stages import STAGES, Run, do_report, evaluate
 
 DEFAULT_OUT = Path("runs")
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")

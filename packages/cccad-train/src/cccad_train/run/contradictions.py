@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from cccad_data.declared import contradiction, gap
 
-from cccad_train.statistics import Floats
+from cccad_train.report.statistics import Floats
 
 RULES = {"optimal": "the optimum", "random": "the random return"}
 

@@ -10,9 +10,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from cccad_train.batches import Batches
-from cccad_train.checkpoints import Progress
-from cccad_train.optimization import OptimizerSpec
+from cccad_train.fit.batches import Batches
+from cccad_train.fit.checkpoints import Progress
+from cccad_train.fit.optimization import OptimizerSpec
 
 Hook = Callable[[int, dict[str, Tensor]], None]
 """Called after each update with the number of updates done and the losses of the last, each a scalar."""

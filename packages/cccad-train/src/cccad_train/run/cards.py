@@ -8,7 +8,7 @@ from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
-from cccad_train.statistics import NUM_LAST_EPISODES
+from cccad_train.report.statistics import NUM_LAST_EPISODES
 
 
 def label(name: str, agent: AgentSpec) -> str:

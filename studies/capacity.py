@@ -2,7 +2,7 @@
 
 Every cell is a run of `experiments/memory/capacity.toml` with a few settings changed, which are kept beside what it
 found. `accumulate` and `retrieval` show four vectors at least.
-Usage: `.venv/bin/python tools/capacity.py [--kinds gated-query ...] [--latents 4] [--bits 1 4 16 64] [--seeds 0]`
+Usage: `.venv/bin/python studies/capacity.py [--kinds gated-query ...] [--latents 4] [--bits 1 4 16 64] [--seeds 0]`
 """
 
 import argparse

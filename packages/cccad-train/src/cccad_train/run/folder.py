@@ -17,9 +17,9 @@ from cccad_core.registry import distributions
 from cccad_core.specs import parts, to_toml, unstructure
 
 from cccad_train import environment
-from cccad_train.checkpoints import updates
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import NUMBER, TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
+from cccad_train.fit.checkpoints import updates
 
 STAGES = "stages.json"
 METRICS = "metrics.jsonl"

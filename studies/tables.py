@@ -1,6 +1,6 @@
 """The tables of README.md and docs/claims.md, filled from `docs/results/` between their marks: nobody types a number.
 
-Usage: `.venv/bin/python tools/tables.py`, or with `--check`, which changes nothing and fails where a table differs.
+Usage: `.venv/bin/python studies/tables.py`, or with `--check`, which changes nothing and fails where a table differs.
 """
 
 import json
@@ -212,7 +212,7 @@ def main() -> None:
         if filled == text:
             continue
         if is_check:
-            sys.exit(f"{page.relative_to(ROOT)}: a table is not what docs/results/ says; run tools/tables.py")
+            sys.exit(f"{page.relative_to(ROOT)}: a table is not what docs/results/ says; run studies/tables.py")
         page.write_text(filled, encoding="utf-8")
 
 

@@ -17,11 +17,11 @@ from cccad_core.policy import Policy
 from cccad_core.specs import unstructure
 
 from cccad_train.console import Meter
-from cccad_train.memory import Lent, Torn, Witness, remembering
-from cccad_train.probes import effective_rank, fit_probe, score, told_exactly
-from cccad_train.report_data import read_agents, read_run
-from cccad_train.stages import Run, released
-from cccad_train.statistics import Floats, normalise
+from cccad_train.memory_study.lives import Lent, Torn, Witness, remembering
+from cccad_train.memory_study.probes import effective_rank, fit_probe, score, told_exactly
+from cccad_train.report.runs import read_agents, read_run
+from cccad_train.report.statistics import Floats, normalise
+from cccad_train.run.stages import Run, released
 
 FORMAT = "cccad-memory/1"
 WRITES = (1, 2, 5, 10, 20)  # after which a memory is probed and lent

@@ -17,9 +17,9 @@ from cccad_data import Histories, learning_curve
 from torch import Tensor
 
 from cccad_train.console import Meter
-from cccad_train.contradictions import contradictions
 from cccad_train.experiment import EvaluateSpec
-from cccad_train.statistics import NUM_LAST_EPISODES, summarise
+from cccad_train.report.statistics import NUM_LAST_EPISODES, summarise
+from cccad_train.run.contradictions import contradictions
 
 FORMAT = "cccad-results/1"
 

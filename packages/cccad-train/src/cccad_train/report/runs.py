@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from attrs import evolve, field, frozen
 
-from cccad_train import statistics
 from cccad_train.files import (
     COUNT,
     NUMBER,
@@ -26,7 +25,8 @@ from cccad_train.files import (
     read_text,
     table,
 )
-from cccad_train.statistics import Floats, StatisticsError
+from cccad_train.report import statistics
+from cccad_train.report.statistics import Floats, StatisticsError
 
 Json = dict[str, Any]
 

@@ -1,6 +1,6 @@
 """Keep what finished runs of one spec found: their summaries by seed, with the command and the machine.
 
-Usage: `.venv/bin/python tools/results.py experiments/cad_darkroom.toml runs/cad_darkroom-...-s*`, which writes
+Usage: `.venv/bin/python studies/results.py experiments/cad_darkroom.toml runs/cad_darkroom-...-s*`, which writes
 `docs/results/cad_darkroom.json`; `--add` keeps the runs that are in it. Where `cccad memory-report RUN` was run before,
 its numbers are kept too.
 """

@@ -1,6 +1,6 @@
 """Cut the learning curve out of a run's report, with its legend, as a figure that stands alone.
 
-.venv/bin/python tools/figure.py runs/cad_darkroom-...-s0 docs/figures/cad_darkroom.svg
+.venv/bin/python studies/figure.py runs/cad_darkroom-...-s0 docs/figures/cad_darkroom.svg
 """
 
 import re

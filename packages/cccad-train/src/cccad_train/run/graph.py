@@ -8,12 +8,12 @@ from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
 from cccad_data.dataset import finished_shards, read_manifest
 
-from cccad_train.checkpoints import updates
 from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.folder import RunFolder
-from cccad_train.given import content, open_given
-from cccad_train.worlds import other_worlds, own_world
+from cccad_train.fit.checkpoints import updates
+from cccad_train.run.folder import RunFolder
+from cccad_train.run.given import content, open_given
+from cccad_train.run.worlds import other_worlds, own_world
 
 
 class UnfinishedRunError(ValueError):

@@ -1,0 +1,1 @@
+"""Train one policy: the loop, its batches, schedules and checkpoints. Imports core and data; knows no run folder."""

@@ -1,0 +1,1 @@
+"""What a trained agent's memory holds and is good for."""

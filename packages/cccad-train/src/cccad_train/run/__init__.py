@@ -1,0 +1,1 @@
+"""Run an experiment: its stages, its folder, and who does them."""
