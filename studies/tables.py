@@ -14,6 +14,8 @@ from attrs import frozen
 from cells import ROOT
 
 RESULTS = ROOT / "docs" / "results"
+BENCHMARKS = ROOT / "benchmarks" / "results"
+MEASURED = ("collect_73_tasks", "train", "act")
 PAGES = ("README.md", "docs/claims.md")
 MARKED = re.compile(r"(<!-- results: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 Found = dict[str, Any]
@@ -160,8 +162,8 @@ TABLES = {
 
 def table(name: str) -> str:
     """Return the table *name* in Markdown: a row per agent, its seeds in order."""
-    if name == "capacity":
-        return capacity()
+    if name in WHOLE:
+        return WHOLE[name]()
     source, agents, columns = TABLES[name]
     runs = json.loads((RESULTS / f"{source}.json").read_text(encoding="utf-8"))["runs"]
     rows = [[title, *by_seed(runs, agent, columns)] for title, agent in agents.items()]
@@ -193,9 +195,32 @@ def capacity() -> str:
     return markdown(["bits", "latents", "seeds", *(f"`{kind}`" for kind in kinds)], rows)
 
 
+def speed() -> str:
+    """Return what `benchmarks/results/` says, a ratio a row."""
+    read = {name: json.loads((BENCHMARKS / f"{name}.json").read_text(encoding="utf-8")) for name in MEASURED}
+    collecting, training, acting = (read[name] for name in MEASURED)
+    setting, ages = collecting["settings"], acting["age"]["ages"]
+    tasks = f"{collecting['batched']['tasks']} tasks, {setting['num_envs']} environments each"
+    rows = [
+        [f"collecting with batched PPO ({tasks})", "Stable-Baselines3's PPO", collecting["ratio"]["env_steps_per_s"]],
+        ["training on every decision of 300", "training on the last alone", training["ratio"]],
+        ["the same", "the last alone, lengths drawn at random", training["ratio_to_random_length"]],
+        ["decisions from a cache, window of 240", "recomputing the window", acting["cache"]["ratio"]],
+    ]
+    rows = [[what, against, f"{ratio:.0f} times as fast"] for what, against, ratio in rows]
+    first, last = (f"{age['bytes_per_agent'] / 1000:.0f} kB" for age in (ages[0], ages[-1]))
+    windows = ages[-1]["life_in_windows"]
+    rows.append([f"memory of an agent that has lived for {windows} windows: {last}", "for one window", first])
+    return markdown(["what", "against", "ratio"], rows)
+
+
 def markdown(head: list[str], rows: list[list[str]]) -> str:
     """Return a table of Markdown."""
     return "".join(f"| {' | '.join(line)} |\n" for line in [head, ["---"] * len(head), *rows])
+
+
+WHOLE = {"capacity": capacity, "speed": speed}
+"""Tables that are not of agents."""
 
 
 def two_digits(value: float) -> str:

@@ -1,4 +1,4 @@
-"""What the documents say is so: the compressor of the README obeys the laws, and what is linked to is there."""
+"""What the documents say is so: the compressor of CONTRIBUTING obeys the laws, and what is linked to is there."""
 
 import re
 from pathlib import Path
@@ -27,10 +27,10 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_the_compressor_of_the_readme_obeys_the_laws(tmp_path, monkeypatch):
+def test_the_compressor_of_contributing_obeys_the_laws(tmp_path, monkeypatch):
     for name in ("_in_code", "_files"):
         monkeypatch.setattr(REGISTRY, name, {})
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     [code] = [block for block in blocks if "@register" in block]
     (tmp_path / "my_compressor.py").write_text(code, encoding="utf-8")
     import_file(tmp_path / "my_compressor.py")
