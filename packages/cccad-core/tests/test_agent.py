@@ -5,6 +5,7 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.agent import Agent
+from cccad_core.attention import AttentionRecord
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
@@ -134,7 +135,6 @@ def test_real_actions_are_drawn_in_their_shape_and_taken_back():
 
 def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     policy = SPEC.build(SPACES, seed=0)
-    policy.compressor = ZeroedLatents(policy.compressor)
     length = policy.context.length_of(2)
     first, second = (random_batch(SPACES, size=1, length=length, seed=seed) for seed in (0, 1))
     start = policy.context.pieces(length)[-1].raw_start
@@ -144,7 +144,7 @@ def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
     late = {name: getattr(same, name)[:, is_late] for name in names}
     forgotten = evolve(both, **{name: torch.cat([getattr(both, name)[:, ~is_late], late[name]], 1) for name in names})
-    told, _ = relive(Agent(policy), forgotten)
+    told, _ = relive(Agent(policy, ZeroedLatents(policy.compressor)), forgotten)
     newest = policy.context.pieces(length)[-1].start
     torch.testing.assert_close(told[0, newest:], told[1, newest:], atol=1e-6, rtol=0.0)  # rows of a batch round apart
     assert not torch.equal(told[0, :start], told[1, :start])
@@ -173,3 +173,32 @@ def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass
     batch = random_batch(SPACES, size=2, length=30, seed=3)
     parameters, _ = relive(Agent(policy), batch)
     torch.testing.assert_close(parameters, policy(batch).parameters, rtol=1e-4, atol=1e-5)
+
+
+def test_an_agent_leaves_its_policy_as_it_is():
+    policy = SPEC.build(SPACES, seed=0).train()
+    before = {name: value.clone() for name, value in policy.state_dict().items()}
+    inner, batch = policy.compressor, random_batch(SPACES, size=2, length=20, seed=1)
+    parameters, _ = relive(Agent(policy, ZeroedLatents(inner)), batch)
+    assert policy.compressor is inner
+    assert policy.training
+    assert all(value.requires_grad for value in policy.parameters())
+    assert not parameters.requires_grad
+    assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
+
+
+def test_an_agent_refuses_a_memory_for_which_its_window_has_no_room():
+    with pytest.raises(ValueError, match="room for 2 latents, not for the 3 of this compressor"):
+        Agent(SPEC.build(SPACES, seed=0), GatedQuerySpec(num_latents=3, num_heads=2).build(16))
+
+
+def test_attention_that_is_recorded_sums_to_one_up_to_the_slot_that_decides(agent):
+    state, record = agent.begin(2), AttentionRecord()
+    for t in range(10):  # a write comes before the eighth decision
+        agent.act(state, np.array([[0, t % 8], [1, 0]]), record=record, greedy=True)
+        agent.observe(state, [1.0, 0.0], [False, False], [False, False], np.array([[0, 1], [1, 0]]))
+    assert record.slots.tolist() == [5, 5]  # behind two latents, the transition carried over and two more
+    [shares] = record.shares
+    assert shares.shape == (2, 2, 9)
+    torch.testing.assert_close(shares[..., :6].sum(-1), torch.ones(2, 2))
+    assert not shares[..., 6:].any()

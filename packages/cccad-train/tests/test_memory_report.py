@@ -14,7 +14,7 @@ from cccad_core.play import play
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.memory_study.lives import AGE, Lent, Torn, Witness, remembering
+from cccad_train.memory_study.lives import AGE, Lent, Torn, Witness
 
 FAMILY = DarkroomSpec(size=5, horizon=8).build()
 TASKS = [FAMILY.place(goal=(0, 0)), FAMILY.place(goal=(4, 4)), FAMILY.place(goal=(2, 2))]
@@ -27,9 +27,8 @@ def live(agent, num_episodes=6, tasks=TASKS):
 
 def watch(told, **how):
     lent = Lent(told.compressor, **how)
-    with remembering(told, lent) as agent:
-        witness = Witness(agent)
-        return witness, lent, live(witness).returns
+    witness = Witness(Agent(told, lent))
+    return witness, lent, live(witness).returns
 
 
 def without_age(memory):

@@ -12,10 +12,10 @@ import torch
 from attrs import define
 from torch import Tensor
 
-from cccad_core.attention import Cache
+from cccad_core.attention import AttentionRecord, Cache
 from cccad_core.batch import HistoryBatch
 from cccad_core.border import Border, finite, refuse
-from cccad_core.compressors.base import Segment, State, put_rows, take_rows
+from cccad_core.compressors.base import Compressor, Segment, State, put_rows, take_rows
 from cccad_core.context import RollingContext
 from cccad_core.policy import Policy
 
@@ -47,15 +47,36 @@ class AgentState:
 
 
 class Agent:
-    """A frozen policy that acts. `cached=False` recomputes the window at every decision: the reference, and slow.
+    """A policy that acts. It neither freezes nor alters the policy, and what it does leaves no gradients.
 
-    *context* is the rule by which the window is emptied, the policy's own unless another is handed in:
-    `policy.context.sliding()` lets a plain window slide.
+    A policy acts in the mode it is in: one with a part that behaves differently in training, such as dropout, should be
+    handed in as `policy.eval()`. `load` returns one that is frozen and in evaluation mode.
+
+    Args:
+        policy: what acts.
+        compressor: the memory to act with, the policy's own unless another with as many latents is handed in, such as
+            `ZeroedLatents(policy.compressor)`.
+        context: the rule by which the window is emptied, the policy's own unless another is handed in:
+            `policy.context.sliding()` lets a plain window slide.
+        cached: False recomputes the window at every decision: the reference, and slow.
     """
 
-    def __init__(self, policy: Policy, *, cached: bool = True, context: RollingContext | None = None) -> None:
-        self.policy = policy.eval().requires_grad_(False)
+    def __init__(
+        self,
+        policy: Policy,
+        compressor: Compressor | None = None,
+        context: RollingContext | None = None,
+        *,
+        cached: bool = True,
+    ) -> None:
+        self.policy = policy
+        self.compressor: Compressor = policy.compressor if compressor is None else compressor
         self.context = policy.context if context is None else context
+        if self.compressor.num_latents != self.context.num_latents:
+            raise ValueError(
+                f"the window has room for {self.context.num_latents} latents, "
+                f"not for the {self.compressor.num_latents} of this compressor"
+            )
         self.cached = cached
         self.device = next(policy.parameters()).device
         self._border = Border(policy.spaces.observation, self.device)
@@ -70,21 +91,21 @@ class Agent:
     @torch.no_grad()
     def begin(self, num_envs: int) -> AgentState:
         """Return *num_envs* lives that have seen nothing."""
-        policy, slots = self.policy, self.context.first_segment * self.policy.layout.slots
-        example = policy.compressor.read(policy.compressor.begin(1))
+        slots = self.context.first_segment * self.policy.layout.slots
+        example = self.compressor.read(self.compressor.begin(1))
         width, zeros = example.shape[-1], torch.zeros(num_envs, dtype=torch.int64, device=self.device)
         state = AgentState(
             memory={},
             tokens=example.new_zeros(num_envs, slots, width),
             num_raw=zeros.clone(),
             num_new=zeros.clone(),
-            caches=policy.backbone.empty_cache(num_envs, self.context.window, example),
+            caches=self.policy.backbone.empty_cache(num_envs, self.context.window, example),
             last=self._blank(num_envs),
             has_last=zeros.bool(),
             num_decisions=zeros.clone(),
             num_writes=zeros.clone(),
         )
-        state.memory = {name: value.clone() for name, value in policy.compressor.begin(num_envs).items()}
+        state.memory = {name: value.clone() for name, value in self.compressor.begin(num_envs).items()}
         self._show_memory(state, torch.arange(num_envs, device=self.device))
         return state
 
@@ -92,7 +113,7 @@ class Agent:
     def reset(self, state: AgentState, rows: Tensor) -> AgentState:
         """Start the lives *rows* (indices) anew; the others stay bit-identical."""
         rows = rows.to(self.device)
-        state.memory = put_rows(state.memory, rows, self.policy.compressor.begin(len(rows)))
+        state.memory = put_rows(state.memory, rows, self.compressor.begin(len(rows)))
         for counter in (state.num_raw, state.num_new, state.num_decisions, state.num_writes):
             counter[rows] = 0
         state.has_last[rows] = False
@@ -107,12 +128,15 @@ class Agent:
         *,
         generator: torch.Generator | None = None,
         greedy: bool = False,
+        record: AttentionRecord | None = None,
     ) -> tuple[Tensor, AgentState]:
         """Decide in every row on *observations*, `b o`; returns actions, `b`, drawn with *generator*, and the state.
 
+        *record*, if there is one, is overwritten with how these decisions attend, unless the agent is uncached.
+
         Raises UnfitValueError where an observation is not in its space, or the policy gives no finite numbers.
         """
-        parameters = self.decide(state, observations)
+        parameters = self.decide(state, observations, record)
         if not math.isfinite(float(parameters.sum())):
             self._refuse_parameters(parameters, state)
         actions = self.policy.head.draw(parameters, generator, greedy=greedy)
@@ -141,7 +165,7 @@ class Agent:
         return state
 
     @torch.no_grad()
-    def decide(self, state: AgentState, observations: Tensor | Any) -> Tensor:
+    def decide(self, state: AgentState, observations: Tensor | Any, record: AttentionRecord | None = None) -> Tensor:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
         layout, context, last = self.policy.layout, self.context, state.last
         seen = self._border(observations, "the observations", state.num_decisions)
@@ -153,20 +177,22 @@ class Agent:
             self._make_room(state)
         told = layout.told(last, state.has_last)
         last.observations[:, 0] = seen
-        hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0)
+        hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0, record)
         state.num_decisions += 1
         parameters: Tensor = self.policy.head(hidden)[:, 0]
         return parameters
 
-    def _place(self, state: AgentState, token: Tensor, offset: int) -> Tensor:
+    def _place(self, state: AgentState, token: Tensor, offset: int, record: AttentionRecord | None = None) -> Tensor:
         """Put one token, `b d`, *offset* slots behind every row's raw ones, and return its hidden state, `b 1 d`."""
         rows = torch.arange(len(token), device=self.device)
         place = state.num_raw * self.policy.layout.slots + offset
         state.tokens[rows, place] = token
         slots = place + self.context.num_latents
+        if record is not None:
+            record.slots, record.shares = slots, []
         if self.cached:
-            return self.policy.backbone.decide(token[:, None], slots, state.caches)
-        seen = torch.cat([self.policy.compressor.read(state.memory), state.tokens[:, : int(place.max()) + 1]], 1)
+            return self.policy.backbone.decide(token[:, None], slots, state.caches, record)
+        seen = torch.cat([self.compressor.read(state.memory), state.tokens[:, : int(place.max()) + 1]], 1)
         hidden = self.policy.backbone.think(seen, torch.arange(seen.shape[1], device=self.device), None)
         return hidden[rows, slots][:, None]
 
@@ -185,7 +211,7 @@ class Agent:
             some = rows[(state.num_raw[rows] == num_raw) & (state.num_new[rows] == num_new)]
             tokens = state.tokens[some, (num_raw - num_new) * slots : num_raw * slots]
             segment = Segment(tokens=tokens, think=self.policy.backbone.think)
-            written, _ = self.policy.compressor.write(take_rows(state.memory, some), segment)
+            written, _ = self.compressor.write(take_rows(state.memory, some), segment)
             state.memory = put_rows(state.memory, some, written)
             kept = min(context.carry, num_raw)
             state.tokens[some, : kept * slots] = state.tokens[some, (num_raw - kept) * slots : num_raw * slots]
@@ -199,7 +225,7 @@ class Agent:
         if not len(rows):
             return
         carried = state.tokens[rows, : int(state.num_raw[rows].max()) * self.policy.layout.slots]  # no row sees more
-        seen = torch.cat([self.policy.compressor.read(take_rows(state.memory, rows)), carried], 1)
+        seen = torch.cat([self.compressor.read(take_rows(state.memory, rows)), carried], 1)
         if not seen.shape[1]:
             return
         kept = self.policy.backbone.keys_and_values(seen)

@@ -95,7 +95,7 @@ def load_artefact_spec(path: str | Path, *, trust_plugins: bool = False) -> Arte
 
 
 def load_policy(path: str | Path, *, trust_plugins: bool = False) -> Policy:
-    """Return the policy in the folder *path*, ready to act.
+    """Return the policy in the folder *path*, ready to act: in evaluation mode and frozen.
 
     Python files in the folder are run only if *trust_plugins* says so, or if a copy of them is in already. Raises
     UntrustedPlugin where they are needed and not trusted, and ArtefactError naming the file if the spec or the weights
@@ -114,7 +114,7 @@ def load_policy(path: str | Path, *, trust_plugins: bool = False) -> Policy:
     _check_fit(stored, wanted, weights)
     policy = spec.policy.build(spaces, seed=0)
     policy.load_state_dict(_checked(weights))
-    return policy
+    return policy.eval().requires_grad_(False)
 
 
 def _own_file(folder: Path, name: str, without: str) -> Path:

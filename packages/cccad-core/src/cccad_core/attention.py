@@ -1,7 +1,9 @@
 """Causal self-attention over a window, with rotary positions that are local to it and a cache per decision."""
 
+import math
+
 import torch
-from attrs import define
+from attrs import Factory, define
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
@@ -51,6 +53,18 @@ class Cache:
         return Cache(*(torch.cat([held, torch.zeros_like(held)], 2) for held in (self.keys, self.values)))
 
 
+@define(kw_only=True)
+class AttentionRecord:
+    """How one decision attends, handed out by the backbone on request.
+
+    `slots`, `b`, is where in its window each row decided; `shares`, by layer, `b h w`, sum to 1 over the slots up to
+    there and are 0 behind them.
+    """
+
+    slots: Tensor = Factory(lambda: torch.zeros(0, dtype=torch.int64))
+    shares: list[Tensor] = Factory(list)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; `b n d -> b n d`."""
 
@@ -78,7 +92,15 @@ class Attention(nn.Module):
         y = scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
         return self.out(rearrange(y, "b h n c -> b n (h c)")), k, v
 
-    def decide(self, x: Tensor, rotary: Rotary, slots: Tensor, cache: Cache, visible: Tensor) -> Tensor:
+    def decide(
+        self,
+        x: Tensor,
+        rotary: Rotary,
+        slots: Tensor,
+        cache: Cache,
+        visible: Tensor,
+        record: AttentionRecord | None = None,
+    ) -> Tensor:
         """Attend from one token per row, `b 1 d`, standing at *slots*, `b`; its key and value enter the cache.
 
         *visible*, `b 1 1 w`, is True for the slots that the row may look at.
@@ -87,5 +109,8 @@ class Attention(nn.Module):
         index = slots[:, None, None, None].expand(-1, self.num_heads, 1, k.shape[-1])
         cache.keys.scatter_(2, index, k)
         cache.values.scatter_(2, index, v)
+        if record is not None:
+            scores = q @ cache.keys.transpose(-1, -2) / math.sqrt(q.shape[-1])  # b h 1 w
+            record.shares.append(scores.masked_fill(~visible, -torch.inf).softmax(-1)[:, :, 0])
         y = scaled_dot_product_attention(q, cache.keys, cache.values, attn_mask=visible)
         return torch.as_tensor(self.out(rearrange(y, "b h n c -> b n (h c)")))

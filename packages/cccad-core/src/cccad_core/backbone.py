@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cccad_core.attention import Attention, Cache, Rotary
+from cccad_core.attention import Attention, AttentionRecord, Cache, Rotary
 
 
 class Block(nn.Module):
@@ -93,12 +93,15 @@ class Backbone(nn.Module):
         width = like.shape[-1] // self.num_heads
         return [Cache(*like.new_zeros(2, rows, self.num_heads, window, width)) for _ in self.blocks]
 
-    def decide(self, x: Tensor, slots: Tensor, caches: list[Cache]) -> Tensor:
-        """Return the hidden state, `b 1 d`, of one token per row at *slots*, `b`, and put it into the caches."""
+    def decide(self, x: Tensor, slots: Tensor, caches: list[Cache], record: AttentionRecord | None = None) -> Tensor:
+        """Return the hidden state, `b 1 d`, of one token per row at *slots*, `b`, and put it into the caches.
+
+        What each layer attends to is added to *record*, if there is one.
+        """
         window = caches[0].keys.shape[2]
         visible = (torch.arange(window, device=x.device) <= slots[:, None])[:, None, None]
         for block, cache in zip(self.layers, caches, strict=True):
-            x = x + block.attention.decide(block.norm_attention(x), self.rotary, slots, cache, visible)
+            x = x + block.attention.decide(block.norm_attention(x), self.rotary, slots, cache, visible, record)
             x = x + block.mlp(block.norm_mlp(x))
         hidden: Tensor = self.norm(x)
         return hidden

@@ -7,20 +7,22 @@ The spec must be registered, since a released policy must find it again. Each la
 what was seen; all of them together take a few seconds.
 """
 
+from collections.abc import Callable
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from attrs import evolve
-from torch import Tensor, nn
+from attrs import evolve, frozen
+from torch import Tensor
 
 from cccad_core.agent import Agent, AgentState
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressor_laws import TOLERANCE, Bench, LawBroken, require, same
-from cccad_core.compressors.base import Segment, State
+from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
+from cccad_core.controls import Wrapped
 from cccad_core.losses import Imitation
 from cccad_core.policy import Decisions, Policy, PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
@@ -58,12 +60,12 @@ def check_policy(spec: PolicySpec, *, spaces: Spaces = SPACES) -> None:
     with torch.no_grad():
         _check_writes(policy, batch)
         _check_no_future(policy, spaces, batch)
-        _check_prefix(policy, batch)
+        _check_prefix(policy, spaces, batch)
         _check_lives(policy, batch)
         _check_reset(policy, batch)
         _check_mask(policy, spaces, batch)
         _check_round_trip(policy, batch)
-    _check_gradients(spec.build(spaces, seed=1), batch)
+    _check_gradients(spec, spaces, batch)
 
 
 def check_layout(spec: Any, *, spaces: Spaces = SPACES) -> None:
@@ -191,24 +193,38 @@ def edit_after(batch: HistoryBatch, other: HistoryBatch) -> HistoryBatch:
     )
 
 
-def _check_prefix(policy: Policy, batch: HistoryBatch) -> None:
+def _check_prefix(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     """Every decision depends on the latents, also those before the first write."""
     if not policy.context.num_latents:
         return
-    plain, inner = policy(batch).parameters, policy.compressor
-    policy.compressor = _Stirred(inner)
-    moved = (policy(batch).parameters - plain).abs().amax(-1)
-    policy.compressor = inner
+    stirred = _wrapped(policy.spec, _Stirred).build(spaces, seed=1).eval()
+    moved = (stirred(batch).parameters - policy(batch).parameters).abs().amax(-1)
     blind = torch.nonzero(moved == 0)[:, 1].unique().tolist()
     require("no decision without latents", not blind, f"other latents change nothing at the decisions {blind}")
 
 
-class _Stirred(nn.Module):
-    """Works like a compressor, but what is read is noise."""
+@frozen
+class _WrappedSpec:
+    """Builds the compressor of the spec *inner*, wrapped."""
 
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.begin, self.write, self.inner = inner.begin, inner.write, inner
+    inner: Any
+    wrap: Callable[[Compressor], Compressor]
+
+    @property
+    def num_latents(self) -> int:
+        return int(self.inner.num_latents)
+
+    def build(self, width: int) -> Compressor:
+        return self.wrap(self.inner.build(width))
+
+
+def _wrapped(spec: PolicySpec, wrap: Callable[[Compressor], Compressor]) -> PolicySpec:
+    """Return the spec of the same policy, with the same weights, whose compressor is wrapped."""
+    return evolve(spec, compressor=_WrappedSpec(spec.compressor, wrap))
+
+
+class _Stirred(Wrapped):
+    """Writes as ever, but what is read is noise."""
 
     def read(self, state: State) -> Tensor:
         prefix = self.inner.read(state)
@@ -251,12 +267,12 @@ def _padded(mask: Tensor, value: Tensor, garbage: Tensor) -> Tensor:
     return torch.where(mask if value.dim() == 2 else mask[..., None], value, garbage)
 
 
-def _check_gradients(policy: Policy, batch: HistoryBatch) -> None:
+def _check_gradients(spec: PolicySpec, spaces: Spaces, batch: HistoryBatch) -> None:
     """The last decisions' loss reaches every write within the horizon on which they depend, and none beyond it."""
+    policy = _wrapped(spec, _Spy).build(spaces, seed=1)
+    law, spy = "gradients reach the newest writes and stop at the horizon", policy.compressor
     if not policy.context.num_latents:
         return
-    law, spy = "gradients reach the newest writes and stop at the horizon", _Spy(policy.compressor)
-    policy.compressor = spy
 
     def decided(horizon: int | None, stirred: int | None = None) -> Decisions:
         spy.tokens, spy.stirred = [], stirred
@@ -287,32 +303,33 @@ def _check_gradients(policy: Policy, batch: HistoryBatch) -> None:
     require(law, not dead, f"no gradient reaches {', '.join(dead)}")
 
 
-class _Spy(nn.Module):
+class _Spy(Wrapped):
     """Lets a compressor work, and keeps the tokens of each write as leaves whose gradient can be read.
 
     Those of the write numbered *stirred* are moved a little.
     """
 
-    def __init__(self, inner: Any) -> None:
-        super().__init__()
-        self.begin, self.read, self.inner = inner.begin, inner.read, inner
+    def __init__(self, inner: Compressor) -> None:
+        super().__init__(inner)
         self.tokens: list[Tensor] = []
         self.stirred: int | None = None
+
+    def read(self, state: State) -> Tensor:
+        return self.inner.read(state)
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         tokens = segment.tokens.detach()
         if len(self.tokens) == self.stirred:
             tokens = tokens + 0.01 * torch.randn(tokens.shape, generator=torch.Generator().manual_seed(0))
         self.tokens.append(tokens.requires_grad_(True))
-        written: tuple[State, dict[str, Tensor]] = self.inner.write(state, evolve(segment, tokens=self.tokens[-1]))
-        return written
+        return self.inner.write(state, evolve(segment, tokens=self.tokens[-1]))
 
 
 def _check_round_trip(policy: Policy, batch: HistoryBatch) -> None:
     """A released policy decides as before."""
     with TemporaryDirectory() as folder:
         save_policy(folder, policy, train_task_ids=("a/b",), card="")
-        loaded = load_policy(folder).eval()
+        loaded = load_policy(folder)
     law, weights = "spec and weights round-trip", loaded.state_dict()
     require(law, loaded.spec == policy.spec, f"spec became {loaded.spec}")
     for name, value in policy.state_dict().items():

@@ -21,12 +21,14 @@ class Segment:
 
     `mask`, `b s`, is False at padding, which stands at the end of a row; None means that there is none. `think` is the
     policy's own backbone for those that write with it: hidden states `b n d` of vectors `b n d` at slots `n` or `b n`,
-    under a mask `b 1 n n` (None: causal).
+    under a mask `b 1 n n` (None: causal). `record`, where it is a dictionary, asks the write to say more about itself:
+    a compressor may put numbers into it, each `b`, by name, such as `openness`, the mean share that its gate lets in.
     """
 
     tokens: Tensor
     mask: Tensor | None = None
     think: Think | None = None
+    record: dict[str, Tensor] | None = None
 
     def num_real(self) -> Tensor:
         """Return how many tokens of each row are no padding, `b`."""

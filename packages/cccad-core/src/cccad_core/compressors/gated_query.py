@@ -80,6 +80,8 @@ class GatedQuery(Compressor):
             found = look(found, seen, segment.mask)
         found = self.norm(found)
         take = self.gate(old, found)
+        if segment.record is not None:
+            segment.record["openness"] = take.flatten(1).mean(1)
         costs = {"gate_cost": self.gate_cost * take.mean((1, 2))} if self.gate_cost else {}
         return {"latents": old + take * (found - old)}, costs
 

@@ -2,18 +2,17 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from attrs import evolve
 from cccad_core.agent import Agent, AgentState
+from cccad_core.attention import AttentionRecord
 from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.controls import Wrapped
-from cccad_core.policy import Policy
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 AGE = "writes of this life"  # beside the inner compressor's own state
 MOST_WRITES = 100  # that are watched
@@ -27,8 +26,7 @@ class Lent(Wrapped):
         start: what row i of `begin(size)` starts with, where there are so many; its own memory without it.
         last_write: no write after the *last_write*-th changes a memory.
 
-    `openness` holds, by write, the mean of the gate in every life, where *inner* has a module named `gate` that says
-    how much of what was found is taken.
+    `openness` holds, by write, how open the gate of every life was, where *inner* hands that out.
     """
 
     def __init__(self, inner: Compressor, *, start: State | None = None, last_write: float = math.inf) -> None:
@@ -46,11 +44,11 @@ class Lent(Wrapped):
         return self.inner.read(_own(state))
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
-        own, age, gate = _own(state), state[AGE], getattr(self.inner, "gate", None)
-        with heard(nn.Identity() if gate is None else gate) as told:
-            written, extra = self.inner.write(own, segment)
-        for opened in told:
-            for number, share in zip(age.tolist(), opened.flatten(1).mean(1).tolist(), strict=True):
+        own, age = _own(state), state[AGE]
+        record: dict[str, Tensor] = {}
+        written, extra = self.inner.write(own, evolve(segment, record=record))
+        if "openness" in record:
+            for number, share in zip(age.tolist(), record["openness"].tolist(), strict=True):
                 self.openness[number + 1].append(share)
         rows = torch.nonzero(age >= self.last_write)[:, 0]
         written = {name: value.index_copy(0, rows, own[name][rows]) for name, value in written.items()}
@@ -59,28 +57,6 @@ class Lent(Wrapped):
 
 def _own(state: State) -> State:
     return {name: value for name, value in state.items() if name != AGE}
-
-
-@contextmanager
-def heard(module: nn.Module) -> Iterator[list[Tensor]]:
-    """Collect what *module* returns meanwhile."""
-    told: list[Tensor] = []
-    handle = module.register_forward_hook(lambda *call: told.append(call[2]))
-    try:
-        yield told
-    finally:
-        handle.remove()
-
-
-@contextmanager
-def remembering(policy: Policy, compressor: Compressor) -> Iterator[Agent]:
-    """Let an agent live with another *compressor*; the policy has its own back afterwards."""
-    inner = policy.compressor
-    policy.compressor = compressor
-    try:
-        yield Agent(policy)
-    finally:
-        policy.compressor = inner
 
 
 class Witness:
@@ -106,11 +82,10 @@ class Witness:
 
     def act(self, state: AgentState, observations: Any, **how: Any) -> tuple[Tensor, AgentState]:
         """Decide, and keep what was written and attended to."""
-        before = state.num_writes.clone()
-        with heard(self.agent.policy.backbone.rotary) as turned:
-            actions, state = self.agent.act(state, observations, **how)
+        before, record = state.num_writes.clone(), AttentionRecord()
+        actions, state = self.agent.act(state, observations, record=record, **how)
         self._keep(state, state.num_writes > before)
-        self._look(state, turned[-2 * len(self.mass) :])
+        self._look(record)
         return actions, state
 
     def _keep(self, state: AgentState, has_written: Tensor) -> None:
@@ -124,16 +99,12 @@ class Witness:
                 for name, value in state.memory.items():
                     self.memories[number][name][rows] = value[rows]
 
-    def _look(self, state: AgentState, turned: Sequence[Tensor]) -> None:
-        """Add up the attention of the newest decisions, from the rotated query and key, `b h 1 c`, of each layer."""
-        num_latents = self.agent.policy.compressor.num_latents
-        slots = (state.caches[0].keys == turned[1]).all(-1).all(1).long().argmax(1)  # where the newest key stands
-        is_hidden = torch.arange(len(self.looks), device=slots.device) > slots[:, None]
-        for mass, query, cache in zip(self.mass, turned[::2], state.caches, strict=True):
-            scores = query @ cache.keys.transpose(-1, -2) / math.sqrt(query.shape[-1])  # b h 1 w
-            shares = scores.masked_fill(is_hidden[:, None, None], -torch.inf).softmax(-1)
-            mass.index_add_(0, slots, shares[..., :num_latents].sum(-1).mean(1)[:, 0])
-        self.looks.index_add_(0, slots, torch.ones_like(slots, dtype=self.looks.dtype))
+    def _look(self, record: AttentionRecord) -> None:
+        """Add up the attention of the newest decisions."""
+        num_latents = self.agent.compressor.num_latents
+        for mass, shares in zip(self.mass, record.shares, strict=True):
+            mass.index_add_(0, record.slots, shares[..., :num_latents].sum(-1).mean(1))
+        self.looks.index_add_(0, record.slots, torch.ones_like(record.slots, dtype=self.looks.dtype))
 
 
 class Torn:

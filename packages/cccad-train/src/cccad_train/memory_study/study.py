@@ -17,7 +17,7 @@ from cccad_core.policy import Policy
 from cccad_core.specs import unstructure
 
 from cccad_train.console import Meter
-from cccad_train.memory_study.lives import Lent, Torn, Witness, remembering
+from cccad_train.memory_study.lives import Lent, Torn, Witness
 from cccad_train.memory_study.probes import effective_rank, fit_probe, score, told_exactly
 from cccad_train.report.runs import read_agents, read_run
 from cccad_train.report.statistics import Floats, normalise
@@ -53,7 +53,7 @@ class Watched:
     def latents(self, number: int, of: int | None = None) -> tuple[Floats, Any]:
         """Return what is read after write *number*, `b k d`, by lives that reached write *of*, and which, `b`."""
         is_there = self.witness.reached[number if of is None else of]
-        read = self.lent.read(self.witness.memories[number])
+        read = self.lent.read(self.witness.memories[number]).detach()
         return read[is_there].double().cpu().numpy(), is_there.cpu().numpy()
 
     def shapes(self) -> list[Json]:
@@ -115,9 +115,8 @@ class Study:
         """Live on *tasks* with the memory as it is, and keep what can be seen of it."""
         num_replicas, lent = max(1, num_lives // len(tasks)), Lent(self.policy.compressor)
         rows = [task for task in tasks[:num_lives] for _ in range(num_replicas)]
-        with remembering(self.policy, lent) as agent:
-            witness = Witness(agent)
-            played = self.live(witness, self.run.family.make_vec(rows), num_episodes)
+        witness = Witness(Agent(self.policy, lent))
+        played = self.live(witness, self.run.family.make_vec(rows), num_episodes)
         return Watched(rows=rows, num_replicas=num_replicas, witness=witness, lent=lent, played=played)
 
     def normalised(self, returns: Any, tasks: Sequence[Any]) -> Floats:
@@ -131,10 +130,8 @@ class Study:
         others: dict[str, Compressor] = {"zeroed": ZeroedLatents(inner)}
         others |= {f"frozen after write {number}": Lent(inner, last_write=number) for number in FROZEN_AFTER}
         for name, compressor in others.items():
-            with remembering(self.policy, compressor) as agent:
-                returns[name] = self.live(
-                    agent, self.run.family.make_vec(rows), watched.played.returns.shape[1]
-                ).returns
+            agent, num_episodes = Agent(self.policy, compressor), watched.played.returns.shape[1]
+            returns[name] = self.live(agent, self.run.family.make_vec(rows), num_episodes).returns
         curves = {name: self.normalised(lived, rows).mean(0).tolist() for name, lived in returns.items()}
         return {"curves": curves, "writes": watched.played.writes[0]}
 
@@ -158,9 +155,9 @@ class Study:
     def _lend(self, memory: Any, own: list[Any], donors: list[Any]) -> tuple[Floats, Torn]:
         """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and who lived it."""
         worlds = self.run.family.make_vec(own)
-        with remembering(self.policy, Lent(self.policy.compressor, start=memory)) as agent:
-            torn = Torn(agent, worlds, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
-            played = self.live(torn, worlds, 1)
+        agent = Agent(self.policy, Lent(self.policy.compressor, start=memory))
+        torn = Torn(agent, worlds, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
+        played = self.live(torn, worlds, 1)
         returns = [self.normalised(played.returns, own)[:, 0], self.normalised(torn.returns, donors)[:, 0]]
         return np.stack(returns), torn
 

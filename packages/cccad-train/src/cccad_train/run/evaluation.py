@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from attrs import define, evolve, field
 from cccad_core.agent import Agent
+from cccad_core.compressors.base import Compressor
 from cccad_core.context import RollingContext
 from cccad_core.controls import SwappedLatents, ZeroedLatents
 from cccad_core.errors import UnfitValueError
@@ -90,13 +91,15 @@ class Evaluation:
             "actions_per_s": played.actions_per_s,
         }
 
-    def live(self, policy: Policy, context: RollingContext | None = None) -> Played:
-        """Play the policy on every held-out task, its window emptied as *context* says (without: as in training)."""
-        return self._play(Agent(policy, context=context), self.worlds(), next(policy.parameters()).device)
+    def live(
+        self, policy: Policy, compressor: Compressor | None = None, context: RollingContext | None = None
+    ) -> Played:
+        """Play the policy on every held-out task, with another *compressor* or *context* than its own if given."""
+        return self._play(Agent(policy, compressor, context), self.worlds(), next(policy.parameters()).device)
 
     def live_sliding(self, name: str, description: str, policy: Policy) -> None:
         """Play the plain window of *policy* again, sliding: every decision sees the newest transitions that fit."""
-        played = self.live(policy, policy.context.sliding())
+        played = self.live(policy, context=policy.context.sliding())
         written = evolve(played, writes=[[] for _ in played.writes])  # it forgets at every decision, and never writes
         self.add(f"{name}-sliding", f"{name}, sliding window", "control", description, written)
 
@@ -118,15 +121,13 @@ class Evaluation:
 
     def live_without_memory(self, name: str, label: str, policy: Policy) -> None:
         """Play *policy* again with its latents zeroed, and with those of another task."""
-        inner = policy.compressor
-        policy.compressor = ZeroedLatents(inner)
-        told = "the same weights, the backbone reads zeros for latents"
-        self.add(f"{name}-zeroed", f"{label}, latents zeroed", "control", told, self.live(policy))
+        played = self.live(policy, ZeroedLatents(policy.compressor))
+        description = "the same weights, the backbone reads zeros for latents"
+        self.add(f"{name}-zeroed", f"{label}, latents zeroed", "control", description, played)
         if len(self.tasks) > 1:
-            policy.compressor = SwappedLatents(inner, self.spec.num_replicas)
-            told = "the same weights, the backbone reads the latents of a life on another task"
-            self.add(f"{name}-swapped", f"{label}, latents swapped", "control", told, self.live(policy))
-        policy.compressor = inner
+            played = self.live(policy, SwappedLatents(policy.compressor, self.spec.num_replicas))
+            description = "the same weights, the backbone reads the latents of a life on another task"
+            self.add(f"{name}-swapped", f"{label}, latents swapped", "control", description, played)
 
     def rules(self, worlds: Any) -> dict[str, tuple[str, Reference]]:
         """Return who plays *worlds* by rule, one after the other, by name, with a word on each.
