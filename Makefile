@@ -26,6 +26,7 @@ test: .venv/stamp-dev  ## set up .venv and run the tests, without the slow ones 
 lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	@for package in packages/*; do (cd $$package && ../../$(BIN)/deptry src --no-ansi) || exit 1; done
 	$(BIN)/python tools/check_house.py
 	$(BIN)/python studies/tables.py --check
 
