@@ -5,7 +5,7 @@ import typing
 import pytest
 from attrs import fields, has
 from cccad_core.registry import lookup, names
-from cccad_core.tomltext import value_text
+from cccad_core.specs.toml import value_text
 from cccad_train.experiment import ExperimentSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st

@@ -36,7 +36,7 @@ def test_no_command_on_a_run_folder_runs_its_plugins_unless_they_are_trusted(str
     order = [command, run / "spec.toml", "--dry-run", "--out", run.parent] if command == "run" else [command, run]
     refused = cccad(*order)
     assert refused.code == 2
-    assert 'the plugin file "evil.py"' in refused.err
+    assert "the plugin file 'evil.py'" in refused.err
     assert "--trust-plugins" in refused.err
     assert len(refused.err.splitlines()) == 1
     assert not mark.exists()

@@ -22,7 +22,7 @@ from cccad_core.footprint import weights_of
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_core.specs import load, to_toml, unstructure
-from cccad_core.tomltext import show
+from cccad_core.specs.toml import show
 
 FORMAT = "cccad-policy/1"
 LARGEST_WEIGHT = 1e6

@@ -6,8 +6,8 @@ import traceback
 from pathlib import Path
 from types import FrameType
 
+from cccad_core.errors import reason
 from cccad_core.registry import REGISTRY, Registry
-from cccad_core.spec_types import reason
 
 _TRACEBACK = "Traceback (most recent call last):\n"
 _FRAME = re.compile(r'^  File "(.*)", line (\d+), in (.*)$', re.MULTILINE)

@@ -74,3 +74,8 @@ def no_such(what: str, name: str, known: Iterable[str]) -> str:
     near = nearest(name, known)
     hint = f" Did you mean '{near}'?" if near else ""
     return f"there is no {what} named '{name}'.{hint} Known: {', '.join(known) if known else 'none'}"
+
+
+def reason(error: BaseException) -> str:
+    """Return an exception as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")

@@ -7,13 +7,11 @@ through the decorator `register`; or from a single file through `import_file`.
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_type_hints
 
 from attrs import evolve, fields_dict, frozen, has
 
-from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such
-from cccad_core.spec_types import hints_of, reason
-from cccad_core.tomltext import show
+from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such, reason
 
 KINDS: Final = ("compressor", "tokens", "curriculum", "env", "source", "executor")
 OURS: Final = frozenset({"cccad-core", "cccad-data", "cccad-envs", "cccad-train"})
@@ -191,7 +189,7 @@ class Registry:
         place = Path(folder).resolve()
         file = (place / name).resolve()
         if Path(name).name != name or file.parent != place:
-            raise BrokenPart(f"a plugin that came with {place} must be a file in that folder, not {show(name)}")
+            raise BrokenPart(f"a plugin that came with {place} must be a file in that folder, not '{name}'")
         if not trusted and file.is_file():
             version = hashlib.sha256(file.read_bytes()).hexdigest()[:8]
             if file not in self._files and self._twin(file.name, version) is None:
@@ -273,9 +271,18 @@ class Registry:
                 del self._in_code[key]
 
 
+def hints_of(cls: type) -> dict[str, Any]:
+    """Return the types of a spec class's fields by name; raises BrokenPart where an annotation cannot be read."""
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except Exception as error:
+        problem = f"the types of the fields of {cls.__qualname__} cannot be read: {reason(error)}"
+        raise BrokenPart(f"{problem}; import what they need when the program runs, too") from error
+
+
 def _untrusted(name: str, version: str) -> str:
     return (
-        f"the plugin file {show(name)} ({version}) came with this folder and would be run as a program; "
+        f"the plugin file '{name}' ({version}) came with this folder and would be run as a program; "
         "read it, and if you trust it say so: --trust-plugins on the command line, trust_plugins=True in Python"
     )
 

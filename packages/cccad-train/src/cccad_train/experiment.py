@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from attrs import Factory, evolve, field, frozen, validators
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind, digest, unstructure
-from cccad_core.tomltext import show
+from cccad_core.specs.toml import show
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 

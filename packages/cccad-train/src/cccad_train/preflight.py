@@ -10,10 +10,9 @@ import torch
 from attrs import frozen
 from cccad_core.blame import place_of
 from cccad_core.compressor_laws import Bench, LawBroken, require
-from cccad_core.errors import CccadError, UnknownPart
+from cccad_core.errors import CccadError, UnknownPart, reason
 from cccad_core.registry import entry, lookup, name_of, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
-from cccad_core.spec_types import reason
 from cccad_core.testing import SPACES, check_compressor, check_layout
 from cccad_data.errors import DataError, SourceError
 from cccad_data.laws import check_family, check_source

@@ -1,32 +1,27 @@
-"""A spec is one TOML file made into frozen attrs objects: strictly, and with every mistake reported at once."""
+"""From plain data to a spec: strictly, and with every mistake reported at once."""
 
 import types
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
-from attrs import NOTHING, Attribute, Factory, fields, has
+from attrs import NOTHING, Attribute, fields, has
 
-from cccad_core.errors import BrokenPart, SpecError, UnknownPart, nearest
-from cccad_core.registry import REGISTRY, Registry
-from cccad_core.spec_types import Kind, hints_of, is_union, kind_of, rules, type_text
-from cccad_core.tomltext import digest, key_text, override, read, show, to_toml, value_text
+from cccad_core.errors import BrokenPart, SpecError, nearest
+from cccad_core.registry import REGISTRY, Registry, hints_of
+from cccad_core.specs.field_types import is_union, kind_of, rules, type_text
+from cccad_core.specs.plain import plain_value
+from cccad_core.specs.toml import key_text, override, read, show
 
 if TYPE_CHECKING:
     from cattrs import Converter
-
-__all__ = ["Kind", "describe", "digest", "load", "parts", "structure", "to_toml", "unstructure"]
 
 T = TypeVar("T")
 Problems = list[tuple[str, str]]
 _MISTAKES = (ValueError, TypeError, LookupError)
 _LARGEST = 1e30  # of real numbers: 32 bits hold their squares neither, but results and messages can show them
 _SCALARS = (bool, int, float, str)
-
-
-# From plain data to a spec ------------------------------------------------------------------------------------------
 
 
 def load(
@@ -249,109 +244,12 @@ def _violations(cls: Any, values: "list[tuple[Attribute[Any], Any]]") -> Problem
             continue
         except _MISTAKES as error:
             limits = rules(attribute.validator)
-            text = f"'{attribute.alias}' must be {' and '.join(limits)}: {show(_plain(value))}" if all(limits) else ""
+            text = (
+                f"'{attribute.alias}' must be {' and '.join(limits)}: {show(plain_value(value))}" if all(limits) else ""
+            )
             problems.append(("", text or _sentence(error)))
     return problems
 
 
 def _sentence(error: Exception) -> str:
     return str(error.args[0]) if error.args and isinstance(error.args[0], str) else str(error)
-
-
-# From a spec to plain data, and to words ----------------------------------------------------------------------------
-
-
-def unstructure(spec: Any, registry: Registry = REGISTRY) -> dict[str, Any]:
-    """Return plain data, ready for TOML, from which `structure` makes an equal spec; what is None is left out.
-
-    Raises UnknownPart if a part's class is not registered, SpecError if a None is not the default of its field.
-    """
-    plain = _plain(spec, type(spec), registry)
-    assert isinstance(plain, dict)
-    return plain
-
-
-def parts(spec: Any, registry: Registry = REGISTRY) -> set[tuple[str, str]]:
-    """Return the (kind, name) of every registered part in *spec*, itself included; see `registry.distributions`."""
-    inner: Iterable[Any] = ()
-    found: set[tuple[str, str]] = set()
-    if has(type(spec)):
-        with suppress(UnknownPart):  # a spec class of its own, such as a policy's, has no name
-            found = {registry.name_of(type(spec))}
-        inner = [getattr(spec, attribute.name) for attribute in fields(type(spec))]
-    elif isinstance(spec, Mapping | list | tuple):
-        inner = spec.values() if isinstance(spec, Mapping) else spec
-    return found.union(*(parts(item, registry) for item in inner))
-
-
-def _plain(value: Any, type_: Any = Any, registry: Registry = REGISTRY) -> Any:
-    if is_union(type_):
-        type_ = next((member for member in get_args(type_) if _holds(member, value)), Any)
-    if has(type(value)):
-        return _plain_class(value, kind_of(type_), registry)
-    if isinstance(value, Mapping):
-        item_type = get_args(type_)[1] if get_origin(type_) is dict else Any
-        return {key: _plain(item, item_type, registry) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = get_args(type_) or (Any, ...)
-        item_types = items if items[-1] is not ... else items[:1] * len(value)
-        return [_plain(item, item_type, registry) for item, item_type in zip(value, item_types, strict=True)]
-    return value
-
-
-def _plain_class(value: Any, kind: str, registry: Registry) -> dict[str, Any]:
-    cls = type(value)
-    hints = hints_of(cls)
-    plain = {"kind": registry.name_of(cls, kind)[1]} if kind else {}
-    for attribute in fields(cls):
-        inner = getattr(value, attribute.name)
-        if inner is None and attribute.init and attribute.default is not None:
-            raise SpecError([(attribute.alias, f"TOML has no None, and None is not the default in {cls.__name__}")])
-        if inner is not None and attribute.init:
-            plain[attribute.alias] = _plain(inner, hints.get(attribute.name, Any), registry)
-    return plain
-
-
-def _holds(member: Any, value: Any) -> bool:
-    """Return whether *member* of a union is the one that describes how *value* is written."""
-    return type(value) in (member, get_origin(member)) or (has(type(value)) and kind_of(member) != "")
-
-
-def describe(cls: type, registry: Registry = REGISTRY) -> str:
-    """Return what a spec class is for and its fields: name, type, default, what its validator asks for, and `help`.
-
-    A field's help is its metadata: `field(default=8, metadata={"help": "how many latent tokens are remembered"})`.
-    """
-    from inspect import getdoc  # slow, and not needed to read a spec
-
-    return "\n".join([getdoc(cls) or cls.__name__, "", *_field_lines(cls, (), registry)]).rstrip()
-
-
-def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[str]:
-    """Return lines on each field and, below it, on the fields of the class that it holds, if not one of *above*."""
-    lines, indent = [], "  " + "    " * len(above)
-    hints = hints_of(cls)
-    for attribute in (attribute for attribute in fields(cls) if attribute.init):
-        type_ = hints.get(attribute.name, Any)
-        limits = [rule for rule in rules(attribute.validator) if rule]
-        notes = f"  ({' and '.join(limits)})" if limits else ""
-        lines.append(
-            f"{indent}{attribute.alias}: {type_text(type_)}{_default_text(attribute, type_, registry)}{notes}"
-        )
-        if "help" in attribute.metadata:
-            lines.append(f"{indent}    # {attribute.metadata['help']}")
-        for inner in (type_, *get_args(type_)):
-            if isinstance(inner, type) and has(inner) and inner not in (*above, cls):
-                lines += _field_lines(inner, (*above, cls), registry)
-    return lines
-
-
-def _default_text(attribute: "Attribute[Any]", type_: Any, registry: Registry) -> str:
-    default: Any = attribute.default
-    if default is NOTHING:
-        return ", required"
-    if isinstance(default, Factory):  # type: ignore[arg-type]
-        if default.takes_self:
-            return ", computed from the others"
-        default = default.factory()
-    return ", may be left out" if default is None else f" = {value_text(_plain(default, type_, registry))}"

@@ -1,12 +1,11 @@
 """What the types and the validators of a spec's fields say, in words for a person."""
 
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from attrs import frozen, has
 
-from cccad_core.errors import BrokenPart
-from cccad_core.tomltext import show
+from cccad_core.specs.toml import show
 
 
 @frozen
@@ -17,20 +16,6 @@ class Kind:
     """
 
     name: str
-
-
-def hints_of(cls: type) -> dict[str, Any]:
-    """Return the types of a spec class's fields by name; raises BrokenPart where an annotation cannot be read."""
-    try:
-        return get_type_hints(cls, include_extras=True)
-    except Exception as error:
-        problem = f"the types of the fields of {cls.__qualname__} cannot be read: {reason(error)}"
-        raise BrokenPart(f"{problem}; import what they need when the program runs, too") from error
-
-
-def reason(error: BaseException) -> str:
-    """Return an exception as one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(": ")
 
 
 def is_union(type_: Any) -> bool:

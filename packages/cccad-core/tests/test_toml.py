@@ -5,7 +5,7 @@ import math
 import pytest
 import tomli
 from cccad_core.errors import SpecError
-from cccad_core.tomltext import digest, override, read, show, to_toml
+from cccad_core.specs.toml import digest, override, read, show, to_toml
 from hypothesis import given
 from hypothesis import strategies as st
 
