@@ -117,11 +117,14 @@ class Lottery(Corridor):
     has_random_rewards = True
 
 
-class Told(Track):
-    """Says where actions lead."""
+class RepeatableTrack(Track):
+    """Says where actions lead and what they earn."""
 
     def next_observations(self, task, observations, actions):
         return (observations + 0.25 * actions).clip(-1.0, 1.0).astype(np.float32)
+
+    def replay(self, *_):
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -143,7 +146,7 @@ def test_what_the_family_tells_is_refused_before_there_are_histories(family, num
 def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
     tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(7)]
     DetourSpec(frac=0.5).check(FAMILY, tasks)
-    DetourSpec(frac=0.5).check(Told(TrackSpec()), Told(TrackSpec()).tasks)  # real actions
+    DetourSpec(frac=0.5).check(RepeatableTrack(TrackSpec()), RepeatableTrack(TrackSpec()).tasks)  # real actions
     assert not build(frac=0.5).batch(0, 60, 20)["targets"].all()  # and they do
 
 

@@ -1,94 +1,42 @@
 """Learning histories: source algorithms, resumable collection, an HDF5 store, sampling and audit.
 
-Legend of shapes: b batch, t time, n episodes, m histories, o observation features, a actions. Names are imported when
-they are first used; torch is imported by the sources that train networks alone, and only when they collect.
+Letters in shapes: b batch, t time, n episodes, m histories, o observation features, a actions. PyTorch is imported by
+the sources that train networks alone, and only when they collect.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from cccad_data.audit import Fault as Fault
-    from cccad_data.audit import verify as verify
-    from cccad_data.cluster import RaySpec as RaySpec
-    from cccad_data.collection import Source as Source
-    from cccad_data.collection import collect as collect
-    from cccad_data.dataset import Histories as Histories
-    from cccad_data.dataset import early_late_returns as early_late_returns
-    from cccad_data.dataset import learning_curve as learning_curve
-    from cccad_data.detours import DetourSpec as DetourSpec
-    from cccad_data.errors import CollectionError as CollectionError
-    from cccad_data.errors import DataError as DataError
-    from cccad_data.errors import FolderInUseError as FolderInUseError
-    from cccad_data.errors import HistoryFileError as HistoryFileError
-    from cccad_data.errors import SamplingError as SamplingError
-    from cccad_data.errors import SourceError as SourceError
-    from cccad_data.errors import StorageError as StorageError
-    from cccad_data.errors import UnfitValueError as UnfitValueError
-    from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
-    from cccad_data.executors import InlineSpec as InlineSpec
-    from cccad_data.executors import ProcessesSpec as ProcessesSpec
-    from cccad_data.history import TaskHistories as TaskHistories
-    from cccad_data.merging import merge as merge
-    from cccad_data.merging import write_dataset as write_dataset
-    from cccad_data.owner import owned as owned
-    from cccad_data.owner import owner_of as owner_of
-    from cccad_data.sampling import Sampler as Sampler
-    from cccad_data.sampling import SamplerSpec as SamplerSpec
-    from cccad_data.sources.bandits import ThompsonSpec as ThompsonSpec
-    from cccad_data.sources.bandits import UCBSpec as UCBSpec
-    from cccad_data.sources.noisy_oracle import NoisyOracleSpec as NoisyOracleSpec
-    from cccad_data.sources.ppo import PPOSpec as PPOSpec
-    from cccad_data.sources.q_learning import QLearningSpec as QLearningSpec
-    from cccad_data.sources.sb3 import SB3Spec as SB3Spec
-    from cccad_data.sources.uniform import RandomSpec as RandomSpec
-
-_HOMES = {
-    "RaySpec": "cluster",
-    "Source": "collection",
-    "collect": "collection",
-    "Histories": "dataset",
-    "early_late_returns": "dataset",
-    "learning_curve": "dataset",
-    "DetourSpec": "detours",
-    "CollectionError": "errors",
-    "DataError": "errors",
-    "FolderInUseError": "errors",
-    "HistoryFileError": "errors",
-    "SamplingError": "errors",
-    "SourceError": "errors",
-    "StorageError": "errors",
-    "UnfitValueError": "errors",
-    "UnknownFamilyError": "errors",
-    "InlineSpec": "executors",
-    "ProcessesSpec": "executors",
-    "TaskHistories": "history",
-    "merge": "merging",
-    "write_dataset": "merging",
-    "owned": "owner",
-    "owner_of": "owner",
-    "Sampler": "sampling",
-    "SamplerSpec": "sampling",
-    "NoisyOracleSpec": "sources.noisy_oracle",
-    "PPOSpec": "sources.ppo",
-    "QLearningSpec": "sources.q_learning",
-    "RandomSpec": "sources.uniform",
-    "SB3Spec": "sources.sb3",
-    "ThompsonSpec": "sources.bandits",
-    "UCBSpec": "sources.bandits",
-    "Fault": "audit",
-    "verify": "audit",
-}
-__all__ = list(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+from cccad_data.audit import Fault as Fault
+from cccad_data.audit import verify as verify
+from cccad_data.cluster import RaySpec as RaySpec
+from cccad_data.collection import collect as collect
+from cccad_data.dataset import Histories as Histories
+from cccad_data.dataset import early_late_returns as early_late_returns
+from cccad_data.dataset import learning_curve as learning_curve
+from cccad_data.detours import DetourSpec as DetourSpec
+from cccad_data.errors import CollectionError as CollectionError
+from cccad_data.errors import DataError as DataError
+from cccad_data.errors import FolderInUseError as FolderInUseError
+from cccad_data.errors import HistoryFileError as HistoryFileError
+from cccad_data.errors import SamplingError as SamplingError
+from cccad_data.errors import SourceError as SourceError
+from cccad_data.errors import StorageError as StorageError
+from cccad_data.errors import UnfitValueError as UnfitValueError
+from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
+from cccad_data.executors import InlineSpec as InlineSpec
+from cccad_data.executors import ProcessesSpec as ProcessesSpec
+from cccad_data.family import Task as Task
+from cccad_data.family import TaskFamily as TaskFamily
+from cccad_data.history import TaskHistories as TaskHistories
+from cccad_data.merging import merge as merge
+from cccad_data.merging import write_dataset as write_dataset
+from cccad_data.owner import owned as owned
+from cccad_data.owner import owner_of as owner_of
+from cccad_data.sampling import Sampler as Sampler
+from cccad_data.sampling import SamplerSpec as SamplerSpec
+from cccad_data.source import Source as Source
+from cccad_data.sources.bandits import ThompsonSpec as ThompsonSpec
+from cccad_data.sources.bandits import UCBSpec as UCBSpec
+from cccad_data.sources.noisy_oracle import NoisyOracleSpec as NoisyOracleSpec
+from cccad_data.sources.ppo import PPOSpec as PPOSpec
+from cccad_data.sources.q_learning import QLearningSpec as QLearningSpec
+from cccad_data.sources.sb3 import SB3Spec as SB3Spec
+from cccad_data.sources.uniform import RandomSpec as RandomSpec

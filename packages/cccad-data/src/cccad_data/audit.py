@@ -11,9 +11,22 @@ from attrs import evolve, frozen
 from cccad_data import spaces, store
 from cccad_data.dataset import MANIFEST, Histories, finished_shards, read_manifest
 from cccad_data.errors import FamilyError, HistoryFileError
-from cccad_data.families import best_and_random, family_errors
+from cccad_data.families import family_errors
+from cccad_data.family import (
+    HasOptimum,
+    HasRandomReturn,
+    KnowsDynamics,
+    Replayable,
+    Task,
+    TaskFamily,
+    has_random_rewards,
+    has_random_transitions,
+    optimal_returns,
+    random_returns,
+)
 from cccad_data.header import HEADER_KEYS
-from cccad_data.history import Array, TaskHistories
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 
 MOST_PLACES = 10
 "Places named per task and kind of fault; how many more there are is said with the last."
@@ -43,7 +56,7 @@ class Fault:
         return f"{', '.join(part for part in place if part)}: {self.message}"
 
 
-def verify(path: Path | str, family: Any = None) -> list[Fault]:
+def verify(path: Path | str, family: TaskFamily | None = None) -> list[Fault]:
     """Return everything that is wrong with a dataset folder or a shard; with *family*, rewards and dynamics as well.
 
     Raises HistoryFileError when the folder or the file cannot be used at all.
@@ -62,20 +75,21 @@ def verify(path: Path | str, family: Any = None) -> list[Fault]:
     return faults
 
 
-def unchecked(family: Any) -> list[str]:
+def unchecked(family: TaskFamily) -> list[str]:
     """Return what `verify` cannot check with *family*, a sentence each."""
     gaps = {
-        "next_observations": "where actions lead is not checked",
-        "replay": "rewards and the ends of episodes are not checked",
+        "next_observations": ("where actions lead is not checked", isinstance(family, KnowsDynamics)),
+        "replay": ("rewards and the ends of episodes are not checked", isinstance(family, Replayable)),
+        "optimal_returns": ("whether learners improved is not checked", isinstance(family, HasOptimum)),
     }
     return [
         f"{what}: the task family {family.name!r} has no {name!r}"
-        for name, what in gaps.items()
-        if not hasattr(family, name)
+        for name, (what, is_there) in gaps.items()
+        if not is_there
     ]
 
 
-def refuse_faulty(histories: Histories, family: Any, where: str) -> None:
+def refuse_faulty(histories: Histories, family: TaskFamily, where: str) -> None:
     """Raise HistoryFileError at the first fault in what a run is to be trained on.
 
     Spaces, flags and sizes of rewards are checked throughout, and the actions are played again: all of them up to
@@ -88,7 +102,7 @@ def refuse_faulty(histories: Histories, family: Any, where: str) -> None:
         faults = [*_within_spaces(where, held, histories.spaces), *_episodes(where, held, histories.header["horizon"])]
         if not faults:
             with family_errors(family.name):
-                faults += audit.replayed(where, held if is_small else held.history(0))
+                faults += audit.replayed(where, held if is_small else held.history(0), family)
         if faults:
             raise HistoryFileError(f"{faults[0]}; cccad-data verify names every fault")
 
@@ -96,7 +110,7 @@ def refuse_faulty(histories: Histories, family: Any, where: str) -> None:
 class _Audit:
     """What is known while shard after shard is looked at."""
 
-    def __init__(self, header: Mapping[str, Any], family: Any) -> None:
+    def __init__(self, header: Mapping[str, Any], family: TaskFamily | None) -> None:
         self.header, self.family = header, family
         self.held_out = set(header["held_out_task_ids"])
         parts = header["source"].get("parts", [{"source": header["source"]}])
@@ -105,7 +119,7 @@ class _Audit:
         self.copies: dict[bytes, str] = {}  # digest of a history -> where it is
 
     def shards(self, paths: list[Path]) -> list[Fault]:
-        faults = [] if self.family is None else list(self._header_faults(str(paths[0])))
+        faults = [] if self.family is None else list(self._header_faults(str(paths[0]), self.family))
         for path in paths:
             try:
                 with store.open_shard(path) as file:
@@ -128,16 +142,16 @@ class _Audit:
             if key != "tasks" and header[key] != self.header[key]:
                 yield Fault(file=str(path), message=f"its {key!r} is not that of {MANIFEST}")
 
-    def _header_faults(self, file: str) -> Iterator[Fault]:
+    def _header_faults(self, file: str, family: TaskFamily) -> Iterator[Fault]:
         """Hold the header against the installed family."""
-        if not spaces.all_alike(self.header["spaces"], self.family.spaces):
+        if not spaces.all_alike(self.header["spaces"], family.spaces):
             yield Fault(file=file, message="the spaces in the header are not those of the installed family")
             return  # nor are the tasks
-        if self.header["horizon"] != self.family.horizon:
-            yield Fault(file=file, message=f"the horizon in the header is not the family's {self.family.horizon}")
+        if self.header["horizon"] != family.horizon:
+            yield Fault(file=file, message=f"the horizon in the header is not the family's {family.horizon}")
         try:
             with family_errors(self.header["env"]["kind"]):
-                held_out = {task.task_id for task in self.family.split(**self.header["split"]).held_out}
+                held_out = {task.task_id for task in family.split(**self.header["split"]).held_out}
         except FamilyError as error:
             yield Fault(file=file, message=f"the split in the header cannot be drawn: {error}")
             return
@@ -159,9 +173,9 @@ class _Audit:
         if self.family is not None and is_inside:
             try:
                 with family_errors(self.header["env"]["kind"]):
-                    faults += self.replayed(file, task)
+                    faults += self.replayed(file, task, self.family)
                     if not faults and not _NOT_LEARNING & self.sources:
-                        faults += self._improved(file, task)
+                        faults += self._improved(file, task, self.family)
             except FamilyError as error:
                 faults.append(Fault(file=file, task_id=task_id, message=f"cannot be played again: {error}"))
         yield from faults
@@ -177,29 +191,32 @@ class _Audit:
                 )
             self.copies.setdefault(digest, f"{task.task_id}, history {index}")
 
-    def replayed(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+    def replayed(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
         """Play the actions again, as far as the family can tell what they lead to."""
         try:
-            known = self.family.task(task.task_id)
+            known = family.task(task.task_id)
         except LookupError as error:
             yield Fault(file=file, task_id=task.task_id, message=f"the installed family does not know it: {error}")
             return
         if dict(known.params) != dict(task.params):
             yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
-        yield from _outlying(file, task, abs(best_and_random(self.family, [known])).max())
-        if hasattr(self.family, "next_observations"):
-            yield from self._moved(file, task, known)
-        if hasattr(self.family, "replay"):
-            yield from self._paid(file, task, known)
+        if isinstance(family, HasOptimum) and isinstance(family, HasRandomReturn):
+            declared = [optimal_returns(family, [known]), random_returns(family, [known])]
+            yield from _outlying(file, task, float(np.abs(declared).max()))
+        if isinstance(family, KnowsDynamics):
+            yield from self._moved(file, task, known, family, is_random=has_random_transitions(family))
+        if isinstance(family, Replayable):
+            yield from self._paid(file, task, known, family, is_random=has_random_rewards(family))
 
-    def _moved(self, file: str, task: TaskHistories, known: Any) -> Iterator[Fault]:
+    def _moved(
+        self, file: str, task: TaskHistories, known: Task, dynamics: KnowsDynamics, *, is_random: bool
+    ) -> Iterator[Fault]:
         """Hold the observations against those that the actions lead to."""
-        is_random = getattr(self.family, "has_random_transitions", False)
         parts = []
         for history in task:
             # Where chance decides what follows, the family is shown what did, and says which can.
             told = {"recorded": history.next_observations()} if is_random else {}
-            parts.append(self.family.next_observations(known, history.observations, history.actions, **told))
+            parts.append(dynamics.next_observations(known, history.observations, history.actions, **told))
         led_to, following = np.concatenate(parts), task.next_observations()
         is_wrong = _differs(following, led_to).any(axis=1)
         ends = np.zeros(task.num_env_steps, bool)
@@ -212,12 +229,14 @@ class _Audit:
                 f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
             ))  # fmt: skip
 
-    def _paid(self, file: str, task: TaskHistories, known: Any) -> Iterator[Fault]:
+    def _paid(
+        self, file: str, task: TaskHistories, known: Task, rules: Replayable, *, is_random: bool
+    ) -> Iterator[Fault]:
         """Hold rewards and flags against those that the task gives."""
-        is_random, parts = getattr(self.family, "has_random_rewards", False), []
+        parts = []
         for history in task:
             what = (history.observations, history.actions, history.next_observations(), history.episode_ends)
-            parts.append(self.family.replay(known, *what, **({"rewards": history.rewards} if is_random else {})))
+            parts.append(rules.replay(known, *what, **({"rewards": history.rewards} if is_random else {})))
         names = ("rewards", "terminations", "truncations")
         for name, column in zip(names, zip(*parts, strict=True), strict=True):
             found, right = getattr(task, name), np.concatenate(column)
@@ -225,15 +244,17 @@ class _Audit:
                 f"the {name.removesuffix('s')} is {found[i]}, but the task gives {right[i]}"
             ))  # fmt: skip
 
-    def _improved(self, file: str, task: TaskHistories) -> Iterator[Fault]:
+    def _improved(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
         """Hold the last quarter of each history's episodes against the first, beyond two standard errors."""
+        if not isinstance(family, HasOptimum):
+            return  # who is at the optimum already cannot improve
         returns = np.split(task.episode_returns(), np.cumsum(task.num_episodes_per_history())[:-1])
         if len(returns) < 2 or min(map(len, returns)) < 4:
             return
         early = np.array([one[: len(one) // 4].mean() for one in returns])
         late = np.array([one[-(len(one) // 4) :].mean() for one in returns])
         gains = late - early
-        best = float(best_and_random(self.family, [self.family.task(task.task_id)])[0, 0])
+        best = float(optimal_returns(family, [family.task(task.task_id)])[0])
         if gains.mean() + 2 * gains.std(ddof=1) / len(gains) ** 0.5 <= 0 and early.mean() < best - 1e-6:
             message = (
                 f"does not improve: its return is {early.mean():.3f} early, {late.mean():.3f} late; {best:.3f} is best"

@@ -9,19 +9,20 @@ import numpy as np
 from cccad_data import spaces
 from cccad_data.dataset import Histories, early_late_returns, learning_curve
 from cccad_data.errors import DataError, FamilyError
-from cccad_data.families import best_and_random, family_errors
+from cccad_data.families import family_errors
+from cccad_data.family import HasOptimum, TaskFamily, optimal_returns, random_returns
 from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
 _MOST_STATES = 1 << 20
 
 
-def card(path: Path, histories: Histories, family: Any = None) -> str:
+def card(path: Path, histories: Histories, family: TaskFamily | None = None) -> str:
     """Return the card of *histories* read from *path*; with *family*, returns are held against its optimum."""
     return "\n".join(_lines(path, histories, family))
 
 
-def _lines(path: Path, histories: Histories, family: Any) -> Iterator[str]:
+def _lines(path: Path, histories: Histories, family: TaskFamily | None) -> Iterator[str]:
     header = histories.header
     episodes = sum(task.num_episodes for task in histories)
     files = sorted(path.rglob("*.h5")) if path.is_dir() else [path]
@@ -42,21 +43,21 @@ def _lines(path: Path, histories: Histories, family: Any) -> Iterator[str]:
     yield f"  written by {_fields(header['versions'])}"
 
 
-def _returns(histories: Histories, family: Any) -> Iterator[str]:
+def _returns(histories: Histories, family: TaskFamily | None) -> Iterator[str]:
     """Say how the source did in its first and in its last episodes."""
     curves = learning_curve(histories)
     early = np.array([curve[:_EDGE_EPISODES].mean() for curve in curves.values()])
     late = np.array([curve[-_EDGE_EPISODES:].mean() for curve in curves.values()])
     yield f"  returns    {early.mean():.3f} in the first {_EDGE_EPISODES} episodes, {late.mean():.3f} in the last"
     is_ours = family is not None and family.horizon == histories.header["horizon"]
-    if not is_ours or not spaces.all_alike(family.spaces, histories.spaces):
+    if family is None or not is_ours or not spaces.all_alike(family.spaces, histories.spaces):
         why = "not installed" if family is None else "installed with other spaces or another horizon"
         yield f"             the task family is {why}, so there is no optimum to compare with"
         return
     try:
         with family_errors(histories.header["env"]["kind"]):
             tasks = [family.task(task_id) for task_id in curves]
-            optimal, random = best_and_random(family, tasks)
+            optimal, random = optimal_returns(family, tasks), random_returns(family, tasks)
     except FamilyError as error:
         yield f"             there is no optimum to compare with: {error}"
         return
@@ -87,7 +88,7 @@ def _coverage(histories: Histories) -> Iterator[str]:
     yield f"  coverage   {seen.mean():.3f} of the observations in the mean task, {seen.min():.3f} in the least"
 
 
-def draw(file: Path, histories: Histories, family: Any = None) -> None:
+def draw(file: Path, histories: Histories, family: TaskFamily | None = None) -> None:
     """Draw the learning curves to *file*, whose ending says the format; with *family*, the optimum as well.
 
     Raises DataError when matplotlib is missing or does not know that ending, StorageError when it cannot be written.
@@ -104,9 +105,9 @@ def draw(file: Path, histories: Histories, family: Any = None) -> None:
     left, right = figure.subplots(1, 2)
     left.fill_between(episodes, table.min(axis=0), table.max(axis=0), alpha=0.2, label="all tasks")
     left.plot(episodes, table.mean(axis=0), label="mean of the tasks")
-    if family is not None:
+    if family is not None and isinstance(family, HasOptimum):
         with family_errors(histories.header["env"]["kind"]):
-            optimum = best_and_random(family, [family.task(task_id) for task_id in curves])[0].mean()
+            optimum = optimal_returns(family, [family.task(task_id) for task_id in curves]).mean()
         left.axhline(optimum, color="black", linestyle=":", label="mean optimum")
     left.set(xlabel="episode of a history", ylabel="return")
     left.legend()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 
@@ -14,30 +14,18 @@ from cccad_data.affordable import excess
 from cccad_data.dataset import MANIFEST, SHARD, read_manifest
 from cccad_data.errors import CollectionError, HistoryFileError, StorageError
 from cccad_data.executors import Executor
+from cccad_data.family import FamilySpec, Task, TaskFamily, TaskSplit
 from cccad_data.header import FORMAT, HEADER_KEYS
-from cccad_data.history import TaskHistories
 from cccad_data.owner import owned, remove_abandoned
 from cccad_data.portable import packed
+from cccad_data.source import Source, SourceSpec
 
 _BYTES_PER_LISTED_TASK = 1_500  # its id and params, as objects and as JSON
 _BYTES_PER_ENV_STEP, _COPIES = 6, 2  # its reward and flags; as arrays, and as the file that is put together
 
 
-class Source(Protocol):
-    """Produces learning histories. Its spec has ``num_envs``, ``env_steps`` and ``tasks_per_unit``."""
-
-    name: str
-    spec: Any
-
-    def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Callable[[int], None] | None = None
-    ) -> list[TaskHistories]:
-        """Return the histories of each task; the random numbers depend on the seed and the task id alone."""
-        ...
-
-
 def collect(
-    family: Any,
+    family: TaskFamily,
     source: Source,
     executor: Executor,
     *,
@@ -74,7 +62,7 @@ def collect(
     return out
 
 
-def _refuse_excess(family: Any, source: Source, num_tasks: int, num_held_out: int) -> None:
+def _refuse_excess(family: TaskFamily, source: Source, num_tasks: int, num_held_out: int) -> None:
     """Raise CollectionError where the list of the tasks, or the histories of one unit, would not fit into memory."""
     listed = (num_tasks + num_held_out) * _BYTES_PER_LISTED_TASK
     if words := excess(f"{num_tasks:,} tasks to collect and {num_held_out:,} held-out ones", listed):
@@ -139,8 +127,8 @@ def _sweep(out: Path) -> None:
 class _Job:
     """All that one unit needs, in a form that another process can receive."""
 
-    family_spec: Any
-    source_spec: Any
+    family_spec: FamilySpec
+    source_spec: SourceSpec
     whole: dict[str, Any]
     part: slice
     shard: Path
@@ -188,13 +176,13 @@ class _Meter:
         self.update(index, self.totals[index])
 
 
-def spec_dict(kind: str, spec: Any) -> dict[str, Any]:
+def spec_dict(kind: str, spec: attrs.AttrsInstance) -> dict[str, Any]:
     """Return a spec as a plain dictionary whose ``kind`` is its registered name."""
     return {"kind": kind, **attrs.asdict(spec)}
 
 
 def _header(
-    family: Any, source: Source, parts: Any, tasks: Sequence[Any], split: dict[str, Any], seed: int
+    family: TaskFamily, source: Source, parts: TaskSplit, tasks: Sequence[Task], split: dict[str, Any], seed: int
 ) -> dict[str, Any]:
     """Return all that is known about a collection, as plain JSON."""
     return {

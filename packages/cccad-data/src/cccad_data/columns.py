@@ -17,11 +17,10 @@ from typing import Any, cast
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from cccad_data.errors import HistoryFileError
+from cccad_data.plain import Array
 
-Array = NDArray[Any]
 _BLOCK_ENV_STEPS = 256  # how finely the places of episode ends are known without reading them, in 8 bytes each
 _BRIDGED_ROWS = 64  # are read too where they lie between two that were asked for
 _MOST_OPEN_FILES, _MOST_OPEN_DATASETS = 512, 512

@@ -15,7 +15,18 @@ from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
 from cccad_data.errors import SamplingError
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import (
+    KnowsDynamics,
+    RepeatableFamily,
+    Replayable,
+    Task,
+    TaskFamily,
+    episodes_per_cycle,
+    has_random_rewards,
+    has_random_transitions,
+)
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 
 _MOST_OF_A_STRETCH = 0.75  # detours never take more
 _MOST_COMPARED = 100  # tasks, before there are histories
@@ -32,7 +43,9 @@ class DetourSpec:
     repeat_frac: float = field(default=0.0, validator=[validators.ge(0.0), validators.le(1.0)])
     "How likely each further one is the next episode of the same history: a visit to where nothing was found before."
 
-    def build(self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> "Detours | None":
+    def build(
+        self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: TaskFamily | None
+    ) -> "Detours | None":
         """Return the detours among *tasks*, None when they are off; *family* says what each task would pay.
 
         *columns* are the env steps of all tasks, end to end.
@@ -43,17 +56,16 @@ class DetourSpec:
             return None
         if family is None:
             raise SamplingError("detours need the task family, which says what a task pays for the episodes of another")
-        self._refuse(family, len(tasks))
-        return Detours(self, tasks, columns, family)
+        return Detours(self, tasks, columns, self._repeatable(family, len(tasks)))
 
-    def check(self, family: Any, tasks: Sequence[Any]) -> None:
+    def check(self, family: TaskFamily, tasks: Sequence[Task]) -> None:
         """Raise SamplingError where *family* tells, without any history, that its *tasks* can have no detours.
 
         What is done at random in an episode of the first of them must lead to the same in others.
         """
         if not self.frac:
             return
-        self._refuse(family, len(tasks))
+        repeatable = self._repeatable(family, len(tasks))
         if "n" not in family.spaces["action"]:
             return  # real actions are compared where there are histories
         worlds, random, is_over = family.make_vec(tasks[:1]), np.random.default_rng(0), False
@@ -64,21 +76,26 @@ class DetourSpec:
             taken.append(random.integers(family.spaces["action"]["n"]))
             now, _, terminations, truncations, _ = worlds.step(np.array(taken[-1:]))
             is_over = bool(terminations[0] | truncations[0])
-        own, *others = [family.next_observations(t, np.array(seen), np.array(taken)) for t in tasks[:_MOST_COMPARED]]
+        observations, actions = np.array(seen), np.array(taken)
+        own, *others = [repeatable.next_observations(task, observations, actions) for task in tasks[:_MOST_COMPARED]]
         for task, led in zip(tasks[1:], others, strict=False):
             _refuse_another_way(tasks[0], task, own, led)
 
-    def _refuse(self, family: Any, num_tasks: int) -> None:
-        if getattr(family, "has_random_rewards", False) or getattr(family, "episodes_per_cycle", 1) > 1:
+    def _repeatable(self, family: TaskFamily, num_tasks: int) -> RepeatableFamily:
+        """Return *family*, which can say what any task pays for an episode of another; raises SamplingError."""
+        if has_random_rewards(family) or episodes_per_cycle(family) > 1:
             raise SamplingError(f"detours need rewards that follow from an episode; {family.name!r} pays otherwise")
-        if getattr(family, "has_random_transitions", False):
+        if has_random_transitions(family):
             raise SamplingError(f"detours need to know where actions lead; in {family.name!r} chance decides it")
-        if not hasattr(family, "next_observations"):
+        if not isinstance(family, KnowsDynamics):
             raise SamplingError(
                 f"detours need a family whose 'next_observations' says where actions lead; {family.name!r} has none"
             )
+        if not isinstance(family, Replayable):
+            raise SamplingError(f"detours need a family whose 'replay' says what a task pays; {family.name!r} has none")
         if num_tasks < 2:
             raise SamplingError("detours need histories of at least two tasks")
+        return family
 
 
 @frozen(kw_only=True)
@@ -100,7 +117,9 @@ class Plan:
 class Detours:
     """Every episode of every history, by task."""
 
-    def __init__(self, spec: DetourSpec, tasks: list[TaskHistories], columns: Mapping[str, Array], family: Any) -> None:
+    def __init__(
+        self, spec: DetourSpec, tasks: list[TaskHistories], columns: Mapping[str, Array], family: RepeatableFamily
+    ) -> None:
         self.spec, self._family, self._columns = spec, family, columns
         self._tasks = [family.task(task.task_id) for task in tasks]
         self._counts = np.concatenate([np.diff(np.asarray(task.episode_ends), prepend=0) for task in tasks])
@@ -149,11 +168,12 @@ class Detours:
             part = {name: np.concatenate([self._columns[name][unseen], batch[name][row, shown]]) for name in _TOLD}
             batch["rewards"][row, shown] = self._paid(self._tasks[task[row]], part)[plan.skipped[row] :]
 
-    def _paid(self, task: Any, part: dict[str, Array]) -> Array:
+    def _paid(self, task: Task, part: dict[str, Array]) -> Array:
         """Return the rewards that *task* pays for recorded env steps, whole episodes of another."""
         ends = np.flatnonzero(part["terminations"] | part["truncations"]) + 1
-        moved = (part[name] for name in ("observations", "actions", "next_observations"))
-        rewards, terminations, truncations = self._family.replay(task, *moved, ends)
+        rewards, terminations, truncations = self._family.replay(
+            task, part["observations"], part["actions"], part["next_observations"], ends
+        )
         if (terminations != part["terminations"]).any() or (truncations != part["truncations"]).any():
             raise SamplingError(f"detours need episodes that end alike in every task; in {task.task_id!r} one does not")
         return np.asarray(rewards)
@@ -168,7 +188,7 @@ class Detours:
             self._paid(task, part)
 
 
-def _refuse_another_way(own: Any, other: Any, led: Array, led_there: Array) -> None:
+def _refuse_another_way(own: Task, other: Task, led: Array, led_there: Array) -> None:
     """Raise SamplingError unless what was done on the task *own* leads to the same in *other*."""
     if (np.asarray(led_there) != led).any():
         raise SamplingError(

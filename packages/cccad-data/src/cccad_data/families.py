@@ -1,17 +1,16 @@
 """Finding a task family by the name that a history file gives, through the entry points of installed distributions."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from cccad_data.errors import DataError, FamilyError, UnknownFamilyError, hint
+from cccad_data.family import FamilySpec, TaskFamily
+from cccad_data.plain import Fields
 
 GROUP = "cccad.env"
 
@@ -25,7 +24,7 @@ def text_fields(kind: str) -> set[str]:
     return {attribute.name for attribute in attributes if attribute.type in {str, "str"}}
 
 
-def build_family(env: Mapping[str, Any]) -> Any:
+def build_family(env: Fields) -> TaskFamily:
     """Return the task family of *env*, a dictionary of ``kind`` and the fields of its spec.
 
     Raises UnknownFamilyError when no installed distribution offers that kind or it cannot be imported, and DataError
@@ -36,9 +35,15 @@ def build_family(env: Mapping[str, Any]) -> Any:
     spec_class = _spec_class(kind)
     try:
         with family_errors(kind):
-            return spec_class(**fields).build()
+            family: TaskFamily = spec_class(**fields).build()
     except FamilyError as error:
         raise DataError(f"the installed task family {kind!r} does not take {fields!r}: {error}") from error
+    return family
+
+
+def the_family(env: TaskFamily | Fields) -> TaskFamily:
+    """Return *env* where it is a task family itself, else the family that its `kind` and fields describe."""
+    return build_family(env) if isinstance(env, Mapping) else env
 
 
 def import_files(paths: Iterable[Path]) -> None:
@@ -55,18 +60,7 @@ def import_files(paths: Iterable[Path]) -> None:
             raise DataError(f"{path}: cannot be imported: {_in_one_line(error)}") from error
 
 
-def best_and_random(family: Any, tasks: Sequence[Any]) -> NDArray[np.float64]:
-    """Return the declared returns of the optimal and of the random policy, ``2 e``."""
-    sides = []
-    for side in ("optimal", "random"):
-        if hasattr(family, f"{side}_returns"):
-            sides.append(getattr(family, f"{side}_returns")(tasks))
-        else:
-            sides.append([getattr(family, f"{side}_return")(task) for task in tasks])
-    return np.asarray(sides, np.float64)
-
-
-def _registered(kind: str) -> Any:
+def _registered(kind: str) -> Callable[..., FamilySpec] | None:
     """Return the family that a file has registered in this process under *kind*, or None.
 
     Histories know no registry; a file that uses one has brought it in.
@@ -74,10 +68,11 @@ def _registered(kind: str) -> Any:
     registry: Any = sys.modules.get("cccad_core.registry")
     offers = [] if registry is None else registry.entries("env", check=False)
     in_code = [offer for offer in offers if offer.name == kind]
-    return registry.lookup("env", kind) if in_code else None
+    spec_class: Callable[..., FamilySpec] | None = registry.lookup("env", kind) if in_code else None
+    return spec_class
 
 
-def _spec_class(kind: str) -> Any:
+def _spec_class(kind: str) -> Callable[..., FamilySpec]:
     points = entry_points(group=GROUP)
     offers = [point for point in points if point.name == kind]
     if not offers and (registered := _registered(kind)) is not None:
@@ -89,12 +84,13 @@ def _spec_class(kind: str) -> Any:
         who = " and ".join(f"{_distribution(offer)} ({offer.value})" for offer in offers)
         raise DataError(f"the task family {kind!r} is offered more than once, by {who}; keep one of them")
     try:
-        return offers[0].load()
+        spec_class: Callable[..., FamilySpec] = offers[0].load()
     except (Exception, SystemExit) as error:  # whatever the module of a stranger raises
         who = _distribution(offers[0])
         raise UnknownFamilyError(
             f"the task family {kind!r} of {who} is installed but cannot be imported: {_in_one_line(error)}"
         ) from error
+    return spec_class
 
 
 @contextmanager

@@ -6,15 +6,17 @@ Gymnasium is imported only where its spaces come from elsewhere anyway: Minari, 
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from attrs import frozen
 
 from cccad_data import spaces
 from cccad_data.errors import DataError
-from cccad_data.history import Array
+from cccad_data.plain import Array
 
+GymSpace: TypeAlias = Any
+"A space of Gymnasium's, whose classes are not imported for their names alone."
 Origin = Mapping[str, Any]
 "What `Adapted.origin` returns: a dictionary for JSON."
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from cccad_data.columns import Column, Following, Thinned
 from cccad_data.errors import DataError
-
-Array = NDArray[Any]
+from cccad_data.plain import Array, Scalar
 
 PER_ENV_STEP = ("observations", "actions", "rewards", "terminations", "truncations")
 OFFSETS = ("episode_ends", "history_ends")
@@ -39,7 +38,7 @@ class TaskHistories:
     """
 
     task_id: str
-    params: Mapping[str, int] = field(factory=dict)
+    params: Mapping[str, Scalar] = field(factory=dict)
     observations: Array  # t o
     actions: Array  # t, or t a
     rewards: Array  # t float32

@@ -14,7 +14,7 @@ from numpy.typing import DTypeLike
 
 from cccad_data import spaces
 from cccad_data.errors import UnfitValueError
-from cccad_data.history import Array
+from cccad_data.plain import Array
 
 LOSS_FRAC = 1e-5
 "Most that a float may lose when it is stored as float32, as a fraction of the spread of its feature."

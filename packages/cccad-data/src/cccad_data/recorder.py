@@ -10,14 +10,15 @@ import numpy as np
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError, UnfitValueError
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import StepOutcome, Task, TaskFamily, VectorEnvironment
+from cccad_data.history import TaskHistories
 from cccad_data.narrow import Border, Precision, checked_cast, narrow
+from cccad_data.plain import Array
 
-Outcome = tuple[Any, ...]
-"What the ``step`` of a vector env returns: observations, rewards, terminations, truncations, infos."
+Outcome = StepOutcome
 
 
-def refuse_other_autoresets(worlds: Any) -> None:
+def refuse_other_autoresets(worlds: VectorEnvironment) -> None:
     """Raise SourceError where *worlds* say that a row whose episode ends is not reset in the same env step."""
     mode = (getattr(worlds, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
     if getattr(mode, "name", mode) != "SAME_STEP":
@@ -51,7 +52,7 @@ class Recorder:
     An episode that has not ended after *env_steps* is left out: a history ends where an episode ends.
     """
 
-    def __init__(self, family: Any, tasks: Sequence[Any], *, num_envs: int, env_steps: int) -> None:
+    def __init__(self, family: TaskFamily, tasks: Sequence[Task], *, num_envs: int, env_steps: int) -> None:
         if env_steps < family.horizon:
             raise SourceError(
                 f"'env_steps' must be at least one episode of family {family.name!r} "

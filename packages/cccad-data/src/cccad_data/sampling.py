@@ -13,7 +13,8 @@ from cccad_data.columns import Column, Runs, joined, take_all
 from cccad_data.dataset import Histories
 from cccad_data.detours import DetourSpec, Plan
 from cccad_data.errors import SamplingError, hint
-from cccad_data.history import Array
+from cccad_data.family import TaskFamily
+from cccad_data.plain import Array
 
 Made = TypeVar("Made")
 _DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same seed
@@ -34,7 +35,7 @@ class SamplerSpec:
     detours: DetourSpec = Factory(DetourSpec)
     "Fruitless visits at the head of a stretch; see `DetourSpec`."
 
-    def build(self, histories: Histories, seed: int, family: Any = None) -> "Sampler":
+    def build(self, histories: Histories, seed: int, family: TaskFamily | None = None) -> "Sampler":
         """Return a sampler over *histories*; detours need their task *family*. Raises SamplingError."""
         return Sampler(self, histories, seed, family)
 
@@ -42,7 +43,7 @@ class SamplerSpec:
 class Sampler:
     """Batches of stretches, ``b t``. Never across histories; padded at the end only where a history is too short."""
 
-    def __init__(self, spec: SamplerSpec, histories: Histories, seed: int, family: Any = None) -> None:
+    def __init__(self, spec: SamplerSpec, histories: Histories, seed: int, family: TaskFamily | None = None) -> None:
         if len(histories) == 0:
             raise SamplingError("there are no histories to sample from")
         self.spec, self.seed = spec, seed

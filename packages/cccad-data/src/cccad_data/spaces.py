@@ -4,7 +4,7 @@ The table of what is a space is that of ``cccad_core.spaces``; a test holds the 
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
 from typing import Any
 
@@ -86,6 +86,31 @@ def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
         if rows.dtype.kind == "f":
             inside &= rows == np.floor(rows)
     return np.asarray(~inside.all(axis=1))
+
+
+def uniform_actions(space: Space, uniform: NDArray[Any]) -> NDArray[Any]:
+    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, ``... a``.
+
+    Raises SourceError when a box has no finite bounds.
+    """
+    if space["kind"] == "box":
+        low, high = bounds(space)
+        if not np.isfinite([low, high]).all():
+            raise SourceError("uniform actions need a box with finite bounds")
+        return np.asarray(low + uniform * (high - low), np.float32)
+    (num_actions,) = sizes(space)
+    return np.asarray(np.minimum(uniform * num_actions, num_actions - 1), np.int64)
+
+
+def random_actions(space: Space, num_rows: int, seed: int) -> Callable[[], NDArray[Any]]:
+    """Return a function that draws uniformly random actions of *num_rows* rows at every call, in the space's shape."""
+    stream = np.random.default_rng(seed)
+    shape = (num_rows, *space["shape"]) if space["kind"] == "box" else (num_rows,)
+
+    def draw() -> NDArray[Any]:
+        return uniform_actions(space, stream.random((num_rows, num_features(space)))).reshape(shape)
+
+    return draw
 
 
 def check(space: Any, where: str) -> None:

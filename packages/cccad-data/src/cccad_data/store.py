@@ -34,8 +34,9 @@ from cccad_data.affordable import excess
 from cccad_data.containment import check_all, check_dataset, check_link
 from cccad_data.errors import DataError, HistoryFileError, StorageError
 from cccad_data.header import FORMAT, Header, check_format, check_header
-from cccad_data.history import ARRAYS, Array, TaskHistories
+from cccad_data.history import ARRAYS, TaskHistories
 from cccad_data.owner import lock
+from cccad_data.plain import Array
 from cccad_data.spaces import num_features
 
 COMPRESSIONS = ("lzf", "gzip", "none")

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from attrs import field, frozen, validators
 
-from cccad_data.history import Array
+from cccad_data.family import Task
+from cccad_data.plain import Array, Scalar, Table
 
 _MOVES = np.array([1, -1, 0])
 
@@ -23,7 +24,7 @@ class CorridorTask:
     """A goal cell, a goal on the track, or the best lever."""
 
     task_id: str
-    params: Mapping[str, int]
+    params: Mapping[str, Scalar]
 
 
 @frozen(kw_only=True)
@@ -47,6 +48,13 @@ class CorridorSpec:
     def build(self) -> "Corridor":
         """Return the family."""
         return Corridor(self)
+
+
+def _whole(task: Task, name: str) -> int:
+    """Return a parameter of a toy's task, which is a whole number."""
+    value = task.params[name]
+    assert isinstance(value, int)
+    return value
 
 
 class _Listed:
@@ -79,7 +87,7 @@ class Corridor(_Listed):
 
     def __init__(self, spec: CorridorSpec) -> None:
         self.spec, self.horizon = spec, spec.horizon
-        self.spaces = {
+        self.spaces: dict[str, Table] = {
             "observation": {"kind": "multi-discrete", "sizes": [spec.size]},
             "action": {"kind": "discrete", "n": 3},
         }
@@ -88,34 +96,51 @@ class Corridor(_Listed):
             for goal in range(spec.size)
         )
 
-    def make_vec(self, tasks: Sequence[CorridorTask]) -> "CorridorVec":
+    def make_vec(self, tasks: Sequence[Task]) -> "CorridorVec":
         """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
         if any(task.task_id == self.spec.breaks_on for task in tasks):
             raise RuntimeError(f"the corridor of {self.spec.breaks_on} has fallen in")
-        return CorridorVec(self.spec, np.array([task.params["goal"] for task in tasks]))
+        return CorridorVec(self.spec, np.array([_whole(task, "goal") for task in tasks]))
 
-    def next_observations(self, task: CorridorTask, observations: Array, actions: Array) -> Array:
+    def next_observations(
+        self, task: Task, observations: Array, actions: Array, *, recorded: Array | None = None
+    ) -> Array:
         """Return where each action leads, ``t o``."""
         places: Array = np.clip(observations + _MOVES[actions][:, None], 0, self.spec.size - 1)
         return places
 
     def replay(
-        self, task: CorridorTask, observations: Array, actions: Array, next_observations: Array, episode_ends: Array
+        self,
+        task: Task,
+        observations: Array,
+        actions: Array,
+        next_observations: Array,
+        episode_ends: Array,
+        *,
+        rewards: Array | None = None,
     ) -> tuple[Array, Array, Array]:
         """Return the rewards, terminations and truncations that the transitions must have had."""
-        is_on_goal = next_observations[:, 0] == task.params["goal"]
+        is_on_goal = next_observations[:, 0] == _whole(task, "goal")
         begins = np.concatenate(([0], episode_ends[:-1]))
         age = np.arange(len(actions)) - np.repeat(begins, np.diff(episode_ends, prepend=0)) + 1
         terminations = is_on_goal & self.spec.ends_on_goal
         return is_on_goal.astype(np.float32), terminations, (age == self.horizon) & ~terminations
 
-    def optimal_return(self, task: CorridorTask) -> float:
+    def optimal_return(self, task: Task) -> float:
         """Return the return of walking straight to the goal and staying there."""
         if self.spec.ends_on_goal:
             return 1.0
-        return float(self.horizon - max(abs(task.params["goal"] - self.spec.size // 2), 1) + 1)
+        return float(self.horizon - max(abs(_whole(task, "goal") - self.spec.size // 2), 1) + 1)
 
-    def random_return(self, task: CorridorTask) -> float:
+    def optimal_returns(self, tasks: Sequence[Task]) -> Array:
+        """Return the optimum of every task, ``e``."""
+        return np.array([self.optimal_return(task) for task in tasks])
+
+    def random_returns(self, tasks: Sequence[Task]) -> Array:
+        """Return the random policy's return of every task, ``e``."""
+        return np.array([self.random_return(task) for task in tasks])
+
+    def random_return(self, task: Task) -> float:
         """Return the expected return of uniformly random actions."""
         place = np.zeros(self.spec.size)
         place[self.spec.size // 2] = 1.0
@@ -124,10 +149,10 @@ class Corridor(_Listed):
             moved = np.zeros_like(place)
             for move in _MOVES:
                 np.add.at(moved, np.clip(np.arange(self.spec.size) + move, 0, self.spec.size - 1), place / 3)
-            total += moved[task.params["goal"]]
+            total += moved[_whole(task, "goal")]
             place = moved
             if self.spec.ends_on_goal:
-                place[task.params["goal"]] = 0.0
+                place[_whole(task, "goal")] = 0.0
         return total
 
 
@@ -200,18 +225,22 @@ class Track(_Listed):
     def __init__(self, spec: TrackSpec) -> None:
         self.spec, self.horizon = spec, spec.horizon
         box = {"kind": "box", "shape": [1], "low": -1.0, "high": 1.0}
-        self.spaces = {"observation": box, "action": box}
+        self.spaces: dict[str, Table] = {"observation": box, "action": box}
         self.tasks = tuple(CorridorTask(task_id=f"track/{goal}", params={"goal": goal}) for goal in (-75, -25, 25, 75))
 
-    def make_vec(self, tasks: Sequence[CorridorTask]) -> "TrackVec":
+    def make_vec(self, tasks: Sequence[Task]) -> "TrackVec":
         """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
-        goals = np.array([task.params["goal"] / 100 for task in tasks])
+        goals = np.array([_whole(task, "goal") / 100 for task in tasks])
         return TrackVec(self.horizon, goals, np.zeros(1, np.float32))
 
-    def optimal_return(self, task: CorridorTask) -> float:
+    def optimal_return(self, task: Task) -> float:
         """Return the return of running to the goal and staying there."""
-        away = abs(task.params["goal"]) / 100 - 0.25 * np.arange(1, self.horizon + 1)
+        away = abs(_whole(task, "goal")) / 100 - 0.25 * np.arange(1, self.horizon + 1)
         return float((1.0 - away.clip(0.0)).sum())
+
+    def optimal_returns(self, tasks: Sequence[Task]) -> Array:
+        """Return the optimum of every task, ``e``."""
+        return np.array([self.optimal_return(task) for task in tasks])
 
 
 class TrackVec(_Vec):
@@ -243,7 +272,7 @@ class Levers(_Listed):
 
     def __init__(self, spec: LeversSpec) -> None:
         self.spec, self.horizon = spec, spec.horizon
-        self.spaces = {
+        self.spaces: dict[str, Table] = {
             "observation": {"kind": "multi-discrete", "sizes": [1]},
             "action": {"kind": "discrete", "n": spec.num_levers},
         }
@@ -251,9 +280,9 @@ class Levers(_Listed):
             CorridorTask(task_id=f"levers/{best}", params={"best": best}) for best in range(spec.num_levers)
         )
 
-    def make_vec(self, tasks: Sequence[CorridorTask]) -> "LeversVec":
+    def make_vec(self, tasks: Sequence[Task]) -> "LeversVec":
         """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
-        return LeversVec(self.horizon, np.array([task.params["best"] for task in tasks]), np.zeros(1, np.uint8))
+        return LeversVec(self.horizon, np.array([_whole(task, "best") for task in tasks]), np.zeros(1, np.uint8))
 
 
 class LeversVec(_Vec):

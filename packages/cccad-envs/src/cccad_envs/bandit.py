@@ -14,7 +14,7 @@ from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import Tasks, in_order
+from cccad_envs.tasks import AnyTask, Tasks, in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
 _BLOCK_WORDS = 1 << 14  # drawn at once
@@ -59,7 +59,7 @@ def _drawn_means(seed: int, num_arms: int, block: int) -> NDArray[np.uint64]:
 class BanditRows(RowsEnv):
     """Bandits side by side: nothing changes but what the last pull was, and that is only for the picture."""
 
-    def __init__(self, family: "BanditFamily", tasks: Sequence[Task], **modes: Any) -> None:
+    def __init__(self, family: "BanditFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
         """Give every row the arms of its task."""
         super().__init__(family, tasks, **modes)
         self.family = family
@@ -134,22 +134,22 @@ class BanditFamily(NumberedFamily):
 
         return {name: partial(BanditPlayer, name, self) for name in PLAYERS}
 
-    def means(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def means(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected reward of every arm, ``e a``."""
         return self.parameters(tasks) / 1000
 
-    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected return of pulling the best arm throughout, ``e``."""
         return np.asarray(self.horizon * self.means(tasks).max(axis=1))
 
-    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected return of pulling arms uniformly at random, ``e``."""
         return np.asarray(self.horizon * self.means(tasks).mean(axis=1))
 
-    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         return np.zeros_like(seen)
 
-    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         means = self.means([task])[0][told.actions]
         found = np.asarray(told.rewards, dtype=np.float64)
         found = np.where(np.isfinite(found), found, means)

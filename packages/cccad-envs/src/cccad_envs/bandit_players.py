@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cccad_envs.bandit import BanditFamily
 from cccad_envs.errors import SettingError
-from cccad_envs.family import Task
 from cccad_envs.rows import RowsEnv
+from cccad_envs.tasks import AnyTask
 
 
 @final
@@ -95,7 +95,7 @@ PLAYERS: dict[str, Callable[[BanditPlayer], NDArray[np.int64]]] = {
 
 
 def play(
-    family: BanditFamily, tasks: Sequence[Task], name: str, *, num_pulls: int, seed: int = 0
+    family: BanditFamily, tasks: Sequence[AnyTask], name: str, *, num_pulls: int, seed: int = 0
 ) -> NDArray[np.float32]:
     """Return the reward of every pull, ``e t``, of the strategy *name* on each of *tasks*.
 

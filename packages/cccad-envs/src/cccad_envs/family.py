@@ -8,7 +8,7 @@ import bisect
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, final
 
@@ -23,10 +23,11 @@ from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
 from cccad_envs.recorded import Recording, checked_actions, checked_features
 from cccad_envs.rows import RowsEnv, feature_type
 from cccad_envs.single import SingleEnv
-from cccad_envs.tasks import Tasks
+from cccad_envs.tasks import AnyTask, Scalar, Tasks
 
 _SPLIT_BYTES_PER_TASK = 64  # of words, their order, and the ids that a dataset lists
 MOST_SEED = 2**128 - 1
+
 
 def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: object) -> None:
     """Refuse what is not an int; a validator for spec fields, to stand before a range check."""
@@ -67,10 +68,10 @@ def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, dict[str
 
 @frozen(kw_only=True)
 class Task:
-    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the numbers that make it up."""
+    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the parameters that make it up."""
 
     task_id: str
-    params: dict[str, int] = field(hash=False)
+    params: Mapping[str, Scalar] = field(hash=False)
 
 
 @frozen(kw_only=True)
@@ -116,19 +117,19 @@ class TaskFamily(ABC):
         """Every task, in canonical order."""
 
     @abstractmethod
-    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the highest expected return of one episode of each task, ``e``, in closed form."""
 
     @abstractmethod
-    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected return of the uniformly random policy in one episode of each task, ``e``, exactly."""
 
     @abstractmethod
-    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         """Return what follows the observations *seen*, ``t o``, when *actions* are taken, ``t``; ``t o``."""
 
     def _possible(
-        self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
+        self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
     ) -> NDArray[Any]:
         """Return what was *reached*, ``t o``, where chance can lead there, and a place where it can instead of others.
 
@@ -137,13 +138,13 @@ class TaskFamily(ABC):
         raise NotImplementedError(f"{type(self).__name__} has random transitions, and must say which are possible")
 
     @abstractmethod
-    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the rewards and terminations that a history should have recorded, ``t``."""
 
     @final
     def make_vec(
         self,
-        tasks: Sequence[Task],
+        tasks: Sequence[AnyTask],
         *,
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
@@ -158,7 +159,7 @@ class TaskFamily(ABC):
 
     @final
     def next_observations(
-        self, task: Task, observations: ArrayLike, actions: ArrayLike, *, recorded: ArrayLike | None = None
+        self, task: AnyTask, observations: ArrayLike, actions: ArrayLike, *, recorded: ArrayLike | None = None
     ) -> NDArray[np.integer[Any]]:
         """Return what the dynamics make of *observations* ``t o`` and *actions* ``t``: the true next ones, ``t o``.
 
@@ -183,7 +184,7 @@ class TaskFamily(ABC):
     @final
     def replay(
         self,
-        task: Task,
+        task: AnyTask,
         observations: ArrayLike,
         actions: ArrayLike,
         next_observations: ArrayLike,
@@ -275,16 +276,16 @@ class TaskFamily(ABC):
         return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
 
     @final
-    def make(self, task: Task, render_mode: str | None = None) -> SingleEnv:
+    def make(self, task: AnyTask, render_mode: str | None = None) -> SingleEnv:
         """Return one ordinary environment that plays *task*; *render_mode* is ``ansi``, ``rgb_array`` or None."""
         return SingleEnv(self.make_vec([task], autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode))
 
     @final
-    def optimal_return(self, task: Task) -> float:
+    def optimal_return(self, task: AnyTask) -> float:
         """Return the highest expected return of one episode of *task*."""
         return float(self.optimal_returns([task])[0])
 
     @final
-    def random_return(self, task: Task) -> float:
+    def random_return(self, task: AnyTask) -> float:
         """Return the expected return of the uniformly random policy in one episode of *task*."""
         return float(self.random_returns([task])[0])

@@ -22,7 +22,7 @@ from cccad_envs.family import Task, TaskFamily, multi_discrete
 from cccad_envs.grid import MOVES, Grid
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import Tasks, in_order
+from cccad_envs.tasks import AnyTask, Tasks, in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
 NOTHING_LEFT = -1  # no cell: where an agent is headed once every landmark is used up
@@ -63,7 +63,7 @@ class Rules:
 class LandmarkRows(RowsEnv):
     """Rooms side by side: all that changes is a cell per row and which landmark is next."""
 
-    def __init__(self, family: "LandmarkFamily", tasks: Sequence[Task], **modes: Any) -> None:
+    def __init__(self, family: "LandmarkFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
         """Put every agent at the centre."""
         super().__init__(family, tasks, **modes)
         self._grid = family.grid
@@ -156,7 +156,7 @@ class LandmarkFamily(TaskFamily):
             raise SettingError(f"'permutation' must be 0 to {len(self._permutations) - 1}: {permutation!r}")
         return self._task_on(placed, self._permutations[permutation])
 
-    def layouts(self, tasks: Sequence[Task]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def layouts(self, tasks: Sequence[AnyTask]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the landmarks' cells, ``e stages``, and the move that each action makes, ``e a``.
 
         Raises:
@@ -167,7 +167,7 @@ class LandmarkFamily(TaskFamily):
         flat = np.array([known[task.task_id] for task in tasks], dtype=np.int64).reshape(-1, num_stages + len(MOVES))
         return flat[:, :num_stages], flat[:, num_stages:]
 
-    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the highest return of one episode of each task, ``e``: the walk from landmark to landmark.
 
         Where the landmark changes from episode to episode, it is the mean over a cycle.
@@ -175,13 +175,13 @@ class LandmarkFamily(TaskFamily):
         by_landmark = self._optima(tasks)
         return np.asarray(by_landmark.sum(axis=1) if self.rules.is_used_up else by_landmark.mean(axis=1))
 
-    def optimal_returns_by_episode(self, tasks: Sequence[Task], num_episodes: int) -> NDArray[np.float64]:
+    def optimal_returns_by_episode(self, tasks: Sequence[AnyTask], num_episodes: int) -> NDArray[np.float64]:
         """Return the highest return of each of the first *num_episodes* episodes of a life on each task, ``e n``."""
         if self.rules.is_used_up:
             return np.repeat(self.optimal_returns(tasks)[:, None], num_episodes, axis=1)
         return self._optima(tasks)[:, self.rules.first_stage(np.arange(num_episodes))]
 
-    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected return of the uniformly random policy, ``e``, from its exact state distribution."""
         refuse_too_slow(f"the random return of {len(tasks):,} tasks of {self.name}", self._operations(len(tasks)))
         landmarks = self._within_reach(self.layouts(tasks)[0])
@@ -191,11 +191,11 @@ class LandmarkFamily(TaskFamily):
         chunks = [self._expected_returns(landmarks[first : first + rows]) for first in range(0, len(tasks), rows)]
         return np.concatenate(chunks) if chunks else np.zeros(0)
 
-    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         (moves,) = self.layouts([task])[1]
         return self.grid.points(self.grid.moved(self.grid.cell(*seen.T), moves[actions]))
 
-    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         (placed,) = self.layouts([task])[0]
         reached, starts, lengths = self.grid.cell(*told.next_observations.T), told.starts, told.lengths
         if not self.rules.is_used_up:
@@ -244,7 +244,7 @@ class LandmarkFamily(TaskFamily):
         mass[:, self._within_reach(np.array(self.grid.centre))] = 1.0
         return mass
 
-    def _optima(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def _optima(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the most that each landmark can pay in an episode, ``e stages``.
 
         A landmark pays on an env step that *ends* on it, so one at the start takes one env step (stay).
@@ -292,18 +292,21 @@ class LandmarkFamily(TaskFamily):
             rank = rank * (self.grid.num_cells - stage) + cell - sum(taken < cell for taken in placed[:stage])
         return rank * len(self._permutations) + self._permutations.index(moves)
 
-    def _layout(self, task: Task) -> tuple[int, ...]:
+    def _layout(self, task: AnyTask) -> tuple[int, ...]:
         """Return the landmarks' cells, then the move of each action."""
-        params, moves = task.params, AS_NAMED
+        numbers = {name: value for name, value in task.params.items() if isinstance(value, int)}
+        moves = AS_NAMED
         try:
-            placed = tuple(self.grid.cell(params[f"{name}_x"], params[f"{name}_y"]) for name in self.rules.landmarks)
+            placed = tuple(self.grid.cell(numbers[f"{name}_x"], numbers[f"{name}_y"]) for name in self.rules.landmarks)
             if self.rules.permutations:
-                moves = tuple(params[f"action_{action}"] for action in AS_NAMED)
+                moves = tuple(numbers[f"action_{action}"] for action in AS_NAMED)
             is_ours = self._task_on(placed, moves) == task and len(set(placed)) == len(placed)
-        except (KeyError, TypeError):
+        except KeyError:
             is_ours = False
         if not is_ours or max(placed) >= self.grid.num_cells or moves not in self._permutations:
-            raise UnknownTaskError(f"task {task.task_id!r} with {params} is none of {self.name} in a {self.grid} room")
+            raise UnknownTaskError(
+                f"task {task.task_id!r} with {dict(task.params)} is none of {self.name} in a {self.grid} room"
+            )
         return (*placed, *moves)
 
     def _expected_returns(self, landmarks: NDArray[np.int64]) -> NDArray[np.float64]:

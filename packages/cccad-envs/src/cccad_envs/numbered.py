@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from cccad_envs.errors import SettingError, UnknownTaskError
 from cccad_envs.family import Task, TaskFamily
+from cccad_envs.tasks import AnyTask
 
 _MOST_DIGITS = 20
+
 
 def number_of(task_id: str) -> int:
     """Read the number of a task from the end of its id; raises ValueError where there is none."""
@@ -33,7 +35,7 @@ class NumberedFamily(TaskFamily, ABC):
         return self.tasks[number]
 
     @final
-    def parameters(self, tasks: Sequence[Task]) -> NDArray[np.int64]:
+    def parameters(self, tasks: Sequence[AnyTask]) -> NDArray[np.int64]:
         """Return the params of every task, ``e p``.
 
         Raises:

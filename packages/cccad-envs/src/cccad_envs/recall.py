@@ -19,7 +19,7 @@ from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import Tasks, in_order
+from cccad_envs.tasks import AnyTask, Tasks, in_order
 
 _BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
 
@@ -56,7 +56,7 @@ class RecallSpec:
 class RecallRows(RowsEnv):
     """Quizzes side by side: all that a row has of its own is the string of its episode, ``e num_bits``."""
 
-    def __init__(self, family: "RecallFamily", tasks: Sequence[Task], **modes: Any) -> None:
+    def __init__(self, family: "RecallFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
         """Give every row the string of its task, where tasks have one."""
         super().__init__(family, tasks, **modes)
         self.family = family
@@ -157,15 +157,15 @@ class RecallFamily(NumberedFamily):
         params = {f"symbol_{i}": symbol for i, symbol in enumerate(string)}
         return Task(task_id=f"{self._group}/{''.join(map(str, string))}", params=params)
 
-    def optimal_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return 1 for each task, ``e``: every answer is right."""
         return np.ones(len(self.parameters(tasks)))
 
-    def random_returns(self, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return one over the number of symbols for each task, ``e``."""
         return np.full(len(self.parameters(tasks)), 1 / self.spec.num_symbols)
 
-    def _led_to(self, task: Task, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         """Return what follows in a history of whole episodes; the symbol is 1 where chance and the end hide it."""
         clock = np.arange(len(seen)) % self.horizon + 1
         symbols = np.maximum(np.append(seen[1:, 1], 1)[: len(seen)], 1)
@@ -174,7 +174,7 @@ class RecallFamily(NumberedFamily):
             symbols = string[self.positions_concerned[clock]] + 1
         return np.stack([self.cues[clock], np.where(self.shows[clock], symbols, 0)], axis=1)
 
-    def _replayed(self, task: Task, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         clock = np.minimum(told.clock, self.horizon)
         position = self.positions_concerned[clock]
         (string,) = self.parameters([task])

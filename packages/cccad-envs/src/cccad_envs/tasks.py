@@ -1,7 +1,7 @@
 """Tasks in order: listed where they are few, else each put together when it is asked for."""
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,20 @@ if TYPE_CHECKING:
     from cccad_envs.family import Task
 
 MOST_LISTED = 100_000
+Scalar: TypeAlias = str | float | bool | int
+"The value of one parameter of a task: what JSON has besides tables, lists and null."
+
+
+class AnyTask(Protocol):
+    """A task as a family is given it, which may be another's: an id and parameters."""
+
+    @property
+    def task_id(self) -> str:
+        """The id."""
+
+    @property
+    def params(self) -> Mapping[str, Scalar]:
+        """The parameters by name."""
 
 
 def in_order(size: int, build: Callable[[int], "Task"], position: Callable[[str], int]) -> "tuple[Task, ...] | Tasks":

@@ -1,13 +1,13 @@
 """What an experiment needs of the machine's memory, estimated from its spec alone, before any work begins."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from attrs import frozen
 from cccad_core.errors import SpecError
 from cccad_core.footprint import in_words, memory_bytes, weights_of
 from cccad_core.spaces import Spaces
+from cccad_data.family import TaskFamily
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.fit.spec import FitSpec
@@ -25,7 +25,7 @@ class Need:
     settings: str
 
 
-def refuse_too_large(spec: ExperimentSpec, family: Any, num_held_out: int) -> None:
+def refuse_too_large(spec: ExperimentSpec, family: TaskFamily, num_held_out: int) -> None:
     """Raise SpecError, with all estimates that are above the memory there is, by the settings that they grow with."""
     there, problems = _memory_there(), []
     for name, agent in spec.agents().items():
@@ -52,7 +52,7 @@ def _memory_there() -> int:
     return max(memory_bytes(), on_device)
 
 
-def _training(agent: AgentSpec, family: Any) -> Iterator[Need]:
+def _training(agent: AgentSpec, family: TaskFamily) -> Iterator[Need]:
     """Yield weights with their gradients and moments, and the activations of one update of each stage."""
     spaces = Spaces.from_dict(family.spaces)
     _, weights = weights_of(agent.policy, spaces)
@@ -74,7 +74,7 @@ def _batch(agent: AgentSpec, fit: FitSpec, spaces: Spaces) -> float:
     return float(4 * decisions * (per_slot + 4 * features + num_logits))
 
 
-def _collecting(spec: ExperimentSpec, family: Any) -> Iterator[Need]:
+def _collecting(spec: ExperimentSpec, family: TaskFamily) -> Iterator[Need]:
     """Yield the arrays of one unit, which are written together."""
     source = spec.data.source
     if spec.data.path is None:

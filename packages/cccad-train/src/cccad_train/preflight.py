@@ -15,6 +15,7 @@ from cccad_core.registry import entry, lookup, name_of, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, check_compressor, check_layout
 from cccad_data.errors import DataError, SourceError
+from cccad_data.family import TaskFamily
 from cccad_data.laws import check_family, check_source
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
@@ -37,9 +38,10 @@ class Bed:
     spec: ExperimentSpec
 
     @cached_property
-    def family(self) -> Any:
+    def family(self) -> TaskFamily:
         """The family of the spec's world."""
-        return self.spec.env.build()
+        family: TaskFamily = self.spec.env.build()
+        return family
 
     def parts(self) -> Iterator[tuple[str, Any, Law]]:
         """Yield the kind, the spec and the laws of every part that has laws, worlds first."""

@@ -16,10 +16,12 @@ from cccad_data import spaces
 from cccad_data.collection import versions
 from cccad_data.dataset import Histories
 from cccad_data.errors import DataError
+from cccad_data.family import TaskFamily
 from cccad_data.header import FORMAT, check_format, check_header
 from cccad_data.history import TaskHistories
 from cccad_data.merging import write_dataset
 from cccad_data.narrow import Border, narrow
+from cccad_data.plain import Fields
 
 READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
 """Modules with ``read(sources, wishes) -> Found``, and ``SETTINGS``, the defaults of what they can be told.
@@ -35,7 +37,7 @@ _TYPES = {str: "a text", bool: "true or false", int: "a whole number", float: "a
 class Wishes:
     """What an import can be told."""
 
-    env: Any = None
+    env: TaskFamily | Fields | None = None
     "The task family that the histories are of, itself or as ``kind`` and fields; without it, the format's own world."
     split: Mapping[str, Any] = field(factory=lambda: {"seed": 0, "held_out_frac": 0.1})
     "Arguments of ``family.split``: held-out tasks are not imported."
@@ -116,7 +118,7 @@ def _setting(module: Any, form: str, name: str, value: Any) -> Any:
     if kind in {int, float}:
         fits = fits and math.isfinite(value) and value >= 0
     if not fits:
-        wanted = _TYPES.get(kind, "a space such as {\"kind\": \"discrete\", \"n\": 3}")
+        wanted = _TYPES.get(kind, 'a space such as {"kind": "discrete", "n": 3}')
         raise DataError(f"the setting {name!r} of {form!r} must be {wanted}: {value!r:.80}")
     return value
 

@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 
 from cccad_data.errors import DataError
-from cccad_data.history import PER_ENV_STEP, Array, TaskHistories
+from cccad_data.history import PER_ENV_STEP, TaskHistories
+from cccad_data.plain import Array, Scalar
 
 UNKNOWN_LAST = "the file has no true last observations of episodes, so that each is a copy of the one before it"
 
 
-def laid_end_to_end(task_id: str, params: Mapping[str, Any], lives: Sequence[Mapping[str, Array]]) -> TaskHistories:
+def laid_end_to_end(task_id: str, params: Mapping[str, Scalar], lives: Sequence[Mapping[str, Array]]) -> TaskHistories:
     """Return *lives*, each with ``observations actions rewards terminations truncations`` in order, as one task.
 
     With ``next_observations``, ``t o``, the last ones of episodes are kept as they are, and the others must be what

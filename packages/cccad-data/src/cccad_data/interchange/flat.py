@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from cccad_data.errors import DataError
-from cccad_data.history import Array
 from cccad_data.interchange.episodes import UNKNOWN_LAST
 from cccad_data.interchange.lives import Life
+from cccad_data.plain import Array
 
 TERMINALS, TIMEOUTS = ("terminals", "terminations", "dones"), ("timeouts", "truncations")
 FLAGS = (*TERMINALS, *TIMEOUTS)

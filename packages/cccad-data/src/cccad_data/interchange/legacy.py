@@ -16,12 +16,14 @@ import numpy as np
 
 from cccad_data.collection import spec_dict
 from cccad_data.errors import DataError
-from cccad_data.families import build_family
-from cccad_data.history import Array, TaskHistories
+from cccad_data.families import the_family
+from cccad_data.family import KnowsDynamics, RepeatableFamily, Replayable, Task, TaskFamily
+from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups
 from cccad_data.narrow import Border, narrow
+from cccad_data.plain import Array
 from cccad_data.spaces import all_plain
 from cccad_data.store import open_shard
 
@@ -36,7 +38,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     (source,) = sources
     if not 0 <= wishes.settings["train_env_ratio"] <= 1:
         raise DataError(f"the setting 'train_env_ratio' is from 0 to 1: {wishes.settings['train_env_ratio']!r}")
-    family = wishes.env if hasattr(wishes.env, "spaces") else build_family(wishes.env or {"kind": "darkroom"})
+    family = _repeatable(the_family(wishes.env or {"kind": "darkroom"}))
     held_out = [task.task_id for task in family.split(**wishes.split).held_out]
     with reading(source, "not groups as the earlier code wrote them"), open_shard(source) as file:
         groups = sorted((name for name in file if name.isdecimal()), key=int)
@@ -58,8 +60,21 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     )
 
 
+def _repeatable(family: TaskFamily) -> RepeatableFamily:
+    if not isinstance(family, KnowsDynamics) or not isinstance(family, Replayable):
+        raise DataError(
+            f"the format 'legacy' needs a task family with 'next_observations' and 'replay', not {family.name!r}"
+        )
+    return family
+
+
 def _tasks(
-    source: Path, groups: list[str], family: Any, held_out: set[str], settings: Mapping[str, Any], notes: list[str]
+    source: Path,
+    groups: list[str],
+    family: RepeatableFamily,
+    held_out: set[str],
+    settings: Mapping[str, Any],
+    notes: list[str],
 ) -> Iterator[TaskHistories]:
     goals: dict[str, str] = {}  # task id -> group
     with h5py.File(source, "r") as file:
@@ -86,7 +101,7 @@ def _tasks(
 class _Group:
     """One group: its streams one after the other, as far as their episodes are whole."""
 
-    def __init__(self, group: h5py.Group, family: Any, where: str) -> None:
+    def __init__(self, group: h5py.Group, family: RepeatableFamily, where: str) -> None:
         self.family = family
         arrays = {name: np.swapaxes(group[name][...], 0, 1) for name in _ARRAYS}  # streams T ...
         dones = narrow(arrays["dones"], np.bool_, f"{where}, 'dones'")
@@ -101,7 +116,7 @@ class _Group:
         self.actions = Border(family.spaces["action"])(arrays["actions"][kept], f"{where}, 'actions'")
         self.ends = np.flatnonzero(self.dones) + 1
 
-    def tasks(self) -> list[Any]:
+    def tasks(self) -> list[Task]:
         """Return the tasks that give everything that is recorded; none when nothing was ever earned."""
         lengths = np.diff(self.ends, prepend=0)
         earned = np.add.reduceat(self.rewards, self.ends - lengths) if len(self.ends) else np.zeros(0)
@@ -116,7 +131,7 @@ class _Group:
             if self._replay(task, rows) is not None and self._replay(task, np.ones_like(rows)) is not None
         ]
 
-    def _replay(self, task: Any, rows: Array) -> tuple[Array, Array, Array] | None:
+    def _replay(self, task: Task, rows: Array) -> tuple[Array, Array, Array] | None:
         """Return where the actions led, terminations and truncations, or None when *task* is not what was played."""
         here, actions, dones = self.observations[rows], self.actions[rows], self.dones[rows]
         led_to = self.family.next_observations(task, here, actions).astype(here.dtype)
@@ -128,7 +143,7 @@ class _Group:
             return None
         return led_to, terminations, truncations
 
-    def histories(self, task: Any) -> TaskHistories:
+    def histories(self, task: Task) -> TaskHistories:
         """Return the streams as the histories of *task*, with the true last observations."""
         replayed = self._replay(task, np.ones(len(self.rewards), bool))
         assert replayed is not None
@@ -139,7 +154,7 @@ class _Group:
         lives = [dict(zip(names, stream, strict=True)) for stream in streams if len(stream[0])]
         return laid_end_to_end(task.task_id, task.params, lives)
 
-    def doubt(self, tasks: list[Any]) -> str:
+    def doubt(self, tasks: list[Task]) -> str:
         """Say why no task can be named."""
         if len(self.ends) == 0:
             return "it has no whole episode"
@@ -150,7 +165,7 @@ class _Group:
         return f"{len(tasks):,} tasks fit it, {tasks[0].task_id!r} and {tasks[1].task_id!r} among them"
 
 
-def _leaks(family: Any, goals: Mapping[int, str], settings: Mapping[str, Any]) -> str:
+def _leaks(family: TaskFamily, goals: Mapping[int, str], settings: Mapping[str, Any]) -> str:
     """Say which goals its evaluation plays though its loader trains on them; *goals* are those of the groups."""
     seed, ratio = settings["env_split_seed"], settings["train_env_ratio"]
     order = list(range(len(family.tasks)))

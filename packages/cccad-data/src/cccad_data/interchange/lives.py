@@ -14,12 +14,14 @@ from attrs import field, frozen
 from cccad_data import spaces
 from cccad_data.collection import spec_dict
 from cccad_data.errors import DataError
-from cccad_data.families import build_family
+from cccad_data.families import the_family
+from cccad_data.family import TaskFamily
 from cccad_data.gym_spaces import Adapted
-from cccad_data.history import Array, TaskHistories
+from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.narrow import Border, Where, checked_cast, narrow
+from cccad_data.plain import Array, Fields, Scalar
 
 SETTINGS: dict[str, Any] = {
     "task_id": "",
@@ -85,7 +87,7 @@ def gathered(
     Raises DataError when values do not fit the spaces, tasks or episodes not the family, or a life is there twice.
     """
     named, settings = claims or {}, wishes.settings
-    family = wishes.env if wishes.env is None or hasattr(wishes.env, "spaces") else build_family(wishes.env)
+    family = None if wishes.env is None else the_family(wishes.env)
     void = [name for name in _SPACES if settings[name] and (family is not None or (name == "n" and settings["action"]))]
     if void:
         whose = f"the family {family.name!r}" if family is not None else "the setting 'action'"
@@ -138,9 +140,15 @@ class _Side:
     """Observations or actions: their space, how the file's numbers become elements of it, and what was assumed."""
 
     def __init__(
-        self, name: str, lives: Sequence[Life], settings: Mapping[str, Any], family: Any, claim: Adapted | None
+        self,
+        name: str,
+        lives: Sequence[Life],
+        settings: Mapping[str, Any],
+        family: TaskFamily | None,
+        claim: Adapted | None,
     ) -> None:
-        self.name, self.claim, self.note, self.origin = name, claim, "", {}
+        self.name, self.claim, self.note = name, claim, ""
+        self.origin: Fields = {}
         self._clip, self._num_clipped, self._furthest = settings["clip"], 0, 0.0
         self._start = settings["start"] if name == "action" else 0
         if settings[name]:
@@ -228,8 +236,8 @@ def _converted(life: Life, sides: Mapping[str, _Side]) -> dict[str, Array]:
 
 
 def _family_tasks(
-    family: Any, names: Sequence[str], wishes: Wishes, sources: Sequence[Path], notes: list[str]
-) -> tuple[dict[str, Any], set[str]]:
+    family: TaskFamily | None, names: Sequence[str], wishes: Wishes, sources: Sequence[Path], notes: list[str]
+) -> tuple[dict[str, Mapping[str, Scalar]], set[str]]:
     """Return the params of the tasks that are *family*'s, and the ids that its split holds out."""
     if family is None:
         return {}, set()
@@ -252,7 +260,7 @@ def _family_tasks(
 def _horizon(
     tasks: Sequence[TaskHistories],
     settings: Mapping[str, Any],
-    family: Any,
+    family: TaskFamily | None,
     sources: Sequence[Path],
     assumed: list[str],
 ) -> int:

@@ -12,11 +12,12 @@ import h5py
 import numpy as np
 
 from cccad_data.errors import DataError
-from cccad_data.history import Array, TaskHistories
+from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST, laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups, member
 from cccad_data.narrow import Border, narrow
+from cccad_data.plain import Array
 from cccad_data.store import open_shard
 
 SETTINGS: dict[str, Any] = {"name": "", "n": 0, "horizon": 0, "terminations": "rewarded"}

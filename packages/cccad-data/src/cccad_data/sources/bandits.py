@@ -12,7 +12,9 @@ from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import Task, TaskFamily
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 from cccad_data.sources.unit import LifeSpec, Unit, num_discrete
 
 
@@ -63,7 +65,7 @@ class BanditSource(ABC):
 
     @final
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task; a life goes on over the ends of episodes.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cccad_data import spaces
-from cccad_data.history import Array
+from cccad_data.plain import Array
 
 if TYPE_CHECKING:
     from cccad_data.sources.learners import Minibatch, Objective

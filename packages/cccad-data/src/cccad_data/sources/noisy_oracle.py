@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -10,9 +9,12 @@ from attrs import field, frozen, validators
 from cccad_data import spaces
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import Task, TaskFamily
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 from cccad_data.sources.sb3 import stable_baselines
-from cccad_data.sources.unit import LifeSpec, Unit, uniform_actions
+from cccad_data.sources.unit import LifeSpec, Unit
+from cccad_data.spaces import uniform_actions
 
 
 @frozen(kw_only=True)
@@ -50,14 +52,14 @@ class NoisyOracle:
         self.spec = spec
 
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 
         Raises SourceError when the family has no optimum and no policy is given, or the policy does not fit.
         """
         unit, space = Unit(self, family, tasks, seed, progress), family.spaces["action"]
-        if not self.spec.policy and not hasattr(unit.worlds, "optimal_actions"):
+        if not self.spec.policy and unit.oracle is None:
             raise SourceError(f"noisy-oracle needs a 'policy' file: family {family.name!r} knows no optimal actions")
         act = self._saved(family, tasks) if self.spec.policy else lambda _: unit.optimal_actions()
         lifetime = self.spec.env_steps * self.spec.noise_end_frac
@@ -69,7 +71,7 @@ class NoisyOracle:
             unit.step(actions)
         return unit.histories()
 
-    def _saved(self, family: Any, tasks: Sequence[Any]) -> Callable[[Array], Array]:
+    def _saved(self, family: TaskFamily, tasks: Sequence[Task]) -> Callable[[Array], Array]:
         """Return what maps observations, ``r o``, to the actions of the saved policies, task by task."""
         load_policy = stable_baselines().load_policy
         paths = [Path(self.spec.policy.replace("{task_id}", task.task_id.replace("/", "-"))) for task in tasks]

@@ -4,7 +4,7 @@ Losses and networks are Stable-Baselines3's; each of the ``num_envs`` environmen
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from cccad_data import spaces
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress, silent
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import Task, TaskFamily
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 from cccad_data.sources.unit import LifeSpec, Unit, one_thread
 
 if TYPE_CHECKING:
@@ -68,7 +70,7 @@ class PPO:
         self.spec = spec
 
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 
@@ -85,7 +87,7 @@ class PPO:
 class _Run:
     """The learners of one unit, their environments, and what they have seen since they last learned."""
 
-    def __init__(self, source: PPO, family: Any, tasks: Sequence[Any], seed: int) -> None:
+    def __init__(self, source: PPO, family: TaskFamily, tasks: Sequence[Task], seed: int) -> None:
         from cccad_data.sources.heads import head_of
         from cccad_data.sources.learners import Learners
 

@@ -4,15 +4,18 @@ Legend: ``r`` rows (one history each), ``a`` actions. A table is ``states a``; a
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
-from cccad_data.history import Array, TaskHistories
-from cccad_data.sources.unit import LifeSpec, Unit, num_discrete, uniform_actions
+from cccad_data.family import Task, TaskFamily
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
+from cccad_data.sources.unit import LifeSpec, Unit, num_discrete
+from cccad_data.spaces import uniform_actions
 
 MAX_ENTRIES = 2**29
 _FRACTION = [validators.ge(0.0), validators.le(1.0)]
@@ -58,7 +61,7 @@ class QLearning:
         self.spec = spec
 
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 

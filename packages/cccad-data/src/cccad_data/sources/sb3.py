@@ -8,6 +8,7 @@ from attrs import Factory, field, frozen, validators
 from cccad_data import chance
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
+from cccad_data.family import Task, TaskFamily
 from cccad_data.history import TaskHistories
 from cccad_data.sources.unit import LifeSpec, Unit
 
@@ -52,7 +53,7 @@ class SB3:
         self._stable.check_hyperparameters(self.algorithm, spec.hyperparameters)
 
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 

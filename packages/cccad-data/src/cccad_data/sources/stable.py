@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,11 +17,20 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from cccad_data import spaces
 from cccad_data.errors import DataError, SourceError, hint
-from cccad_data.gym_spaces import adapt
-from cccad_data.history import Array
+from cccad_data.family import TaskFamily
+from cccad_data.gym_spaces import GymSpace, adapt
+from cccad_data.plain import Array
 from cccad_data.sources.unit import Unit, one_thread
 
 _OURS = {"self", "policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}
+
+
+@runtime_checkable
+class HasGymSpaces(Protocol):
+    """Worlds that say their spaces in Gymnasium's own classes."""
+
+    single_observation_space: GymSpace
+    single_action_space: GymSpace
 
 
 def algorithm_of(name: str) -> Any:
@@ -85,7 +94,7 @@ def _refuse_late_learning(model: Any, env_steps: int, num_rows: int) -> None:
             )
 
 
-def load_policy(path: Path, algorithm: str, family: Any) -> Callable[[Array], Array]:
+def load_policy(path: Path, algorithm: str, family: TaskFamily) -> Callable[[Array], Array]:
     """Return what maps observations, ``r o``, to the actions of the policy saved in the zip file *path*.
 
     Raises SourceError when there is no such file, it holds no such policy, or the policy is one for other spaces.
@@ -132,7 +141,7 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
 
     def __init__(self, unit: Unit) -> None:
         world = unit.worlds
-        if not hasattr(world, "single_action_space"):
+        if not isinstance(world, HasGymSpaces):
             raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
         self.weights_of: Callable[[], Any] = tuple

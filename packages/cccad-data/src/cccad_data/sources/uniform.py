@@ -1,14 +1,15 @@
 """Histories of nobody: uniformly random actions, for controls and for offline data without any learning."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from attrs import frozen
 
 from cccad_data import spaces
 from cccad_data.executors import Progress
+from cccad_data.family import Task, TaskFamily
 from cccad_data.history import TaskHistories
-from cccad_data.sources.unit import LifeSpec, Unit, uniform_actions
+from cccad_data.sources.unit import LifeSpec, Unit
+from cccad_data.spaces import uniform_actions
 
 
 @frozen(kw_only=True)
@@ -29,7 +30,7 @@ class Random:
         self.spec = spec
 
     def collect(
-        self, family: Any, tasks: Sequence[Any], *, seed: int, progress: Progress | None = None
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
         """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
 

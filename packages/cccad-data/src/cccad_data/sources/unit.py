@@ -5,7 +5,7 @@ Legend: ``r`` rows, task by task and ``num_envs`` of each; ``o`` observation fea
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -13,11 +13,10 @@ from attrs import field, frozen, validators
 from cccad_data import chance, spaces
 from cccad_data.errors import SourceError
 from cccad_data.executors import Progress
-from cccad_data.history import Array, TaskHistories
+from cccad_data.family import KnowsOptimalActions, Task, TaskFamily
+from cccad_data.history import TaskHistories
+from cccad_data.plain import Array
 from cccad_data.recorder import Outcome, Recorder, refuse_other_autoresets, same_step
-
-if TYPE_CHECKING:
-    from cccad_data.collection import Source
 
 _ABOVE_ROWS = 2**40  # keeps a task's seed less its first row positive
 
@@ -36,6 +35,18 @@ class LifeSpec:
     )
 
 
+class LifeSource(Protocol):
+    """What a `Unit` asks of the source that plays it."""
+
+    @property
+    def name(self) -> str:
+        """The name under which the source's spec is registered."""
+
+    @property
+    def spec(self) -> LifeSpec:
+        """The settings that built the source."""
+
+
 class Unit:
     """The worlds of *tasks* under *source*, played until every history has its length, and written down.
 
@@ -44,7 +55,7 @@ class Unit:
     """
 
     def __init__(
-        self, source: "Source", family: Any, tasks: Sequence[Any], seed: int, progress: Progress | None = None
+        self, source: LifeSource, family: TaskFamily, tasks: Sequence[Task], seed: int, progress: Progress | None = None
     ) -> None:
         spec = source.spec
         self.num_tasks, self.num_envs, self.num_rows = len(tasks), spec.num_envs, len(tasks) * spec.num_envs
@@ -53,7 +64,8 @@ class Unit:
         self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
         self.worlds = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
         refuse_other_autoresets(self.worlds)
-        if spec.store_optimal_actions and not hasattr(self.worlds, "optimal_actions"):
+        self.oracle = self.worlds if isinstance(self.worlds, KnowsOptimalActions) else None
+        if spec.store_optimal_actions and self.oracle is None:
             raise SourceError(
                 f"'store_optimal_actions' needs them, and family {family.name!r} knows none; set it false"
             )
@@ -84,8 +96,10 @@ class Unit:
         return np.concatenate([stream.random((self.num_envs, *shape), dtype) for stream in self.streams])
 
     def optimal_actions(self) -> Array:
-        """Return what is best to do now, ``r`` or ``r a``."""
-        return np.asarray(self.worlds.optimal_actions())
+        """Return what is best to do now, ``r`` or ``r a``; raises SourceError where nobody knows."""
+        if self.oracle is None:
+            raise SourceError(f"family {self.family.name!r} knows no optimal actions")
+        return np.asarray(self.oracle.optimal_actions())
 
     def step(self, actions: Array) -> Outcome:
         """Take one env step in every row, write it down and return what the vector env returned.
@@ -107,21 +121,7 @@ class Unit:
         return self.recorder.histories()
 
 
-def uniform_actions(space: spaces.Space, uniform: Array) -> Array:
-    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, ``... a``.
-
-    Raises SourceError when a box has no finite bounds.
-    """
-    if space["kind"] == "box":
-        low, high = spaces.bounds(space)
-        if not np.isfinite([low, high]).all():
-            raise SourceError("uniform actions need a box with finite bounds")
-        return np.asarray(low + uniform * (high - low), np.float32)
-    (num_actions,) = spaces.sizes(space)
-    return np.asarray(np.minimum(uniform * num_actions, num_actions - 1), np.int64)
-
-
-def num_discrete(source: "Source", family: Any, side: str = "action") -> tuple[int, ...]:
+def num_discrete(source: LifeSource, family: TaskFamily, side: str = "action") -> tuple[int, ...]:
     """Return the sizes of the family's action or observation space; raises SourceError when it is not discrete."""
     kind = family.spaces[side]["kind"]
     if kind == "box":

@@ -11,6 +11,7 @@ from cccad_core.agent import Agent, AgentState
 from cccad_core.attention import AttentionRecord
 from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.controls import Wrapped
+from cccad_data.family import KnowsOptimalActions, VectorEnvironment
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -114,7 +115,7 @@ class Torn:
     no longer compared. `returns`, `e`, are those on the donor's terms.
     """
 
-    def __init__(self, agent: Agent, worlds: Any, donors: Any, seed: int) -> None:
+    def __init__(self, agent: Agent, worlds: VectorEnvironment, donors: VectorEnvironment, seed: int) -> None:
         self.agent, self.begin, self.worlds, self.donors = agent, agent.begin, worlds, donors
         self.seen, _ = donors.reset(seed=seed)
         self.is_alike = np.ones(worlds.num_envs, dtype=np.bool_)
@@ -128,7 +129,7 @@ class Torn:
         actions = drawn.cpu().numpy()
         self.is_alike &= (np.asarray(self.seen) == np.asarray(observations)).reshape(len(actions), -1).all(1)
         self.compared.append(self.is_alike.copy())
-        if hasattr(self.worlds, "optimal_actions"):
+        if isinstance(self.worlds, KnowsOptimalActions) and isinstance(self.donors, KnowsOptimalActions):
             self.asked.append(np.stack([actions, self.worlds.optimal_actions(), self.donors.optimal_actions()]))
         self.seen, rewards, terminations, truncations, _ = self.donors.step(actions)
         self.returns += rewards * self.is_alike

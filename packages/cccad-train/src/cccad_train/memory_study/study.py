@@ -15,6 +15,7 @@ from cccad_core.controls import ZeroedLatents
 from cccad_core.play import Played, play
 from cccad_core.policy import Policy
 from cccad_core.specs import unstructure
+from cccad_data.family import Task, VectorEnvironment, optimal_returns, random_returns
 
 from cccad_train.console import Meter
 from cccad_train.memory_study.lives import Lent, Torn, Witness
@@ -97,7 +98,7 @@ class Study:
     meter: Meter
     num_lived_episodes: int = 0
 
-    def live(self, agent: Any, worlds: Any, num_episodes: int) -> Played:
+    def live(self, agent: Any, worlds: VectorEnvironment, num_episodes: int) -> Played:
         """Live *num_episodes* in every row of *worlds*."""
         before, spec = self.num_lived_episodes, self.run.spec.evaluate
         self.num_lived_episodes += num_episodes
@@ -111,7 +112,7 @@ class Study:
             progress=lambda finished: self.meter.show(before + finished),
         )
 
-    def watch(self, tasks: Sequence[Any], num_lives: int, num_episodes: int) -> Watched:
+    def watch(self, tasks: Sequence[Task], num_lives: int, num_episodes: int) -> Watched:
         """Live on *tasks* with the memory as it is, and keep what can be seen of it."""
         num_replicas, lent = max(1, num_lives // len(tasks)), Lent(self.policy.compressor)
         rows = [task for task in tasks[:num_lives] for _ in range(num_replicas)]
@@ -119,10 +120,10 @@ class Study:
         played = self.live(witness, self.run.family.make_vec(rows), num_episodes)
         return Watched(rows=rows, num_replicas=num_replicas, witness=witness, lent=lent, played=played)
 
-    def normalised(self, returns: Any, tasks: Sequence[Any]) -> Floats:
+    def normalised(self, returns: Any, tasks: Sequence[Task]) -> Floats:
         """Return *returns*, `e ...`, one row for each of *tasks*, as shares of what lies between random and optimal."""
         family, values = self.run.family, np.asarray(returns).reshape(len(tasks), 1, -1)
-        return normalise(values, family.optimal_returns(tasks), family.random_returns(tasks))[:, 0]
+        return normalise(values, optimal_returns(family, tasks), random_returns(family, tasks))[:, 0]
 
     def retention(self, watched: Watched) -> Json:
         """Return normalised return by episode with the memory intact, unread, and no longer written."""
@@ -152,7 +153,7 @@ class Study:
                 found["matrix"] = {"write": number, "own": means[0], "donor": means[1]}
         return found
 
-    def _lend(self, memory: Any, own: list[Any], donors: list[Any]) -> tuple[Floats, Torn]:
+    def _lend(self, memory: Any, own: list[Task], donors: list[Task]) -> tuple[Floats, Torn]:
         """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and who lived it."""
         worlds = self.run.family.make_vec(own)
         agent = Agent(self.policy, Lent(self.policy.compressor, start=memory))
@@ -177,7 +178,8 @@ def _followed(returns: Floats, is_swapped: Any) -> Json:
 def probe(trained: Watched, held_out: Watched) -> Json:
     """Return how well a linear map from latents tells a held-out task, fitted on training tasks write by write."""
     params = [task.params for task in trained.rows]
-    names = [name for name in params[0] if len({told[name] for told in params}) > 1]
+    numbers = [name for name, value in params[0].items() if not isinstance(value, str)]  # a map tells no texts
+    names = [name for name in numbers if len({values[name] for values in params}) > 1]
     y, y_new = (
         np.array([[task.params[name] for name in names] for task in watched.rows], dtype=np.float64)
         for watched in (trained, held_out)

@@ -15,6 +15,18 @@ from cccad_core.errors import UnfitValueError
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve
+from cccad_data.family import (
+    HasActionSpace,
+    HasReferencePlayers,
+    KnowsOptimalActions,
+    Task,
+    TaskFamily,
+    VectorEnvironment,
+    episodes_per_cycle,
+    optimal_returns,
+    random_returns,
+)
+from cccad_data.spaces import random_actions
 from torch import Tensor
 
 from cccad_train.console import Meter
@@ -29,7 +41,7 @@ class LeakError(ValueError):
     """A task that is to be called held out was trained on."""
 
 
-def refuse_leaks(held_out: Sequence[Any], trained_ids: Sequence[str], where: str) -> None:
+def refuse_leaks(held_out: Sequence[Task], trained_ids: Sequence[str], where: str) -> None:
     """Raise LeakError when a held-out task is among the ids that *where* (data or policy) was made from."""
     leaked = sorted({task.task_id for task in held_out} & set(trained_ids))
     if leaked:
@@ -65,14 +77,14 @@ class Reference:
 class Evaluation:
     """What is known so far: agents in the order in which they were played."""
 
-    family: Any
-    tasks: Sequence[Any]
+    family: TaskFamily
+    tasks: Sequence[Task]
     spec: EvaluateSpec
     meter: Meter
     agents: dict[str, dict[str, Any]] = field(factory=dict)
     num_lived: int = 0
 
-    def worlds(self) -> Any:
+    def worlds(self) -> VectorEnvironment:
         """Return the batched worlds: every task, *replicas* times, task by task."""
         return self.family.make_vec([task for task in self.tasks for _ in range(self.spec.num_replicas)])
 
@@ -103,7 +115,7 @@ class Evaluation:
         written = evolve(played, writes=[[] for _ in played.writes])  # it forgets at every decision, and never writes
         self.add(f"{name}-sliding", f"{name}, sliding window", "control", description, written)
 
-    def _play(self, agent: Player, worlds: Any, device: torch.device | str) -> Played:
+    def _play(self, agent: Player, worlds: VectorEnvironment, device: torch.device | str) -> Played:
         before = self.num_lived * self.spec.num_episodes
         self.num_lived += 1
         try:
@@ -129,20 +141,27 @@ class Evaluation:
             description = "the same weights, the backbone reads the latents of a life on another task"
             self.add(f"{name}-swapped", f"{label}, latents swapped", "control", description, played)
 
-    def rules(self, worlds: Any) -> dict[str, tuple[str, Reference]]:
+    def rules(self, worlds: VectorEnvironment) -> dict[str, tuple[str, Reference]]:
         """Return who plays *worlds* by rule, one after the other, by name, with a word on each.
 
         Besides the optimal and the random policy it is what the family offers as `reference_players`: functions of
         worlds and seed, which return what can `choose` and `learn`.
         """
-        worlds.action_space.seed(self.spec.seed)
-        rules = {"random": ("acts uniformly at random", Reference(worlds.action_space.sample))}
-        if hasattr(worlds, "optimal_actions"):
+        rules = {"random": ("acts uniformly at random", Reference(self._uniform(worlds)))}
+        if isinstance(worlds, KnowsOptimalActions):
             rules = {"optimal": ("acts with full knowledge of the task", Reference(worlds.optimal_actions)), **rules}
-        for name, make in getattr(self.family, "reference_players", {}).items():
+        players = self.family.reference_players if isinstance(self.family, HasReferencePlayers) else {}
+        for name, make in players.items():
             player = make(worlds, self.spec.seed)
             rules[name] = (f"a known strategy for {self.family.name}", Reference(player.choose, player.learn))
         return rules
+
+    def _uniform(self, worlds: VectorEnvironment) -> Callable[[], Any]:
+        """Return what draws uniformly random actions, from the worlds' own space where they have one."""
+        if isinstance(worlds, HasActionSpace):
+            worlds.action_space.seed(self.spec.seed)
+            return worlds.action_space.sample
+        return random_actions(self.family.spaces["action"], worlds.num_envs, self.spec.seed)
 
     def references(self) -> None:
         """Play the optimal and the random policy, and the family's own strategies."""
@@ -156,7 +175,7 @@ class Evaluation:
         curves = learning_curve(histories)
         length = min(len(curve) for curve in curves.values())
         tasks = [self.family.task(task_id) for task_id in curves]
-        optimal, random = self.family.optimal_returns(tasks), self.family.random_returns(tasks)
+        optimal, random = optimal_returns(self.family, tasks), random_returns(self.family, tasks)
         scores = (np.stack([c[:length] for c in curves.values()]) - random[:, None]) / (optimal - random)[:, None]
         self.agents["source"] = {
             "label": f"source ({histories.header['source']['kind']})",
@@ -168,7 +187,7 @@ class Evaluation:
 
     def results(self, extra: dict[str, Any]) -> dict[str, Any]:
         """Return what `results.json` holds."""
-        optimal, random = self.family.optimal_returns(self.tasks), self.family.random_returns(self.tasks)
+        optimal, random = optimal_returns(self.family, self.tasks), random_returns(self.family, self.tasks)
         summary = {
             name: summarise(agent["returns"], optimal, random)
             for name, agent in self.agents.items()
@@ -193,7 +212,7 @@ class Evaluation:
                 [task.task_id for task in self.tasks],
                 optimal,
                 random,
-                getattr(self.family, "episodes_per_cycle", 1),
+                episodes_per_cycle(self.family),
             ),
             "tasks": tasks,
             "summary": summary,

@@ -4,7 +4,6 @@ import hashlib
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attrs import asdict, evolve
@@ -12,6 +11,7 @@ from cccad_core.errors import SpecError
 from cccad_core.specs import structure
 from cccad_data import Histories, spaces
 from cccad_data.dataset import finished_shards, read_manifest
+from cccad_data.family import TaskFamily
 
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.run.worlds import own_world
@@ -41,7 +41,7 @@ def open_given(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histo
     return evolve(found, header={**found.header, "tasks": listed, "held_out_task_ids": held_out}, tasks=tasks), told
 
 
-def _difference(found: Histories, family: Any) -> str:
+def _difference(found: Histories, family: TaskFamily) -> str:
     """Return how the world of *found* differs from *family*, as the end of a sentence; empty if it does not."""
     env = {name: value for name, value in found.header["env"].items() if value is not None}
     if (kind := env.pop("kind")) != family.name:

@@ -16,6 +16,7 @@ from cccad_core.spaces import Spaces
 from cccad_core.specs import unstructure
 from cccad_data import Histories, collect
 from cccad_data.audit import refuse_faulty
+from cccad_data.family import Task, TaskFamily
 from safetensors import SafetensorError
 
 from cccad_train.console import Meter, say, warn
@@ -51,7 +52,7 @@ class Run:
         return own_world(self.spec)
 
     @property
-    def family(self) -> Any:
+    def family(self) -> TaskFamily:
         """The task family of the spec."""
         return self.world.family
 
@@ -61,7 +62,7 @@ class Run:
         return plan.dataset(self.spec, self.folder)
 
     @property
-    def held_out(self) -> Sequence[Any]:
+    def held_out(self) -> Sequence[Task]:
         """The tasks that are kept for evaluation."""
         return self.world.held_out
 

@@ -7,6 +7,7 @@ from attrs import frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure, unstructure
 from cccad_data.errors import SamplingError
+from cccad_data.family import Task, TaskFamily, has_scores
 
 from cccad_train.experiment import ExperimentSpec
 
@@ -15,14 +16,17 @@ from cccad_train.experiment import ExperimentSpec
 class World:
     """A task family, its tasks to train on, and those that are kept for evaluation."""
 
-    family: Any
-    train: Sequence[Any]
-    held_out: Sequence[Any]
+    family: TaskFamily
+    train: Sequence[Task]
+    held_out: Sequence[Task]
 
 
 def own_world(spec: ExperimentSpec) -> World:
-    """Return the world of the spec's `env` and `split`; raises SpecError where its tasks cannot have the detours."""
+    """Return the world of the spec's `env` and `split`; raises SpecError for a family without optimum, or detours."""
     world = _split(spec, spec.env.build())
+    if not has_scores(world.family):
+        needed = "normalised returns need a family with 'optimal_returns' and 'random_returns'"
+        raise SpecError([("env", f"{needed}, which {world.family.name!r} has not both")])
     try:
         spec.data.sampler.detours.check(world.family, world.train[: spec.split.max_train_tasks])
     except SamplingError as error:
@@ -55,7 +59,7 @@ def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> Worl
         told = f"an agent plays only where spaces are those of its env: {world.family.spaces}, not {own.family.spaces}"
         raise SpecError([("", told)])
     try:
-        held_out: Sequence[Any] = [world.family.task(task.task_id) for task in own.held_out]
+        held_out: Sequence[Task] = [world.family.task(task.task_id) for task in own.held_out]
     except LookupError:
         trained = {task.task_id for task in own.train}
         held_out = [task for task in world.held_out if task.task_id not in trained]
@@ -64,6 +68,6 @@ def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> Worl
     return World(family=world.family, train=world.train, held_out=held_out)
 
 
-def _split(spec: ExperimentSpec, family: Any) -> World:
+def _split(spec: ExperimentSpec, family: TaskFamily) -> World:
     split = family.split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
     return World(family=family, train=split.train, held_out=split.held_out[: spec.split.max_held_out_tasks])
