@@ -9,6 +9,7 @@ PYTEST ?= -m "not slow" --durations=15
 GPU_WHEELS := cattrs gymnasium farama-notifications cloudpickle click tomli pytest-timeout
 PURE       := --platform any --python-version 3.12 --implementation py --abi none
 
+BENCHMARKS := act collect equality sources store train
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -30,14 +31,14 @@ lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
 	$(BIN)/python tools/check_house.py
 	$(BIN)/python studies/tables.py --check
 
-types: .venv/stamp-dev  ## mypy --strict over every src
+types: .venv/stamp-dev  ## mypy --strict over every src, plugins, tools, studies and benchmarks
 	$(BIN)/mypy
 
 wheels: .venv/stamp-dev  ## build the four wheels into dist/ and test each one alone in a fresh environment
 	$(BIN)/python tools/check_wheels.py
 
 bench: .venv/stamp-dev  ## run every benchmark; results land in benchmarks/results/
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 kills: .venv/stamp-dev  ## kill, stop and halt runs in all their stages, with one and two processes, and resume them (slow)
 	$(BIN)/python -m pytest -m slow -s packages/cccad-train/tests/test_kills.py

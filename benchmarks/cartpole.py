@@ -76,12 +76,13 @@ class CartPoleRows:
         changes = np.stack([speed, moved, turning, turned], axis=1)
         self.states = self.states + FRAME_S * changes
         self.ages += 1
-        terminations = (np.abs(self.states) > EDGE).any(axis=1)
+        terminations: Array = np.any(np.abs(self.states) > EDGE, axis=1)
         truncations = (self.ages >= self.horizon) & ~terminations
         ended = terminations | truncations
         infos = {"final_obs": self.states.astype(np.float32), "_final_obs": ended}
         self._begin(ended)
-        return self.states.astype(np.float32), np.ones(self.num_envs), terminations, truncations, infos
+        rewards: Array = np.ones(self.num_envs)
+        return self.states.astype(np.float32), rewards, terminations, truncations, infos
 
     def _begin(self, rows: Array) -> None:
         self.states[rows] = START * (2.0 * self._streams.uniform(rows, 4) - 1.0)

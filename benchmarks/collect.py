@@ -30,7 +30,7 @@ from equality import SAME, paired
 
 LAST_EPISODES = 10
 BAR = 20.0
-SPLIT = {"seed": 0, "held_out_frac": 0.1}
+SPLIT: dict[str, Any] = {"seed": 0, "held_out_frac": 0.1}
 
 Returns = dict[tuple[str, int], float]
 "The late return of every (task id, seed)."

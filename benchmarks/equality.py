@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 
 PARTS = ("early", "middle", "late")
 LEVEL = 0.05
-SAME = ("n_steps", "batch_size", "n_epochs", "learning_rate", "gamma", "gae_lambda", "normalize_advantage")
-SAME += ("clip_range", "ent_coef", "vf_coef", "max_grad_norm")
+SAME = (
+    *("n_steps", "batch_size", "n_epochs", "learning_rate", "gamma", "gae_lambda", "normalize_advantage"),
+    *("clip_range", "ent_coef", "vf_coef", "max_grad_norm"),
+)
 RESULTS = Path(__file__).parent / "results" / "equality.json"
 
 

@@ -1,6 +1,5 @@
 """What figures depend on: the machine and the versions, as every benchmark writes them beside its results."""
 
-import json
 import os
 import platform
 from datetime import UTC, datetime
@@ -23,7 +22,3 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(machine()))

@@ -24,9 +24,10 @@ from typing import Any
 import attrs
 import numpy as np
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
+from cccad_data.header import FORMAT
 from cccad_data.history import OFFSETS, TaskHistories
 from cccad_data.merging import write_dataset
-from cccad_data.store import COMPRESSIONS, FORMAT, write_shard
+from cccad_data.store import COMPRESSIONS, write_shard
 from cccad_envs.darkroom import DarkroomSpec
 from machine import machine
 
@@ -41,7 +42,7 @@ def num_bytes(tasks: Any) -> int:
 
 def repeated(task: TaskHistories, times: int, task_id: str) -> TaskHistories:
     """Return the histories of *task*, *times* over, as those of another."""
-    arrays = {name: np.concatenate([array] * times) for name, array in task.arrays().items()}
+    arrays: dict[str, Any] = {name: np.concatenate([array] * times) for name, array in task.arrays().items()}
     for name in OFFSETS:
         arrays[name] += np.repeat(np.arange(times) * task.num_env_steps, len(getattr(task, name)))
     return attrs.evolve(task, task_id=task_id, **arrays)
@@ -99,7 +100,8 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure the writing, and leave a large, a small and a packed set in *folder*."""
     family = DarkroomSpec().build()
     tasks = NoisyOracleSpec(num_envs=100, env_steps=10_000).build().collect(family, family.tasks[:8], seed=0)
-    header = {"format": FORMAT, "env": {"kind": "darkroom", **attrs.asdict(family.spec)}, "spaces": family.spaces}
+    env = {"kind": "darkroom", **attrs.asdict(family.spec)}
+    header: dict[str, Any] = {"format": FORMAT, "env": env, "spaces": family.spaces}
     header |= {"horizon": family.horizon, "held_out_task_ids": [], "split": {}, "versions": {}, "seed": 0}
     header |= {"source": {"kind": "noisy-oracle"}, "tasks": []}
 
@@ -107,7 +109,7 @@ def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
         times, count = 8, round(size_gb * 1e9 / (num_bytes(tasks[:1]) * 8))
         return (repeated(tasks[index % len(tasks)], times, f"task-{index}") for index in range(max(count, 1)))
 
-    result = {"written": written(folder, header, tasks, arguments.repeats)}
+    result: dict[str, Any] = {"written": written(folder, header, tasks, arguments.repeats)}
     started = time.process_time()
     large = write_dataset(folder / "large", header, many(arguments.size_gb), compression="none")
     result["writing_the_large_set_cpu_s"] = round(time.process_time() - started, 1)

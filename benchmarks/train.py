@@ -72,7 +72,7 @@ def measure(seconds: float, rounds: int) -> dict[str, Any]:
         runs = {}
         for name, make in made.items():
             policy = PolicySpec().build(spaces, 0)
-            runs[name] = make(policy), OptimizerSpec().build(policy.parameters())
+            runs[name] = make(policy), OptimizerSpec().build(policy)
         lengths = np.random.default_rng(0)
         for turn in range(rounds + 1):  # the first turn warms up
             for name, (loss, optimizer) in runs.items():

@@ -7,6 +7,8 @@ Usage: `.venv/bin/python studies/capacity.py [--kinds gated-query ...] [--latent
 
 import argparse
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 from cells import ROOT, measure_all
 
@@ -15,7 +17,7 @@ SPEC = "experiments/memory/capacity.toml"
 RAW = 26  # slots of the window for raw tokens
 # The fold first learns to tell what it has just read; without that most do not begin to learn in the updates given.
 WARM = "{ num_updates = 400, targets_per_update = 4000, num_writes = 2, optimizer = { learning_rate = 4e-3 } }"
-KINDS = {  # by the vectors that the backbone is shown
+KINDS: dict[str, Callable[[int], dict[str, Any]]] = {  # by the vectors that the backbone is shown
     "window": lambda _: {},
     "full": lambda _: {},
     "sink": lambda shown: {"num_sinks": shown},

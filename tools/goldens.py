@@ -121,12 +121,12 @@ def of_life(folder: Path, num_decisions: int = 500) -> str:
     agent = Agent.load(folder / "policy")
     draws, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
     state, parts = agent.begin(3), []
-    sizes = agent.policy.spaces.observation.sizes
+    observation: Any = agent.policy.spaces.observation
     for step in range(num_decisions):
-        observations = np.stack([draws.integers(0, n, 3) for n in sizes], 1)
+        observations = np.stack([draws.integers(0, n, 3) for n in observation.sizes], 1)
         parts.append(agent.decide(state, observations).numpy().tobytes())  # `act` decides the same once more
         _, state = agent.act(state, observations, generator=generator)
-        after = np.stack([draws.integers(0, n, 3) for n in sizes], 1)
+        after = np.stack([draws.integers(0, n, 3) for n in observation.sizes], 1)
         ended = np.full(3, step % 10 == 9)
         state = agent.observe(state, draws.integers(0, 2, 3).astype(np.float32), np.zeros(3, bool), ended, after)
     return sha(*parts)

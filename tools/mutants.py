@@ -135,17 +135,18 @@ def rank(*words: object) -> str:
 
 def sample(modules: list[str], num: int) -> list[tuple[Mutant, str]]:
     """Return the first *num* mutants of *modules* in the order of their hashes, each with its module's changed code."""
-    ranked = []
+    ranked: list[tuple[str, str, str, int]] = []
     for module in modules:
         code = source(module).read_text(encoding="utf-8")
-        lines, copies = code.splitlines(), defaultdict(int)
+        lines = code.splitlines()
+        copies: dict[tuple[str, str, str], int] = defaultdict(int)
         for (line, _, kind), changes in sorted(places(code).items()):
             text = lines[line - 1].strip()
             key = (module, text, kind, copies[module, text, kind])
             copies[module, text, kind] += 1
             operator, occurrence = min(changes, key=lambda change: rank(*key, change[0]))
             ranked.append((rank(*key), module, operator, occurrence))
-    mutants = (_mutant(*choice) for _, *choice in sorted(ranked))
+    mutants = (_mutant(module, operator, place) for _, module, operator, place in sorted(ranked))
     return list(islice(filter(None, mutants), num))
 
 

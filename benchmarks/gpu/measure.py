@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.etree import ElementTree as ET
 
 import torch
@@ -41,7 +41,8 @@ RESULTS = ROOT / "benchmarks" / "results" / "gpu.json"
 TESTS = "packages/cccad-train/tests/test_gpu.py"
 SHAPES = {32: (2, 4), 256: (4, 8), 1024: (8, 16)}
 """Layers and heads by width: about 50 thousand, 4 million and 130 million parameters."""
-PRECISIONS = ("fp32", "bf16")
+Precision = Literal["fp32", "bf16"]
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 MAKERS_FIGURES = {  # dense, in 10^12 per second; fp32 without the tensor cores, as torch multiplies unless told to
     "H100": {"fp32": 67.0, "bf16": 989.0},
     "H200": {"fp32": 67.0, "bf16": 989.0},
@@ -123,7 +124,7 @@ def policy_of(width: int, device: str) -> Policy:
     return PolicySpec(width=width, num_layers=num_layers, num_heads=num_heads).build(SPACES, 0).to(device)
 
 
-def train(sampler: Sampler, width: int, precision: str, device: str, seconds: float) -> dict[str, Any]:
+def train(sampler: Sampler, width: int, precision: Precision, device: str, seconds: float) -> dict[str, Any]:
     """Train for *seconds* after a warm-up, and count the FLOPs of one update more."""
     policy = policy_of(width, device)
     num_targets = 24_000 if seconds > 1 else 600
@@ -186,7 +187,8 @@ def decide(width: int, num_envs: int, device: str, seconds: float) -> dict[str, 
     generator = torch.Generator(device).manual_seed(0)
     worlds = FAMILY.make_vec([FAMILY.tasks[i % len(FAMILY.tasks)] for i in range(num_envs)])
     observations, _ = worlds.reset(seed=0)
-    state, took_ms = agent.begin(num_envs), {"without_write": [], "with_write": []}
+    state = agent.begin(num_envs)
+    took_ms: dict[str, list[float]] = {"without_write": [], "with_write": []}
     segment, began, number = agent.context.segment, time.perf_counter(), 0
     reset_peak(device)
     while time.perf_counter() - began < seconds / 2 or number <= 4 * segment:
