@@ -56,7 +56,7 @@ def last_loss(policy: Policy) -> Callable[[HistoryBatch], tuple[torch.Tensor, in
     """Return the objective that learns from the last decision of each prefix alone."""
 
     def loss(batch: HistoryBatch) -> tuple[torch.Tensor, int]:
-        parameters = policy(batch).parameters[:, -1:]
+        parameters = policy(batch).ask(policy.head)[:, -1:]
         return policy.head.nats(parameters, batch.actions[:, -1:]).mean(), batch.size
 
     return loss

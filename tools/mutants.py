@@ -46,12 +46,13 @@ THIRD_PARTY = (
 )
 
 CORE = (
-    *("core/test_agent", "core/test_border", "core/test_passes", "core/test_window_is_plain_ad"),
+    *("core/test_agent", "core/test_border", "core/test_windows", "core/test_window_is_plain_ad"),
     "core/test_planted_bugs_of_triggers",
 )
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("core/test_context", *CORE),
-    "core/passes": ("core/test_passes", "core/test_losses", *CORE, "core/test_moment"),
+    "core/windows": ("core/test_losses", *CORE, "core/test_moment"),
+    "core/folding": ("core/test_losses", *CORE, "core/test_moment"),
     "core/agent": CORE,
     "core/losses": ("core/test_losses", "core/test_reconstruction", "core/test_planted_bugs"),
     "data/sampling": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),

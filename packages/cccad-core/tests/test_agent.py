@@ -137,7 +137,7 @@ def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     policy = SPEC.build(SPACES, seed=0)
     length = policy.context.length_of(2)
     first, second = (random_batch(SPACES, size=1, length=length, seed=seed) for seed in (0, 1))
-    start = policy.context.pieces(length)[-1].raw_start
+    start = policy.context.cut(length)[-1].raw_start
     both = HistoryBatch.join([first, second])
     same = HistoryBatch.join([first, first])
     is_late = torch.arange(length) >= start - 1  # a token tells the transition before it
@@ -145,7 +145,7 @@ def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     late = {name: getattr(same, name)[:, is_late] for name in names}
     forgotten = evolve(both, **{name: torch.cat([getattr(both, name)[:, ~is_late], late[name]], 1) for name in names})
     told, _ = relive(Agent(policy, ZeroedLatents(policy.compressor)), forgotten)
-    newest = policy.context.pieces(length)[-1].start
+    newest = policy.context.cut(length)[-1].start
     torch.testing.assert_close(told[0, newest:], told[1, newest:], atol=1e-6, rtol=0.0)  # rows of a batch round apart
     assert not torch.equal(told[0, :start], told[1, :start])
 
@@ -163,8 +163,8 @@ def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transiti
     batch = random_batch(SPACES, size=3, length=14, seed=0)
     restart = 8  # the old rows then carry 4 transitions across every write, and the new one 2 across its first
     told, _ = relive(Agent(policy), batch, restart_at=restart)
-    torch.testing.assert_close(told[[0, 2]], policy(batch).parameters[[0, 2]], rtol=1e-4, atol=2e-5)
-    young = policy(batch.at(slice(restart, None))).parameters
+    torch.testing.assert_close(told[[0, 2]], policy(batch).ask(policy.head)[[0, 2]], rtol=1e-4, atol=2e-5)
+    young = policy(batch.at(slice(restart, None))).ask(policy.head)
     torch.testing.assert_close(told[1, restart:], young[1], rtol=1e-4, atol=2e-5)
 
 
@@ -172,7 +172,7 @@ def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass
     policy = evolve(SPEC, context=ContextSpec(window=4), compressor=FullSpec()).build(SPACES, seed=0).eval()
     batch = random_batch(SPACES, size=2, length=30, seed=3)
     parameters, _ = relive(Agent(policy), batch)
-    torch.testing.assert_close(parameters, policy(batch).parameters, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(parameters, policy(batch).ask(policy.head), rtol=1e-4, atol=1e-5)
 
 
 def test_an_agent_leaves_its_policy_as_it_is():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 
 def cuts(context, num_decisions):
-    return [(piece.raw_start, piece.start, piece.stop) for piece in context.pieces(num_decisions)]
+    return [(piece.raw_start, piece.start, piece.stop) for piece in context.cut(num_decisions)]
 
 
 @st.composite
@@ -45,7 +45,7 @@ def test_writes_are_those_worked_out_by_hand(carry, num_decisions, num_writes):
 
 @given(contexts(), st.integers(1, 200))
 def test_pieces_follow_one_another_fit_the_window_and_have_a_write_between_each_two(context, num_decisions):
-    pieces = context.pieces(num_decisions)
+    pieces = context.cut(num_decisions)
     assert [piece.start for piece in pieces] == [0, *(piece.stop for piece in pieces[:-1])]
     assert pieces[-1].stop == num_decisions
     taken = [context.num_latents + context.slots * (piece.stop - piece.raw_start) for piece in pieces]
@@ -63,7 +63,7 @@ def test_the_longest_life_of_so_many_writes_has_so_many_and_one_decision_more_ha
 
 def test_an_episodes_end_triggers_a_write_and_a_full_window_does_too():
     context = ContextSpec(window=10, carry=2, trigger="episode").build(4)
-    assert [(p.raw_start, p.start, p.stop) for p in context.pieces(13, ends=[0, 3, 12])] == [
+    assert [(p.raw_start, p.start, p.stop) for p in context.cut(13, ends=[0, 3, 12])] == [
         (0, 0, 1),
         (0, 1, 4),
         (2, 4, 8),
@@ -79,7 +79,7 @@ def test_a_number_of_decisions_triggers_a_write_unless_the_window_is_full_before
 
 def test_chance_cuts_segments_of_every_length_up_to_the_longest_and_equally_often():
     context = ContextSpec(window=10, carry=2, trigger="random").build(4)
-    pieces = context.pieces(8_000, lengths=context.random_lengths(0))
+    pieces = context.cut(8_000, lengths=context.random_lengths(0))
     counts = [sum(piece.stop - piece.start == length for piece in pieces) for length in range(1, 6)]
     assert counts[4] == 0
     assert all(abs(count / len(pieces) - 0.25) < 0.03 for count in counts[:4])

@@ -36,7 +36,7 @@ def gradient(policy, batch, num_targets, **options):
 
 
 def test_the_loss_is_the_mean_of_the_cross_entropy_of_every_real_decision(policy, batch):
-    told = policy(batch).parameters.log_softmax(-1)
+    told = policy(batch).ask(policy.head).log_softmax(-1)
     lengths = batch.mask.sum(1).tolist()
     by_hand = [-told[b, t, batch.actions[b, t]] for b in range(4) for t in range(lengths[b])]
     assert len(by_hand) == 59
@@ -115,7 +115,7 @@ def accuracy_at_the_end(compressor, num_latents):
     fresh = told_once(256, generator)
     forgotten = evolve(fresh, actions=fresh.actions.clone())
     forgotten.actions[:, 5] = forgotten.actions[:, 11] = 0  # only the first reward can tell
-    guess = policy(forgotten).parameters[:, 17].argmax(-1)
+    guess = policy(forgotten).ask(policy.head)[:, 17].argmax(-1)
     return float((guess == fresh.actions[:, 17]).float().mean())
 
 
@@ -129,7 +129,7 @@ def test_the_action_loss_alone_teaches_the_compressor_to_remember_what_left_the_
 def test_only_targets_that_are_no_padding_are_imitated(policy, batch):
     aimed = evolve(batch, targets=torch.arange(20) % 3 == torch.tensor([[0], [1], [2], [0]]))
     chosen = aimed.targets & aimed.mask
-    told = policy(batch).parameters.log_softmax(-1)
+    told = policy(batch).ask(policy.head).log_softmax(-1)
     by_hand = -told.gather(-1, batch.actions[..., None])[..., 0][chosen].mean()
     hits = (told.argmax(-1) == batch.actions)[chosen].float().mean()
     losses = Imitation(policy)(aimed, float(chosen.sum()))
@@ -141,7 +141,7 @@ def test_of_boxes_the_squared_error_of_the_mode_is_told_under_its_name():
     spaces = Spaces(observation=MultiDiscrete((4,)), action=Box((2,), -1.0, 1.0))
     policy, batch = SPEC.build(spaces, seed=0), random_batch(spaces, size=2, length=12, seed=0)
     with torch.no_grad():
-        losses, parameters = Imitation(policy)(batch, 24.0), policy(batch).parameters
+        losses, parameters = Imitation(policy)(batch, 24.0), policy(batch).ask(policy.head)
     modes = policy.head.draw(parameters.flatten(0, 1), None, greedy=True).view_as(batch.actions)
     torch.testing.assert_close(losses["squared_error"], (modes - batch.actions).square().mean())
     assert "accuracy" not in losses
@@ -149,7 +149,7 @@ def test_of_boxes_the_squared_error_of_the_mode_is_told_under_its_name():
 
 def test_a_teacher_adds_its_weight_times_the_mean_divergence_from_it_and_stays_as_it_is(policy, batch):
     teacher = SPEC.build(SPACES, seed=1)
-    teacher_logs, logs = (each(batch).parameters.log_softmax(-1) for each in (teacher, policy))
+    teacher_logs, logs = (each(batch).ask(each.head).log_softmax(-1) for each in (teacher, policy))
     divergence = (teacher_logs.exp() * (teacher_logs - logs)).sum(-1)[batch.mask].mean()
     num_targets = int(batch.mask.sum())
     losses = Imitation(policy, teacher=teacher, teacher_weight=0.25)(batch, num_targets)

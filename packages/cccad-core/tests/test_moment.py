@@ -7,8 +7,9 @@ from cccad_core.compressors.base import take_rows
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
-from cccad_core.losses import Imitation
-from cccad_core.moment import Moment
+from cccad_core.folding import fold
+from cccad_core.losses import Imitation, Pretraining
+from cccad_core.moment import CALM, Moment
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Spaces
 from cccad_core.testing import SPACES, random_batch
@@ -31,32 +32,33 @@ def batch():
 
 def told(policy, batch, moment):
     with torch.no_grad():
-        return policy(batch, moment=moment).parameters
+        return policy(batch, moment=moment).ask(policy.head)
 
 
 def test_a_moment_without_chance_changes_no_bit(policy, batch):
-    assert torch.equal(told(policy, batch, Moment(seed=3)), told(policy, batch, None))
+    assert torch.equal(told(policy, batch, Moment(seed=3)), told(policy, batch, CALM))
 
 
 @pytest.mark.parametrize("moment", [PASSED, Moment(seed=3, latent_noise=0.5)], ids=["state passing", "latent noise"])
-def test_chance_is_felt_in_training_alone_and_repeats_with_its_seed(policy, batch, moment):
-    calm = told(policy, batch, None)
+def test_chance_is_felt_and_repeats_with_its_seed(policy, batch, moment):
+    calm = told(policy, batch, CALM)
     assert not torch.allclose(told(policy, batch, moment), calm, atol=1e-4)
     assert torch.equal(told(policy, batch, moment), told(policy, batch, moment))
     others = [told(policy, batch, evolve(moment, seed=seed)) for seed in range(4, 10)]
     assert not all(torch.equal(told(policy, batch, moment), other) for other in others)
-    policy.eval()
-    assert torch.equal(told(policy, batch, moment), told(policy, batch, None))
 
 
 @pytest.mark.parametrize("moment", [PASSED, evolve(PASSED, from_itself=True)], ids=["another", "its own"])
 def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch, moment):
-    plan, tokens = policy.plan(batch), policy.layout.sequence(batch)
+    windows = policy.context.windows(batch.flags(), None, batch.mask.device)
+    tokens, think = policy.layout.sequence(batch), policy.backbone.think
+    writes = windows.writes(tokens, batch.mask)
     with torch.no_grad():
-        final = plan.fold(policy, tokens, batch.mask, None, policy.compressor.begin(4)).state
+        final = fold(policy.compressor, writes, policy.compressor.begin(4), think=think).state
         donors, is_passed = moment.donors(4)
-        folded = plan.fold(policy, tokens, batch.mask, None, take_rows(final, donors))
-        wanted = plan.decide(policy, tokens, batch, folded)
+        memory = fold(policy.compressor, writes, take_rows(final, donors), think=think)
+        hidden = [policy.backbone(*shown) for shown in windows.shown(windows.prefixes(memory.prefixes), tokens, None)]
+        wanted = windows.in_time([policy.head(each) for each in hidden])
     assert is_passed.all()
     assert (donors == torch.arange(4)).tolist() == [moment.from_itself] * 4
     torch.testing.assert_close(told(policy, batch, moment), wanted)
@@ -64,7 +66,7 @@ def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batc
 
 def test_what_is_lent_has_no_gradient(policy, batch):
     """Where every row starts from another's end, nobody begins with the initial memory, and none learns through it."""
-    for moment, is_reached in ((None, True), (PASSED, False)):
+    for moment, is_reached in ((CALM, True), (PASSED, False)):
         policy.zero_grad()
         Imitation(policy)(batch, 80.0, moment)["loss"].backward()
         assert bool(policy.compressor.initial.grad.any()) is is_reached
@@ -94,9 +96,9 @@ def test_weights_learn_in_half_precision_after_a_pass_that_lent_states(policy, b
 @pytest.mark.parametrize("rounds", [0, -1])
 def test_no_round_of_gradients_is_refused(policy, batch, rounds):
     with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
-        policy(batch, max_gradient_rounds=rounds)
+        policy(batch, horizon=rounds)
     with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
-        policy.fold(batch, max_gradient_rounds=rounds)
+        Pretraining(policy, max_gradient_rounds=rounds)(batch, 80.0)
 
 
 def test_reconstruction_fades(policy, batch):
@@ -110,7 +112,7 @@ def test_a_teacher_adds_its_divergence_over_the_targets_and_learns_nothing(polic
     batch = evolve(batch, mask=torch.arange(20) < torch.tensor([20, 13, 20, 6])[:, None])
     teacher = evolve(SPEC, compressor=FullSpec()).build(SPACES, seed=1)
     losses = Imitation(policy, teacher=teacher, teacher_weight=0.5)(batch, 59.0)
-    q, p = (x(batch).parameters.log_softmax(-1) for x in (policy, teacher))
+    q, p = (x(batch).ask(x.head).log_softmax(-1) for x in (policy, teacher))
     by_hand = ((p.exp() * (p - q)).sum(-1) * batch.mask).sum() / 59
     torch.testing.assert_close(losses["teacher_nats"], by_hand)
     torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * by_hand)

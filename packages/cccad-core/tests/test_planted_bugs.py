@@ -3,17 +3,17 @@
 import pytest
 import torch
 from attrs import evolve, frozen
-from cccad_core import losses
+from cccad_core import folding, losses
 from cccad_core.agent import Agent
 from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, detach, put_rows
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
-from cccad_core.context import ContextSpec, Piece, RollingContext
-from cccad_core.passes import Together
+from cccad_core.context import ContextSpec, RollingContext
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
 from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Fused, FusedSpec, TransitionSpec
+from cccad_core.windows import SharedWindows, Window
 from torch import nn
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
@@ -46,13 +46,13 @@ def test_without_a_planted_bug_nothing_is_caught(spec):
 
 @pytest.mark.parametrize("spec", [FUSED, TRANSITION], ids=["fused", "transition"])
 def test_latents_that_see_the_future_are_caught(monkeypatch, spec):
-    fold = Together.fold
+    writes = SharedWindows.writes
 
-    def peek(self, policy, tokens, mask, max_gradient_rounds, state):
-        ahead = [evolve(piece, stop=min(piece.stop + 2, tokens.shape[1])) for piece in self.pieces]
-        return fold(evolve(self, pieces=ahead), policy, tokens, mask, max_gradient_rounds, state)
+    def peek(self, tokens, mask):
+        later = [piece._replace(stop=piece.stop + 2) for piece in self.pieces[:-1]]
+        return writes(evolve(self, pieces=[*later, self.pieces[-1]]), tokens, mask)
 
-    monkeypatch.setattr(Together, "fold", peek)
+    monkeypatch.setattr(SharedWindows, "writes", peek)
     with caught("no future"):
         check_policy(spec)
 
@@ -138,21 +138,20 @@ def test_a_write_that_does_not_learn_is_caught(make, monkeypatch):
 
 
 def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
-    fold = Together.fold
+    fold = folding.fold
 
-    def wrong_end(self, policy, tokens, mask, max_gradient_rounds, state):
-        folded = fold(self, policy, tokens, mask, None, state)
-        if max_gradient_rounds is not None:
-            folded.prefixes[-1] = folded.prefixes[-1].detach()
-        return folded
+    def wrong_end(*parts, **options):
+        memory = fold(*parts, **options)
+        memory.prefixes[-1] = memory.prefixes[-1].detach()
+        return memory
 
-    monkeypatch.setattr(Together, "fold", wrong_end)
+    monkeypatch.setattr(folding, "fold", wrong_end)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
 
 def test_truncation_that_does_not_happen_is_caught(monkeypatch):
-    monkeypatch.setattr("cccad_core.passes.detach", dict)
+    monkeypatch.setattr("cccad_core.folding.detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
@@ -237,22 +236,21 @@ def test_a_cache_that_still_shows_the_old_latents_after_a_write_is_caught(monkey
 def test_writes_that_happen_too_often_are_caught(monkeypatch):
     def hasty(_, num_decisions, **_how):
         starts = range(0, num_decisions, 2)
-        return [Piece(raw_start=s, start=s, stop=min(s + 2, num_decisions)) for s in starts]
+        return [Window(s, s, min(s + 2, num_decisions)) for s in starts]
 
-    monkeypatch.setattr(RollingContext, "pieces", hasty)
+    monkeypatch.setattr(RollingContext, "cut", hasty)
     with caught("writes asked for are writes done"):
         check_policy(FUSED)
 
 
 def test_a_first_window_without_latents_is_caught(monkeypatch):
-    fold = Together.fold
+    prefixes = SharedWindows.prefixes
 
-    def nothing_at_first(self, policy, tokens, mask, max_gradient_rounds, state):
-        folded = fold(self, policy, tokens, mask, max_gradient_rounds, state)
-        folded.prefixes[0] = torch.zeros_like(folded.prefixes[0])
-        return folded
+    def nothing_at_first(self, reads):
+        first, *later = prefixes(self, reads)
+        return [torch.zeros_like(first), *later]
 
-    monkeypatch.setattr(Together, "fold", nothing_at_first)
+    monkeypatch.setattr(SharedWindows, "prefixes", nothing_at_first)
     with caught("no decision without latents"):
         check_policy(FUSED)
 

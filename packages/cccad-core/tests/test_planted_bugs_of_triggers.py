@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attrs import evolve
-from cccad_core import passes
+from cccad_core import folding
 from cccad_core.agent import Agent
 from cccad_core.attention import Cache
 from cccad_core.compressors.base import put_rows
@@ -12,10 +12,10 @@ from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.compressors.rmt import Rmt, RmtSpec
 from cccad_core.compressors.sink import Sink, SinkSpec
 from cccad_core.context import ContextSpec, RollingContext
-from cccad_core.passes import Apart
-from cccad_core.policy import Policy, PolicySpec
+from cccad_core.policy import PolicySpec
 from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Triple, TripleSpec
+from cccad_core.windows import RowWindows
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)
@@ -84,8 +84,12 @@ def test_a_trigger_that_only_training_hears_is_caught(monkeypatch):
 
 
 def test_a_trigger_that_only_the_agent_hears_is_caught(monkeypatch):
-    of = Apart.of
-    monkeypatch.setattr(Apart, "of", lambda context, ended: of(context, torch.zeros_like(ended)))
+    windows = RollingContext.windows
+
+    def deaf(self, flags, seed, device):
+        return windows(self, evolve(flags, ended=torch.zeros_like(flags.ended)), seed, device)
+
+    monkeypatch.setattr(RollingContext, "windows", deaf)
     with caught("writes asked for are writes done"):
         check_policy(EPISODE)
 
@@ -104,16 +108,9 @@ def test_an_agent_that_keeps_stale_tokens_after_an_early_write_is_caught(monkeyp
         check_policy(EPISODE)
 
 
-def test_chance_that_goes_on_after_training_is_caught(monkeypatch):
-    plan = Policy.plan
-
-    def always(self, batch):
-        was, self.training = self.training, True
-        made = plan(self, batch)
-        self.training = was
-        return made
-
-    monkeypatch.setattr(Policy, "plan", always)
+def test_chance_without_a_seed_is_caught(monkeypatch):
+    windows = RollingContext.windows
+    monkeypatch.setattr(RollingContext, "windows", lambda self, flags, seed, on: windows(self, flags, seed or 0, on))
     with caught("writes asked for are writes done"):
         check_policy(evolve(FULL, context=ContextSpec(window=8, trigger="random")))
 
@@ -122,53 +119,47 @@ def test_chance_that_goes_on_after_training_is_caught(monkeypatch):
 
 
 def test_segments_of_rows_apart_that_see_the_future_are_caught(monkeypatch):
-    fold = Apart.fold
+    segment = RowWindows._segment
 
-    def peek(self, policy, tokens, mask, max_gradient_rounds, state):
-        ahead = evolve(self, stops=(self.stops + 2).clamp(max=mask.shape[1]))
-        return fold(ahead, policy, tokens, mask, max_gradient_rounds, state)
+    def peek(self, index):
+        stops, self.stops = self.stops, (self.stops + 2).clamp(max=self.length)
+        ahead = segment(self, index)
+        self.stops = stops
+        return ahead
 
-    monkeypatch.setattr(Apart, "fold", peek)
+    monkeypatch.setattr(RowWindows, "_segment", peek)
     with caught("no future"):
         check_policy(EPISODE)
 
 
 def test_a_short_segment_padded_with_what_follows_it_is_caught(monkeypatch):
-    span = passes._span
+    writes = RowWindows.writes
 
-    def all_real(starts, stops, length):
-        at, inside = span(starts, stops, length)
-        return at, torch.ones_like(inside)
+    def unmasked(self, tokens, mask):
+        return [write._replace(mask=torch.ones_like(write.mask)) for write in writes(self, tokens, mask)]
 
-    fold = Apart.fold
-
-    def unmasked(self, policy, tokens, mask, max_gradient_rounds, state):
-        with monkeypatch.context() as patch:
-            patch.setattr(passes, "_span", all_real)
-            return fold(self, policy, tokens, mask, max_gradient_rounds, state)
-
-    monkeypatch.setattr(Apart, "fold", unmasked)
+    monkeypatch.setattr(RowWindows, "writes", unmasked)
     with pytest.raises(LawBroken):  # the rows that write alike do not show it; those that write apart do
         check_policy(EPISODE)
 
 
 def test_a_write_that_lands_in_another_row_is_caught(monkeypatch):
     def neighbour(state, rows, part):
-        return put_rows(state, (rows + 1) % 3, part) if len(rows) < 3 else put_rows(state, rows, part)
+        return put_rows(state, (rows + 1) % 3 if len(rows) < 3 else rows, part)
 
-    monkeypatch.setattr(passes, "put_rows", neighbour)
+    monkeypatch.setattr(folding, "put_rows", neighbour)
     with caught("one decision at a time equals the training pass"):
         check_policy(EPISODE)
 
 
 def test_truncation_that_cuts_every_row_where_one_is_due_is_caught(monkeypatch):
-    monkeypatch.setattr(passes, "keep_rows", lambda cut, mine, is_cut: cut if bool(is_cut.any()) else mine)
+    monkeypatch.setattr(folding, "keep_rows", lambda cut, mine, is_cut: cut if bool(is_cut.any()) else mine)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(EPISODE)
 
 
 def test_truncation_that_does_not_happen_in_rows_apart_is_caught(monkeypatch):
-    monkeypatch.setattr(passes, "detach", dict)
+    monkeypatch.setattr(folding, "detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(EPISODE)
 

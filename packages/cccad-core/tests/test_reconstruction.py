@@ -6,7 +6,7 @@ from attrs import evolve
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
-from cccad_core.losses import Pretraining, rebuilt_losses
+from cccad_core.losses import Imitation, Pretraining, rebuild, rebuilt_losses
 from cccad_core.policy import PolicySpec
 from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
@@ -77,11 +77,13 @@ def test_asking_teaches_every_part_of_the_compressor():
 def test_folding_asks_after_every_write_for_all_that_it_folded():
     policy = SPEC.build(SPACES, seed=0)
     batch = one_action_a_life(5, torch.Generator())
-    rebuilt = policy.fold(batch)
+    decisions = policy(batch)
+    assert decisions.windows.most_writes == 2
+    rebuilt = rebuild(policy, decisions.windows, decisions.memory, batch)
     assert sum(r.mask.numel() for r in rebuilt) == 5 * 8  # two writes of four transitions
-    during = policy(batch, reconstruct=True)
-    assert during.num_writes == 2
-    torch.testing.assert_close(rebuilt_losses(during.rebuilt), rebuilt_losses(rebuilt))
+    alone, beside = Pretraining(policy)(batch, 1.0), Imitation(policy, reconstruction_weight=1.0)(batch, 1.0)
+    torch.testing.assert_close(alone["reconstruction"], rebuilt_losses(rebuilt)["reconstruction"])
+    torch.testing.assert_close(beside["reconstruction"], rebuilt_losses(rebuilt)["reconstruction"])
 
 
 def test_fields_are_averaged_over_real_transitions_by_hand():

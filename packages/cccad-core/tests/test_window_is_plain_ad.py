@@ -53,20 +53,20 @@ def plain_transformer(policy, tokens):
 def test_a_pass_within_one_window_is_bit_for_bit_a_causal_pass_over_the_tokens():
     policy, batch = build(FusedSpec()), random_batch(SPACES, size=3, length=WINDOW, seed=0)
     hidden, _ = policy.backbone.run(policy.layout.sequence(batch), torch.arange(WINDOW), None)
-    assert torch.equal(policy(batch).parameters, policy.head(hidden))
+    assert torch.equal(policy(batch).ask(policy.head), policy.head(hidden))
 
 
 def test_a_pass_within_one_window_is_the_transformer_of_the_papers():
     policy, batch = build(FusedSpec()), random_batch(SPACES, size=3, length=WINDOW, seed=0)
     logits = plain_transformer(policy, policy.layout.sequence(batch))
-    torch.testing.assert_close(policy(batch).parameters, logits, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(policy(batch).ask(policy.head), logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("carry", [0, 5])
 def test_a_rolling_pass_is_plain_distillation_over_each_truncated_window(carry):
     policy, batch = build(FusedSpec(), carry), random_batch(SPACES, size=2, length=40, seed=1)
-    tokens, parameters = policy.layout.sequence(batch), policy(batch).parameters
-    pieces = policy.context.pieces(batch.length)
+    tokens, parameters = policy.layout.sequence(batch), policy(batch).ask(policy.head)
+    pieces = policy.context.cut(batch.length)
     assert len(pieces) > 3
     for piece in pieces:
         logits = plain_transformer(policy, tokens[:, piece.raw_start : piece.stop])[:, piece.start - piece.raw_start :]
@@ -76,7 +76,7 @@ def test_a_rolling_pass_is_plain_distillation_over_each_truncated_window(carry):
 def test_a_query_decides_as_if_it_stood_last_behind_the_transitions_before_it():
     policy, batch = build(TransitionSpec()), random_batch(SPACES, size=2, length=WINDOW, seed=2)
     transitions, queries = policy.layout.sequence(batch), policy.layout.asking(batch.observations)
-    parameters = policy(batch).parameters
+    parameters = policy(batch).ask(policy.head)
     for t in range(WINDOW):
         alone = torch.cat([transitions[:, :t], queries[:, t : t + 1]], 1)
         logits = plain_transformer(policy, alone)[:, -1]
@@ -102,7 +102,7 @@ def test_a_sliding_window_decides_as_a_pass_over_the_newest_transitions_alone(to
     policy, batch = build(tokens), random_batch(SPACES, size=2, length=3 * WINDOW, seed=4)
     parameters, room = slid(policy, batch), policy.context.first_segment
     for t in range(batch.length):
-        alone = policy(batch.at(slice(max(0, t + 1 - room), t + 1))).parameters[:, -1]
+        alone = policy(batch.at(slice(max(0, t + 1 - room), t + 1))).ask(policy.head)[:, -1]
         torch.testing.assert_close(parameters[:, t], alone, rtol=1e-4, atol=1e-5)
 
 

@@ -36,7 +36,7 @@ def batches(sampler, *, curriculum=None, rank=0, num_processes=1, **spec):
 
 def test_as_many_stretches_are_taken_as_the_targets_ask_for(sampler):
     made = batches(sampler)
-    batch, num_targets = made.batch(0)
+    batch, _, num_targets = made.batch(0)
     assert made.shape(0) == (10, 48)
     assert batch.observations.shape == (10, 48, 2)
     assert num_targets == float(batch.mask.sum()) == 480
@@ -64,21 +64,25 @@ def test_a_batch_is_a_function_of_the_update_alone(sampler):
 
 @pytest.mark.parametrize(("targets", "rows"), [(480, [5, 5]), (528, [5, 6])])
 def test_processes_share_the_rows_of_one_global_batch(targets, rows, sampler):
-    whole, num_targets = batches(sampler, targets_per_update=targets).batch(5)
+    whole, _, num_targets = batches(sampler, targets_per_update=targets).batch(5)
     shares = [batches(sampler, targets_per_update=targets, rank=rank, num_processes=2).batch(5) for rank in (0, 1)]
-    assert [share.size for share, _ in shares] == rows
-    assert torch.equal(torch.cat([share.actions for share, _ in shares]), whole.actions)
-    assert [of_targets for _, of_targets in shares] == [num_targets / 2] * 2
+    assert [share.size for share, *_ in shares] == rows
+    assert torch.equal(torch.cat([share.actions for share, *_ in shares]), whole.actions)
+    assert [of_targets for *_, of_targets in shares] == [num_targets / 2] * 2
 
 
 def test_what_lies_beyond_a_history_is_not_a_target(sampler):
-    batch, num_targets = batches(sampler, num_writes=4).batch(0)  # stretches of 60 from histories of 50
+    batch, flags, num_targets = batches(sampler, num_writes=4).batch(0)  # stretches of 60 from histories of 50
     assert batch.mask.shape[1] == 60
     assert num_targets == batch.mask.shape[0] * 50
+    assert flags.is_padded
 
 
-def test_processes_draw_their_chance_apart_and_repeat_it(sampler):
+def test_processes_draw_their_chance_apart_share_what_they_must_and_repeat_it(sampler):
     of_rank = [batches(sampler, rank=rank, num_processes=2) for rank in (0, 1, 0)]
     seeds = [[made.moment(update).seed for update in range(3)] for made in of_rank]
     assert len({*seeds[0], *seeds[1]}) == 6
     assert seeds[2] == seeds[0]
+    shared = [[made.moment(update).shared_seed for update in range(3)] for made in of_rank]
+    assert len({*shared[0], *seeds[0]}) == 6
+    assert shared[0] == shared[1] == shared[2]

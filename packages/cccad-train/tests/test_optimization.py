@@ -58,7 +58,7 @@ class Multiply(torch.nn.Module):
         super().__init__()
         self.weight, self.seen = torch.nn.Parameter(torch.ones(2, 2)), set()
 
-    def forward(self, batch, num_targets, moment):
+    def forward(self, batch, num_targets, moment, flags):
         product = batch @ self.weight
         self.seen.add(product.dtype)
         return {"loss": product.float().square().sum() / num_targets}
@@ -71,10 +71,10 @@ class Ones:
         self.spec = spec
 
     def batch(self, update):
-        return torch.ones(3, 2), 3.0
+        return torch.ones(3, 2), None, 3.0
 
     def moment(self, update):
-        return self.spec.moment(update, seed=update)
+        return self.spec.moment(update, seed=update, shared_seed=update)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

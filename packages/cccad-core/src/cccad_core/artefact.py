@@ -25,6 +25,8 @@ from cccad_core.specs import load, to_toml, unstructure
 from cccad_core.specs.toml import show
 
 FORMAT = "cccad-policy/1"
+_NO_LONGER_KEPT = {"num_passes"}
+"""Tensors that earlier versions of this format kept and that no policy has any more."""
 LARGEST_WEIGHT = 1e6
 """Trained weights stay far below; much larger ones overflow in the first products."""
 _DTYPES = {"F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
@@ -113,7 +115,7 @@ def load_policy(path: str | Path, *, trust_plugins: bool = False) -> Policy:
         raise ArtefactError([("", _sentence(error))], str(file)) from None
     _check_fit(stored, wanted, weights)
     policy = spec.policy.build(spaces, seed=0)
-    policy.load_state_dict(_checked(weights))
+    policy.load_state_dict({name: value for name, value in _checked(weights).items() if name not in _NO_LONGER_KEPT})
     return policy.eval().requires_grad_(False)
 
 
@@ -181,7 +183,7 @@ def _check_fit(stored: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Mappin
             fault = f"{name} has type {dtype}, not {str(value.dtype).removeprefix('torch.')}"
         if fault:
             break
-    extra = sorted(set(stored) - set(wanted))
+    extra = sorted(set(stored) - set(wanted) - _NO_LONGER_KEPT)
     fault = fault or (f"{show(extra[0])} is not of this policy" if extra else "")
     if fault:
         raise ArtefactError(

@@ -24,20 +24,28 @@ class Rotary(nn.Module):
 
     def reserve(self, num_positions: int) -> None:
         """Make the tables long enough for *num_positions*; what they hold already stays as it is."""
-        if num_positions <= len(self.cos):
-            return
-        frequency = self.base ** (-torch.arange(0, self.head_width, 2) / self.head_width)
-        angle = torch.outer(torch.arange(num_positions), frequency).repeat(1, 2)
-        sign = torch.cat([-torch.ones(self.head_width // 2), torch.ones(self.head_width // 2)])
-        self.cos, self.sin = angle.cos().to(self.cos), (angle.sin() * sign).to(self.sin)
+        if num_positions > len(self.cos):
+            self.cos, self.sin = self._tables(num_positions, self.cos.device)
+
+    def _tables(self, num_positions: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return cosine and signed sine of every position and feature, `n c`."""
+        frequency = self.base ** (-torch.arange(0, self.head_width, 2, device=device) / self.head_width)
+        angle = torch.outer(torch.arange(num_positions, device=device), frequency).repeat(1, 2)
+        half = torch.ones(self.head_width // 2, device=device)
+        return angle.cos(), angle.sin() * torch.cat([-half, half])
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """Rotate *x*, `b h n c`, by tables taken `at` its positions."""
         return x * cos + x.roll(x.shape[-1] // 2, -1) * sin
 
-    def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the tables for *positions*, `n` or `b n`, ready to multiply `b h n c`."""
-        cos, sin = self.cos[positions], self.sin[positions]
+    def at(self, positions: Tensor, num_positions: int = 0) -> tuple[Tensor, Tensor]:
+        """Return the tables for *positions*, `n` or `b n`, ready to multiply `b h n c`.
+
+        Where *num_positions* are more than are held, as where nothing leaves a window, tables are made for this once.
+        """
+        is_held = num_positions <= len(self.cos)
+        cos, sin = (self.cos, self.sin) if is_held else self._tables(num_positions, self.cos.device)
+        cos, sin = cos[positions], sin[positions]
         return (cos[:, None], sin[:, None]) if positions.dim() == 2 else (cos, sin)
 
 

@@ -63,14 +63,12 @@ class Backbone(nn.Module):
 
     def run(self, x: Tensor, slots: Tensor, mask: Tensor | None) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
         """Return hidden states of *x*, `b n d`, standing at *slots*, and each layer's keys and values, `b h n c`."""
-        self.rotary.reserve(x.shape[1])
-        x, kept = self._through(self.layers, x, self.rotary.at(slots), mask)
+        x, kept = self._through(self.layers, x, self.rotary.at(slots, x.shape[1]), mask)
         return self.norm(x), kept
 
     def keys_and_values(self, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return each layer's keys and values of *x*, `b n d`, from slot 0 on: as `run`, without the last output."""
-        self.rotary.reserve(x.shape[1])
-        tables = self.rotary.at(torch.arange(x.shape[1], device=x.device))
+        tables = self.rotary.at(torch.arange(x.shape[1], device=x.device), x.shape[1])
         *lower, last = self.layers
         x, kept = self._through(lower, x, tables, None)
         _, keys, values = last.attention.project(last.norm_attention(x), self.rotary, tables)
@@ -109,7 +107,7 @@ class Backbone(nn.Module):
 
 def _asking(k: int, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return slots and mask of `[prefix, tokens, queries]`: query *i* stands where its token would, and replaces it."""
-    slots = torch.cat([torch.arange(k + n), torch.arange(k, k + n)]).to(device)
+    slots = torch.cat([torch.arange(k + n, device=device), torch.arange(k, k + n, device=device)])
     is_query = torch.arange(k + 2 * n, device=device) >= k + n
     earlier = slots[None, :] < slots[:, None]
     mask = (earlier & ~is_query) | torch.eye(k + 2 * n, dtype=torch.bool, device=device)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from attrs import define, evolve, fields
+from attrs import define, fields, frozen
 from torch import Tensor
 
 from cccad_core.border import is_finite, refuse
@@ -47,7 +47,7 @@ class HistoryBatch:
                 value = kept
             return value.to(device, non_blocking=True)
 
-        return cls(**{f.name: tensor(f.name) for f in fields(cls)})
+        return cls(**{name: tensor(name) for name in NAMES})
 
     @property
     def size(self) -> int:
@@ -61,13 +61,38 @@ class HistoryBatch:
 
     def at(self, index: slice | Tensor) -> "HistoryBatch":
         """Return the decisions *index* along time."""
-        return evolve(self, **{f.name: getattr(self, f.name)[:, index] for f in fields(type(self))})
+        return HistoryBatch(**{name: getattr(self, name)[:, index] for name in NAMES})
 
     def rows(self, index: slice | Tensor) -> "HistoryBatch":
         """Return the histories *index*."""
-        return evolve(self, **{f.name: getattr(self, f.name)[index] for f in fields(type(self))})
+        return HistoryBatch(**{name: getattr(self, name)[index] for name in NAMES})
 
     @classmethod
     def join(cls, batches: "Sequence[HistoryBatch]") -> "HistoryBatch":
         """Return the rows of several batches of one length as one batch."""
-        return cls(**{f.name: torch.cat([getattr(batch, f.name) for batch in batches]) for f in fields(cls)})
+        return cls(**{name: torch.cat([getattr(batch, name) for batch in batches]) for name in NAMES})
+
+    def flags(self) -> "Flags":
+        """Return what the geometry of a pass over this batch depends on; waits for the device, if that is no CPU."""
+        return Flags.of(self.terminations, self.truncations, self.mask)
+
+
+NAMES = tuple(field.name for field in fields(HistoryBatch))
+
+
+@frozen(eq=False)
+class Flags:
+    """What the geometry of a pass depends on, on the CPU: where episodes `ended`, `b t`, and whether there is padding.
+
+    Whoever has a batch on the CPU before it goes to a device makes them there, so that a pass never waits for it.
+    """
+
+    ended: Tensor
+    is_padded: bool
+
+    @classmethod
+    def of(cls, terminations: Any, truncations: Any, mask: Any) -> "Flags":
+        """Build from tensors or arrays, each `b t`."""
+        flags = (torch.as_tensor(value).cpu() for value in (terminations, truncations, mask))
+        terminations, truncations, mask = flags
+        return cls((terminations | truncations) & mask, not bool(mask.all()))

@@ -11,8 +11,12 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from random import Random
 
+import torch
 from attrs import evolve, field, frozen, validators
 from torch import Tensor
+
+from cccad_core.batch import Flags
+from cccad_core.windows import RowWindows, SharedWindows, Window, Windows
 
 TRIGGERS = ("full", "episode", "every", "random")
 
@@ -57,15 +61,6 @@ class ContextSpec:
             slots=slots,
             evicts=evicts,
         )
-
-
-@frozen(kw_only=True)
-class Piece:
-    """The decisions `start:stop` of a pass, made in one window that also shows the raw ones from `raw_start`."""
-
-    raw_start: int
-    start: int
-    stop: int
 
 
 @frozen(kw_only=True)
@@ -119,24 +114,36 @@ class RollingContext:
             is_due = is_due | (num_new >= self.every)
         return is_due if ended is None or not self.by_row else is_due | (ended & (num_new > 0))
 
-    def pieces(
+    def windows(self, flags: Flags, seed: int | None, device: torch.device) -> Windows:
+        """Return the windows of a pass over a batch with these *flags*; where chance triggers, *seed* decides them.
+
+        Without a seed nothing is left to chance: a policy whose writes chance triggers writes when its window is full.
+        """
+        size, length = flags.ended.shape
+        if self.by_row:
+            ends = [torch.nonzero(row)[:, 0].tolist() for row in flags.ended]
+            return RowWindows([self.cut(length, ends=each) for each in ends], self.slots, device)
+        lengths = None if seed is None or self.trigger != "random" else self.random_lengths(seed)
+        return SharedWindows(self.cut(length, lengths=lengths), size, self.slots, flags.is_padded)
+
+    def cut(
         self, num_decisions: int, *, ends: Sequence[int] = (), lengths: Iterator[int] | None = None
-    ) -> list[Piece]:
+    ) -> list[Window]:
         """Cut a pass of *num_decisions* into windows; there is a write between each two.
 
         *ends*, ascending: the decisions that ended an episode, where episodes trigger; *lengths*: the most decisions
         that each window makes, where chance triggers.
         """
-        pieces: list[Piece] = []
-        while not pieces or pieces[-1].stop < num_decisions:
-            start = pieces[-1].stop if pieces else 0
+        windows: list[Window] = []
+        while not windows or windows[-1].stop < num_decisions:
+            start = windows[-1].stop if windows else 0
             stop = min(self._stop(start), num_decisions) if self.evicts else num_decisions
             if self.by_row and (later := bisect_left(ends, start)) < len(ends):
                 stop = min(stop, ends[later] + 1)
             if self.evicts and lengths is not None:
                 stop = min(stop, start + next(lengths))
-            pieces.append(Piece(raw_start=max(0, start - self.carry), start=start, stop=stop))
-        return pieces
+            windows.append(Window(max(0, start - self.carry), start, stop))
+        return windows
 
     def _stop(self, start: int) -> int:
         """Return where the window that begins at *start* must end."""
@@ -151,7 +158,7 @@ class RollingContext:
 
     def num_writes(self, num_decisions: int) -> int:
         """Return how many writes happen in a life of *num_decisions* (of one episode, where episodes trigger)."""
-        return len(self.pieces(num_decisions)) - 1
+        return len(self.cut(num_decisions)) - 1
 
     def length_of(self, num_writes: float) -> int:
         """Return the longest life, in decisions, with *num_writes* writes; a share of a write is one of its window.

@@ -1,5 +1,6 @@
-"""The policy: tokens, compressor and backbone joined by the rolling context, with every decision a training target."""
+"""The policy: tokens, memory and backbone joined by the rolling context, with every decision a training target."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -7,18 +8,18 @@ from attrs import Factory, define, field, frozen, validators
 from torch import Tensor, nn
 
 from cccad_core.backbone import Backbone
-from cccad_core.batch import HistoryBatch
-from cccad_core.compressors.base import keep_rows, take_rows
+from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
+from cccad_core.folding import Memory, remember
 from cccad_core.heads import build_head
-from cccad_core.moment import Moment
-from cccad_core.passes import Apart, Folded, Together
-from cccad_core.reconstruction import Rebuilt, Reconstruction
+from cccad_core.moment import CALM, Moment
+from cccad_core.reconstruction import Reconstruction
 from cccad_core.registry import refuse_what_lacks
 from cccad_core.spaces import Spaces
 from cccad_core.specs import Kind
 from cccad_core.tokens import FusedSpec
+from cccad_core.windows import Windows
 
 
 @frozen(kw_only=True)
@@ -53,31 +54,25 @@ class PolicySpec:
             return Policy(self, spaces)
 
 
-@define(kw_only=True)
+@define
 class Decisions:
     """What one pass over a batch yields.
 
-    `parameters`, `b t a`, are the action distribution's (logits for discrete actions). `auxiliary` holds losses by
-    name, `b`, unreduced; `rebuilt` covers every write when reconstruction was asked for; `plan` says where the windows
-    were, and `writes`, `b`, how many were really done.
+    `hidden`: what the policy knows at every decision, `n t d`, window by window, as `windows` shows them; `memory`:
+    what the writes left.
     """
 
-    parameters: Tensor
-    auxiliary: dict[str, Tensor]
-    rebuilt: list[Rebuilt]
-    plan: Together | Apart
-    writes: Tensor
+    hidden: list[Tensor]
+    memory: Memory
+    windows: Windows
 
-    @property
-    def num_writes(self) -> int:
-        """Writes in the row with the most."""
-        return int(self.writes.max())
+    def ask(self, head: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return what *head* says of every decision, `b t a`."""
+        return self.windows.in_time([head(hidden) for hidden in self.hidden])
 
 
 class Policy(nn.Module):
     """Imitates the learner of a history from within that history (arXiv 2210.14215), at bounded memory."""
-
-    num_passes: Tensor
 
     def __init__(self, spec: PolicySpec, spaces: Spaces) -> None:
         super().__init__()
@@ -91,68 +86,25 @@ class Policy(nn.Module):
         self.backbone = Backbone(spec.width, spec.num_layers, spec.num_heads, spec.mlp_ratio, longest)
         self.head = build_head(spaces.action, spec.width)
         self.reconstruction = Reconstruction(spaces, spec.width, spec.num_heads, slots=self.layout.slots)
-        if spec.context.trigger == "random":
-            self.register_buffer("num_passes", torch.zeros((), dtype=torch.int64))  # seeds them; saved with the weights
 
     def forward(
-        self,
-        batch: HistoryBatch,
-        *,
-        max_gradient_rounds: int | None = None,
-        reconstruct: bool = False,
-        moment: Moment | None = None,
+        self, batch: HistoryBatch, *, flags: Flags | None = None, horizon: int | None = None, moment: Moment = CALM
     ) -> Decisions:
         """Make every decision of *batch* in one pass, writing as the rolling context says.
 
-        Gradients of the last window's decisions reach its *max_gradient_rounds* newest writes (all when None): the
-        input state of every write that many rounds back is detached, so the newest writes always learn. *moment*: what
-        chance does to this pass, in training alone. Raises ValueError unless max_gradient_rounds >= 1.
+        Gradients of the last window's decisions reach its *horizon* newest writes (see `folding.fold`). *moment* is all
+        the chance that there is. *flags*: those of the batch, if they are at hand on the CPU.
         """
-        plan, tokens = self.plan(batch), self.layout.sequence(batch)
-        folded = self._fold(plan, tokens, batch, max_gradient_rounds, moment)
-        return Decisions(
-            parameters=plan.decide(self, tokens, batch, folded),
-            auxiliary=folded.auxiliary,
-            rebuilt=plan.rebuild(self, batch, folded) if reconstruct else [],
-            plan=plan,
-            writes=folded.writes,
-        )
+        windows = self.context.windows(flags or batch.flags(), moment.shared_seed, batch.mask.device)
+        tokens, queries = self.layout.sequence(batch), self.layout.queries(batch)
+        memory = self.remember(windows, tokens, batch.mask, horizon=horizon, moment=moment)
+        shown = windows.shown(memory.prefixes, tokens, queries)
+        hidden = [self.backbone(*together)[:, :: self.layout.slots] for together in shown]
+        return Decisions(hidden, memory, windows)
 
-    def fold(self, batch: HistoryBatch, *, max_gradient_rounds: int | None = None) -> list[Rebuilt]:
-        """Only write, and rebuild what each write folded in: the pass of reconstruction pre-training."""
-        plan = self.plan(batch)
-        folded = self._fold(plan, self.layout.sequence(batch), batch, max_gradient_rounds, None)
-        return plan.rebuild(self, batch, folded)
-
-    def _fold(
-        self, plan: Together | Apart, tokens: Tensor, batch: HistoryBatch, rounds: int | None, moment: Moment | None
-    ) -> Folded:
-        if rounds is not None and rounds < 1:
-            raise ValueError(f"'max_gradient_rounds' must be >= 1, or None for all: {rounds}")
-        state = self.compressor.begin(batch.size)
-        if moment is None or not self.training:
-            return plan.fold(self, tokens, batch.mask, rounds, state)
-        donors, is_passed = moment.donors(batch.size)
-        if is_passed.any():
-            with torch.no_grad():
-                final = plan.fold(self, tokens, batch.mask, rounds, state).state
-            torch.clear_autocast_cache()  # else weights that were cast here would get no gradient below
-            lent = take_rows(final, donors.to(tokens.device))
-            state = keep_rows(lent, state, is_passed.to(tokens.device))
-        folded = plan.fold(self, tokens, batch.mask, rounds, state)
-        folded.prefixes = moment.blur(folded.prefixes)
-        return folded
-
-    def plan(self, batch: HistoryBatch) -> Together | Apart:
-        """Return where the windows of a pass over *batch* begin and end.
-
-        Where chance triggers, training passes are numbered, and the number is the seed: every process of one run cuts
-        an update alike. Outside of training such a policy writes when its window is full.
-        """
-        if self.context.by_row:
-            return Apart.of(self.context, (batch.terminations | batch.truncations) & batch.mask)
-        lengths = None
-        if self.training and self.context.trigger == "random":
-            lengths = self.context.random_lengths(int(self.num_passes))
-            self.num_passes += 1
-        return Together(pieces=self.context.pieces(batch.length, lengths=lengths))
+    def remember(
+        self, windows: Windows, tokens: Tensor, mask: Tensor, *, horizon: int | None = None, moment: Moment = CALM
+    ) -> Memory:
+        """Fold a stretch of *tokens* into memory without deciding anything: what pre-training asks for."""
+        think = self.backbone.think
+        return remember(self.compressor, windows, tokens, mask, think=think, horizon=horizon, moment=moment)

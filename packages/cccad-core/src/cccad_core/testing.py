@@ -24,9 +24,11 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.controls import Wrapped
 from cccad_core.losses import Imitation
-from cccad_core.policy import Decisions, Policy, PolicySpec
+from cccad_core.moment import Moment
+from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
+from cccad_core.windows import Windows
 
 __all__ = ["LawBroken", "check_compressor", "check_layout", "check_policy", "edit_after", "random_batch", "relive"]
 
@@ -134,16 +136,16 @@ def _check_lives(policy: Policy, batch: HistoryBatch) -> None:
     dense = policy(batch)
     plain, state = relive(Agent(policy, cached=False), batch)
     cached, staggered = relive(Agent(policy), batch, restart_at=restart)
-    same("one decision at a time equals the training pass", plain, dense.parameters, "parameters")
+    same("one decision at a time equals the training pass", plain, dense.ask(policy.head), "parameters")
     same("cached equals uncached", cached[:, :restart], plain[:, :restart], "parameters")
     later = policy(batch.at(slice(restart, None)))
     told = "decisions of rows 0 and 2, when row 1 begins anew,"
     same("rows do not mix", cached[[0, 2], restart:], plain[[0, 2], restart:], told)
     told = "decisions of a reset row and of a training pass from there"
-    same("a reset row is a fresh row", cached[1, restart:], later.parameters[1], told)
-    done, wanted = state.num_writes.tolist(), dense.writes.tolist()
+    same("a reset row is a fresh row", cached[1, restart:], later.ask(policy.head)[1], told)
+    done, wanted = state.num_writes.tolist(), dense.windows.num_writes.tolist()
     require("writes asked for are writes done", done == wanted, f"{done} in lives, {wanted} in the pass")
-    done, wanted[1] = staggered.num_writes.tolist(), int(later.writes[1])
+    done, wanted[1] = staggered.num_writes.tolist(), int(later.windows.num_writes[1])
     require("writes asked for are writes done", done == wanted, f"{done} in staggered lives, {wanted} in the pass")
 
 
@@ -168,7 +170,7 @@ def _check_no_future(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> Non
     """Editing what comes after any decision changes nothing up to it, through the latents neither."""
     one = batch.rows(torch.zeros(batch.length, dtype=torch.int64))  # row i is edited after its decision i
     edited = edit_after(one, random_batch(spaces, size=batch.length, length=batch.length, seed=3))
-    gaps = (policy(one).parameters - policy(edited).parameters).abs().amax(-1)
+    gaps = (policy(one).ask(policy.head) - policy(edited).ask(policy.head)).abs().amax(-1)
     early = torch.ones_like(gaps).tril().bool()
     worst = float(gaps[early].max())
     first = torch.nonzero((gaps > TOLERANCE) & early).tolist()[:1]
@@ -198,7 +200,7 @@ def _check_prefix(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     if not policy.context.num_latents:
         return
     stirred = _wrapped(policy.spec, _Stirred).build(spaces, seed=1).eval()
-    moved = (stirred(batch).parameters - policy(batch).parameters).abs().amax(-1)
+    moved = (stirred(batch).ask(stirred.head) - policy(batch).ask(policy.head)).abs().amax(-1)
     blind = torch.nonzero(moved == 0)[:, 1].unique().tolist()
     require("no decision without latents", not blind, f"other latents change nothing at the decisions {blind}")
 
@@ -241,7 +243,7 @@ def _check_writes(policy: Policy, batch: HistoryBatch) -> None:
             due = context.due(num_raw, num_new, ended)
             asked, num_new = asked + due, torch.where(due, 1, num_new + 1)
             num_raw = torch.where(due, num_raw.clamp(max=context.carry), num_raw) + 1
-        wanted, done = asked.tolist(), policy(batch.at(slice(0, length))).writes.tolist()
+        wanted, done = asked.tolist(), policy(batch.at(slice(0, length))).windows.num_writes.tolist()
         require(law, done == wanted, f"{wanted} wanted, {done} done in {length} decisions")
         if not context.by_row:
             wanted = [context.num_writes(length)] * batch.size
@@ -274,31 +276,27 @@ def _check_gradients(spec: PolicySpec, spaces: Spaces, batch: HistoryBatch) -> N
     if not policy.context.num_latents:
         return
 
-    def decided(horizon: int | None, stirred: int | None = None) -> Decisions:
+    def decided(horizon: int | None, stirred: int | None = None) -> tuple[Tensor, Windows]:
         spy.tokens, spy.stirred = [], stirred
-        if policy.context.trigger == "random":
-            policy.num_passes.zero_()  # the same windows each time
-        decisions: Decisions = policy(batch, max_gradient_rounds=horizon)
-        return decisions
+        decisions = policy(batch, horizon=horizon, moment=Moment(shared_seed=0))  # the same windows each time
+        return decisions.ask(policy.head), decisions.windows
 
     with torch.no_grad():
-        plain = decided(None)
-        is_last = (torch.arange(batch.length) >= plain.plan.newest[:, None])[..., None]  # b t 1, or 1 t 1
-        moved = [decided(None, i).parameters - plain.parameters for i in range(len(spy.tokens))]
+        plain, windows = decided(None)
+        is_last = (torch.arange(batch.length) >= windows.newest[:, None])[..., None]  # b t 1
+        moved = [decided(None, i)[0] - plain for i in range(len(spy.tokens))]
     matters = torch.stack([(gap * is_last).flatten(1).any(1) for gap in moved])  # write b
     require(law, bool(matters.any(0).all()), f"the newest decisions depend on none of {len(matters)} writes")
-    age = (
-        plain.writes - torch.arange(len(matters))[:, None]
-    )  # write b, 1: the newest; a row that has no such write: < 1
+    age = windows.num_writes - torch.arange(len(matters))[:, None]  # write b; 1: the newest; below: no such write
     for horizon in (1, 2, None):
-        (decided(horizon).parameters * is_last).square().mean().backward(inputs=spy.tokens)
+        (decided(horizon)[0] * is_last).square().mean().backward(inputs=spy.tokens)
         reached = torch.zeros_like(matters)
         for index, tokens in enumerate(spy.tokens):
             reached[index, age[index] > 0] = False if tokens.grad is None else tokens.grad.flatten(1).any(1)
         wanted = matters & (age <= (horizon or len(matters)))
         told = f"with horizon {horizon}, writes reached are {reached.T.tolist()}, wanted {wanted.T.tolist()} (by row)"
         require(law, torch.equal(reached, wanted), told)
-    decided(None).parameters.square().mean().backward(inputs=list(spy.inner.parameters()))
+    decided(None)[0].square().mean().backward(inputs=list(spy.inner.parameters()))
     dead = [name for name, p in spy.inner.named_parameters() if p.grad is None or not bool(p.grad.any())]
     require(law, not dead, f"no gradient reaches {', '.join(dead)}")
 
@@ -334,4 +332,4 @@ def _check_round_trip(policy: Policy, batch: HistoryBatch) -> None:
     require(law, loaded.spec == policy.spec, f"spec became {loaded.spec}")
     for name, value in policy.state_dict().items():
         same(law, weights[name], value, f"weights '{name}'", 0)
-    same(law, loaded(batch).parameters, policy(batch).parameters, "parameters")
+    same(law, loaded(batch).ask(loaded.head), policy(batch).ask(policy.head), "parameters")

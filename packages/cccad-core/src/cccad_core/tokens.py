@@ -96,6 +96,10 @@ class TokenLayout(nn.Module, ABC):
     def asking(self, observations: Tensor) -> Tensor:
         """Return what an observation to act on adds to the token that decides, `b t o -> b t d`."""
 
+    def queries(self, batch: HistoryBatch) -> Tensor | None:
+        """Return the query tokens of all decisions, `b t d`, where the layout asks with them."""
+        return self.asking(batch.observations) if self.asks else None
+
     @abstractmethod
     def settled(self, batch: HistoryBatch) -> list[Tensor]:
         """Return the tokens that a transition leaves in its last slots once it is over, each `b t d`."""

@@ -8,14 +8,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 
 import torch
-from attrs import frozen
+from attrs import define
 from torch import Tensor, nn
 
 State = dict[str, Tensor]
 Think = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
-@frozen(kw_only=True)
+@define(kw_only=True)  # not frozen: torch.compile cannot follow the constructor that attrs gives frozen classes
 class Segment:
     """What a write folds in: `tokens`, `b s d`, as they enter the backbone.
 
@@ -80,14 +80,21 @@ def linear_flops(num_vectors: int, *layers: nn.Module) -> int:
     return 2 * num_vectors * sum(part.weight.numel() for part in layers if isinstance(part, nn.Linear))
 
 
-def take_rows(state: Mapping[str, Tensor], rows: Tensor) -> State:
-    """Return the lives *rows* (indices) of a state."""
-    return {name: value[rows] for name, value in state.items()}
+def take_rows(state: Mapping[str, Tensor], rows: Tensor | None) -> State:
+    """Return the lives *rows* (indices; None: all) of a state."""
+    return dict(state) if rows is None else {name: value[rows] for name, value in state.items()}
 
 
-def put_rows(state: Mapping[str, Tensor], rows: Tensor, part: Mapping[str, Tensor]) -> State:
-    """Return *state* with the lives *rows* (indices) replaced by *part*; the others stay bit-identical."""
+def put_rows(state: Mapping[str, Tensor], rows: Tensor | None, part: Mapping[str, Tensor]) -> State:
+    """Return *state* with the lives *rows* (indices; None: all) replaced by *part*; the others stay bit-identical."""
+    if rows is None:
+        return dict(part)
     return {name: value.index_copy(0, rows, part[name]) for name, value in state.items()}
+
+
+def add_rows(total: Tensor, rows: Tensor | None, part: Tensor) -> Tensor:
+    """Return *total*, `b`, with *part* added in *rows* (indices; None: all)."""
+    return total + part if rows is None else total.index_add(0, rows, part)
 
 
 def keep_rows(state: Mapping[str, Tensor], other: Mapping[str, Tensor], is_kept: Tensor) -> State:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from attrs import Factory, field, frozen
-from cccad_core.batch import HistoryBatch
+from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.context import RollingContext
 from cccad_core.moment import Moment
 from cccad_data import Sampler
@@ -32,7 +32,7 @@ class Batches:
     rank: int = 0
     num_processes: int = 1
     device: Any = "cpu"
-    _ahead: Ahead[tuple[dict[str, Any], float]] = field(
+    _ahead: Ahead[tuple[dict[str, Any], Flags, float]] = field(
         init=False, repr=False, eq=False, default=Factory(lambda self: Ahead(self._draw), takes_self=True)
     )
 
@@ -41,23 +41,27 @@ class Batches:
         length = self.context.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
         return max(self.num_processes, round(self.spec.targets_per_update / length)), length
 
-    def batch(self, update: int) -> tuple[HistoryBatch, float]:
-        """Return this process's rows, and the targets of the global batch divided by the processes."""
-        arrays, num_targets = (self._ahead if self.sampler.spec.prefetch else self._draw)(update)
+    def batch(self, update: int) -> tuple[HistoryBatch, Flags, float]:
+        """Return this process's rows, their flags, and the targets of the global batch divided by the processes."""
+        arrays, flags, num_targets = (self._ahead if self.sampler.spec.prefetch else self._draw)(update)
         device = torch.device(self.device)
         if device.type == "cuda":  # in the smallest types, and from memory that the device reads by itself
             arrays = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
-        return HistoryBatch.from_arrays(arrays, device), num_targets
+        return HistoryBatch.from_arrays(arrays, device), flags, num_targets
 
-    def _draw(self, update: int) -> tuple[dict[str, Any], float]:
+    def _draw(self, update: int) -> tuple[dict[str, Any], Flags, float]:
         size, length = self.shape(update)
         first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))
         arrays: dict[str, Any] = self.sampler.batch(update, length, size, slice(first, last))
+        flags = Flags.of(arrays["terminations"], arrays["truncations"], arrays["mask"])
         if torch.device(self.device).type == "cuda":
             arrays = {name: torch.as_tensor(value).pin_memory() for name, value in arrays.items()}
-        return arrays, self.sampler.num_targets(update, length, size) / self.num_processes
+        return arrays, flags, self.sampler.num_targets(update, length, size) / self.num_processes
 
     def moment(self, update: int) -> Moment:
-        """Return what sets *update* apart; processes, whose rows differ, draw apart too."""
-        seed = np.random.SeedSequence([_DOMAIN, self.sampler.seed, update, self.rank]).generate_state(1, np.uint64)
-        return self.spec.moment(update, int(seed[0] >> 1))
+        """Return the chance of *update*: processes, whose rows differ, draw apart, but for what all must share."""
+        return self.spec.moment(update, self._seed(update, self.rank), self._seed(update))
+
+    def _seed(self, *numbers: int) -> int:
+        seed = np.random.SeedSequence([_DOMAIN, self.sampler.seed, *numbers]).generate_state(1, np.uint64)
+        return int(seed[0] >> 1)

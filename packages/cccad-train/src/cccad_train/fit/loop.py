@@ -1,6 +1,6 @@
 """The training loop: batches in, losses out, one update at a time. Start reading here.
 
-From here an update goes through `cccad_core.losses`, `cccad_core.policy`, one compressor and `cccad_core.backbone`.
+From here an update goes through `cccad_core.losses`, `cccad_core.policy`, `cccad_core.folding` and one compressor.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,9 +34,9 @@ def fit(
     """
     hooks, spec = list(hooks), batches.spec
     for update in range(progress.update, spec.num_updates):
-        batch, num_targets = batches.batch(update)
+        batch, flags, num_targets = batches.batch(update)
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-            losses = objective(batch, num_targets, batches.moment(update))
+            losses = objective(batch, num_targets, batches.moment(update), flags)
         apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
         progress.update = update + 1
         for hook in hooks:

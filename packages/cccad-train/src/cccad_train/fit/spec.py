@@ -36,9 +36,9 @@ class FitSpec:
     checkpoint_every_updates: int = field(default=500, validator=_count)
     log_every_updates: int = field(default=20, validator=_count)
 
-    def moment(self, update: int, seed: int) -> Moment:
-        """Return what sets *update* apart, with a *seed* of its own."""
-        return Moment(seed=seed)
+    def moment(self, update: int, seed: int, shared_seed: int) -> Moment:
+        """Return the chance of *update*, drawn from a *seed* of each process and one that all of them share."""
+        return Moment(seed=seed, shared_seed=shared_seed)
 
 
 @frozen(kw_only=True)
@@ -57,10 +57,11 @@ class TrainSpec(FitSpec):
     )
     teacher: TeacherSpec | None = None
 
-    def moment(self, update: int, seed: int) -> Moment:
-        """Return what sets *update* apart, with a *seed* of its own."""
+    def moment(self, update: int, seed: int, shared_seed: int) -> Moment:
+        """Return the chance of *update*, drawn from a *seed* of each process and one that all of them share."""
         return Moment(
             seed=seed,
+            shared_seed=shared_seed,
             state_passing=self.state_passing.frac,
             from_itself=self.state_passing.donor == "own",
             latent_noise=self.latent_noise,
