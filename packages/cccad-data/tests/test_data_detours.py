@@ -83,6 +83,12 @@ def test_behind_a_detour_the_history_goes_on_from_an_episode_of_its_later_half()
         assert any((batch["actions"][row, first:] == life.actions[part]).all() for life in task)
 
 
+def test_behind_a_detour_any_episode_of_the_later_half_may_follow():
+    starts = build(frac=1.0, max_episodes=3).batch(0, 30, 400)["start"]
+    assert set(starts.tolist()) >= {48, 56, 64}
+    assert starts.min() == 96 // 2
+
+
 def test_as_many_stretches_begin_with_detours_as_was_asked():
     targets = build(frac=0.3).batch(0, 60, 4000)["targets"]
     assert 0.27 < 1 - targets.all(1).mean() < 0.33

@@ -9,6 +9,7 @@ import pytest
 from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.report.runs import ReportError, pool, read_run
+from cccad_train.run.folder import RunFolder
 
 QUICK = ["--set", "train.num_updates=6", "--set", "controls={}", "--set", "pretrain.num_updates=4",
          "--set", "train.curriculum={ kind = 'none' }", "--set", "evaluate.memory_controls=false"]  # fmt: skip
@@ -272,3 +273,11 @@ def test_lives_of_different_lengths_are_said_on_the_page(micro_run, cccad, tmp_p
     assert told.code == 0, told.err
     page = next(tmp_path.glob("comparison-*.html")).read_text()
     assert "(2 seeds): lives of 8 to 12 episodes, cut to the shortest." in page
+
+
+def test_a_folder_says_whether_it_has_a_record_of_a_content(tmp_path):
+    folder = RunFolder(path=tmp_path)
+    assert not folder.compare("histories", "0123", "the histories")
+    folder.keep("histories", "0123")
+    assert folder.compare("histories", "0123", "the histories")
+    assert not folder.compare("policy", "0123", "the policy")
