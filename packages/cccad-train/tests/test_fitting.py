@@ -10,6 +10,7 @@ from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
 from cccad_train.run.folder import RunFolder
+from cccad_train.run.graph import Stage
 from cccad_train.run.training import Fit, UnusableCheckpointsError
 
 FAMILY = DarkroomSpec(size=4, horizon=8).build()
@@ -27,7 +28,7 @@ def fitted(policy, tmp_path):
         histories = Histories(header={}, tasks=tuple(source.collect(FAMILY, FAMILY.tasks[:3], seed=seed)))
         agent = evolve(AGENT, train=evolve(AGENT.train, num_updates=num_updates))
         fresh = policy(FAMILY)
-        stage = Fit(RunFolder(path=tmp_path / folder), accelerator, "train-cad", inputs)
+        stage = Fit(RunFolder(path=tmp_path / folder), accelerator, Stage(kind="train", agent="cad", inputs=inputs))
         stage.run(fresh, agent, SamplerSpec(prefetch=False).build(histories, 0))
         return torch.cat([weight.detach().flatten() for weight in fresh.parameters()])
 

@@ -29,6 +29,7 @@ from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
 from cccad_train.run.folder import RunFolder
+from cccad_train.run.graph import Stage
 from cccad_train.run.training import Fit
 from click.testing import CliRunner
 
@@ -61,7 +62,7 @@ def fitted(tmp_path):
         spec = {"targets_per_update": 384, "num_writes": 2, "optimizer": level, "log_every_updates": 1, **train}
         policy = SPEC.build(Spaces.from_dict(FAMILY.spaces), seed=0)
         accelerator = build_accelerator("cpu" if device == "cpu" else "auto")
-        stage = Fit(RunFolder(path=tmp_path / folder), accelerator, "train-cad", "inputs")
+        stage = Fit(RunFolder(path=tmp_path / folder), accelerator, Stage(kind="train", agent="cad", inputs="x"))
         agent = AgentSpec(train=TrainSpec(num_updates=num_updates, **spec))
         stage.run(policy, agent, SamplerSpec().build(histories(), 0))
         rows = [json.loads(line) for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]

@@ -60,7 +60,7 @@ def test_a_run_folder_holds_all_that_tools_read(micro_run):
 
 def test_meta_says_what_ran_where(micro_run):
     meta = json.loads((micro_run / "meta.json").read_text())
-    assert set(meta["seconds"]) == {"collect", "pretrain", "train", "evaluate"}
+    assert set(meta["seconds"]) == {"collect", "pretrain-cad", "train-cad", "train-ad", "evaluate"}
     assert min(meta["seconds"].values()) >= 0
     assert "Seconds of each stage" in (micro_run / "report.html").read_text()
     assert {"created", "versions", "parts", "git_commit", "host", "argv", "seed"} <= set(meta)

@@ -6,7 +6,6 @@ from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.fit import checkpoints
 from cccad_train.fit.recursion import AuxiliarySpec, ReconstructionSpec
-from cccad_train.run import graph as plan
 from cccad_train.run.folder import RunFolder
 
 WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
@@ -42,21 +41,6 @@ def test_the_compressors_own_losses_weigh_at_once_or_rise_later():
     assert [rising.risen(done) for done in (0.0, 0.25, 0.5, 0.75, 0.9)] == [0, 0, 0.5, 1, 1]
     with pytest.raises(ValueError, match=r"the full weight is never reached: 0.75 \+ 0.5"):
         AuxiliarySpec(start_frac=0.75, rise_frac=0.5)
-
-
-def test_agents_that_others_need_are_trained_first(micro):
-    spec = load(micro, ExperimentSpec, [])
-    assert plan.fits(spec, "train") == ["train-cad", "train-ad"]
-    for override, of_pretraining, of_training in (
-        (WARM, ["train-ad"], ["pretrain-cad"]),
-        (TEACHER, [], ["pretrain-cad", "train-ad"]),
-    ):
-        spec = load(micro, ExperimentSpec, [override])
-        assert plan.fits(spec, "train") == ["train-ad", "train-cad"]
-        assert plan.before(spec, "pretrain-cad") == of_pretraining
-        assert plan.before(spec, "train-cad") == of_training
-        other = load(micro, ExperimentSpec, [override, "controls.ad.train.num_updates=7"])
-        assert plan.inputs(other, "train-cad") != plan.inputs(spec, "train-cad")
 
 
 @pytest.mark.parametrize(

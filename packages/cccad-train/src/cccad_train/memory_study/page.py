@@ -13,7 +13,7 @@ from cccad_train.files import write_text
 from cccad_train.memory_study.study import Json, study
 from cccad_train.report.charts import SMALL, Line, line_chart, line_charts
 from cccad_train.report.page import MAX_RUG, MEMORY_PAGE, NUM_COLOURS, fill, two_digits, write_report
-from cccad_train.run.stages import Run
+from cccad_train.run.run import Run
 
 FLOOR = -0.5  # of an R^2 in a chart
 

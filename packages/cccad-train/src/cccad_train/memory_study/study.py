@@ -22,7 +22,8 @@ from cccad_train.memory_study.lives import Lent, Torn, Witness
 from cccad_train.memory_study.probes import effective_rank, fit_probe, score, told_exactly
 from cccad_train.report.runs import read_agents, read_run
 from cccad_train.report.statistics import Floats, normalise
-from cccad_train.run.stages import Run, released
+from cccad_train.run.run import Run
+from cccad_train.run.stages import released
 
 FORMAT = "cccad-memory/1"
 WRITES = (1, 2, 5, 10, 20)  # after which a memory is probed and lent

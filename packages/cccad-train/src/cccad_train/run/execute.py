@@ -21,11 +21,13 @@ from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
 from cccad_train.launch import build_accelerator, connected, relaunch
 from cccad_train.preflight import preflight
-from cccad_train.run import graph as plan
+from cccad_train.run import progress
 from cccad_train.run.folder import STAGES as STAGES_DONE
 from cccad_train.run.folder import RunFolder
-from cccad_train.run.graph import UnfinishedRunError
-from cccad_train.run.stages import STAGES, Run, do_report, evaluate
+from cccad_train.run.graph import Graph, Stage, resolve
+from cccad_train.run.progress import UnfinishedRunError
+from cccad_train.run.run import Run
+from cccad_train.run.stages import STAGES, do_report, evaluate
 
 DEFAULT_OUT = Path("runs")
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
@@ -65,50 +67,54 @@ def execute(order: Order) -> None:
     if not order.place.is_owned:  # whose owner has done so
         preflight(spec)
     folder = _folder(order, spec)
-    stages = [order.only] if order.only else list(STAGES)
-    told = plan.dry_run(spec, folder, stages)  # of every run: it shows whether worlds and split can be built
+    graph = resolve(spec)
+    listing = progress.dry_run(graph, folder, order.only)  # of every run: are there such worlds, and such a split?
     if order.processes > 1 and order.place.num_processes > 1:
         raise LaunchError("a launcher has started several processes, and --processes would start more; leave it out")
     if order.dry_run:
-        say(f"# {order.spec}, every field with its value\n\n{to_toml(unstructure(spec))}\n{told}")
+        say(f"# {order.spec}, every field with its value\n\n{to_toml(unstructure(spec))}\n{listing}")
         return
     if folder.is_unfinished and not order.resume:
         raise UnfinishedRunError(
             f"{folder.path} holds an unfinished run; add --resume to continue it, or --out to start another elsewhere"
         )
-    plan.refuse_other_inputs(spec, folder)
+    progress.refuse_other_inputs(graph, folder)
     if order.only:
-        plan.require(spec, folder, order.only)
+        progress.require(graph, folder, order.only)
     if order.processes > 1:
         if owner := owner_of(folder.path):
             raise FolderInUseError(f"{folder.path} is being written by {owner}; wait for it or give another --out")
         sys.exit(relaunch([*_as_arguments(order), "--resume"], order.processes))
     with connected(order.place):
-        _run(order, spec, folder, stages)
+        _run(order, graph, folder)
 
 
-def _run(order: Order, spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> None:
-    """Do the *stages* in this process, and with the others that a launcher started beside it."""
+def _run(order: Order, graph: Graph, folder: RunFolder) -> None:
+    """Do what is wanted of *graph* in this process, and with the others that a launcher started beside it."""
     place = order.place
     device = "cpu" if place.wants_cpu and order.device == "auto" else order.device
     accelerator = build_accelerator(device, order.threads, place.num_processes)
-    plugins = tuple((order.spec.parent / name).resolve() for name in spec.imports)
-    run = Run(spec=spec, folder=folder, accelerator=accelerator, plugins=plugins)
+    plugins = tuple((order.spec.parent / name).resolve() for name in graph.spec.imports)
+    run = Run(graph=graph, folder=folder, accelerator=accelerator, plugins=plugins)
     if run.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
     with owning(folder.path) if run.is_main else nullcontext():
         if run.is_main:
             say("\n".join([*place.notes, f"run: {folder.path}"]))
-            if "to do" in (states := plan.states(spec, folder).values()) or "begun" in states:
-                folder.prepare(spec, plugins)
-        for stage in stages:
-            began, before = time.monotonic(), folder.stages()
-            try:
-                STAGES[stage](run)
-            except Stopped as stop:
-                raise Stopped(stop.number, stop.where or f" in '{stage}'; {KEPT[stage]}") from None
-            if run.is_main and folder.stages() != before:
-                folder.spend(stage, time.monotonic() - began)
+            if progress.has_work(graph, folder):
+                folder.prepare(graph.spec, plugins)
+        for stage in graph.wanted(order.only):
+            _do(run, stage)
+
+
+def _do(run: Run, stage: Stage) -> None:
+    began, before = time.monotonic(), run.folder.stages()
+    try:
+        STAGES[stage.kind](run, stage)
+    except Stopped as stop:
+        raise Stopped(stop.number, stop.where or f" in '{stage.name}'; {KEPT[stage.kind]}") from None
+    if run.is_main and run.folder.stages() != before:
+        run.folder.spend(stage.name, time.monotonic() - began)
 
 
 def _folder(order: Order, spec: ExperimentSpec) -> RunFolder:
@@ -144,7 +150,7 @@ def evaluate_again(
     refuse_too_large(run.spec, run.family, len(run.held_out))
     with owning(run.folder.path):
         evaluate(run)
-        do_report(run)
+        do_report(run, run.graph.stage("report"))
 
 
 def reopened(
@@ -154,7 +160,7 @@ def reopened(
     folder = RunFolder(path=path.resolve())
     spec = load(folder.path / "spec.toml", ExperimentSpec, overrides, is_bundle=True, trust_plugins=trust_plugins)
     plugins = tuple((folder.path / name).resolve() for name in spec.imports)
-    return Run(spec=spec, folder=folder, accelerator=build_accelerator(device, threads), plugins=plugins)
+    return Run(graph=resolve(spec), folder=folder, accelerator=build_accelerator(device, threads), plugins=plugins)
 
 
 def _as_arguments(order: Order) -> list[str]:

@@ -110,6 +110,10 @@ class RunFolder:
             raise OtherContentError(f"{what} hold something else than when {self.path} was made (see its {CONTENT})")
         return kept is not None
 
+    def has_done(self, stage: str, inputs: str | None) -> bool:
+        """Say whether *stage* was done on these *inputs*."""
+        return inputs is not None and self.stages().get(stage) == inputs
+
     def finish(self, stage: str, inputs: str | None) -> None:
         """Record that *stage* is done on *inputs*; without these, that it is not."""
         write_json(self.path / STAGES, _with(self.stages(), stage, inputs))

@@ -1,84 +1,180 @@
-"""What there is to do: every stage's inputs as a digest, so that the same work is never done twice."""
+"""The graph of a run: which stages there are, what each needs, and a digest of all that its outcome depends on.
 
+It is resolved once, when a spec has been read. Whoever asks whether a stage is done, whose weights it begins with or
+what has to come before it asks the graph; the name of a stage is for files and people, and is never taken apart.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attrs import Factory, define, field, frozen
 from cccad_core.registry import distributions
 from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
-from cccad_data.dataset import finished_shards, read_manifest
 
-from cccad_train.estimate import refuse_too_large
-from cccad_train.experiment import ExperimentSpec
-from cccad_train.fit.checkpoints import updates
-from cccad_train.run.folder import RunFolder
-from cccad_train.run.given import content, open_given
-from cccad_train.run.worlds import other_worlds, own_world
+from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.run.given import content
 
-
-class UnfinishedRunError(ValueError):
-    """A stage needs what an earlier one has not made yet, or a run was begun and not finished."""
+KINDS = ("collect", "pretrain", "train", "evaluate", "report")
+"""The kinds of stages, in the order in which a run comes to them."""
+FITTING = ("pretrain", "train")
+"""The kinds that change the weights of one agent."""
 
 
-class OtherInputsError(ValueError):
-    """A run folder holds outcomes of the same spec with other plugin files, histories or versions."""
+@frozen(kw_only=True, eq=False)
+class Stage:
+    """One piece of a run's work, which is done once for the same inputs.
+
+    `needs` are the stages whose outcomes it reads, and `weights_from`, one of them, is that whose weights it begins
+    with. `inputs` is a digest of all that its outcome depends on, the stages before it included; it is None where the
+    histories that the spec names cannot be read.
+    """
+
+    kind: str
+    agent: str | None = None
+    needs: tuple["Stage", ...] = ()
+    weights_from: "Stage | None" = None
+    inputs: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What files and messages call it, such as `train-cad`."""
+        return self.kind if self.agent is None else f"{self.kind}-{self.agent}"
 
 
-def fits(spec: ExperimentSpec, kind: str) -> list[str]:
-    """Return the training stages of *kind*, `pretrain` or `train`, such as `train-cad`, in order."""
-    stages = [f"{kind}-{name}" for name, agent in spec.agents().items() if getattr(agent, kind) is not None]
-    order: list[str] = []
+@frozen(kw_only=True, eq=False)
+class Graph:
+    """The stages of an experiment, each after those that it needs; `suppliers` are what its parts come from."""
 
-    def add(stage: str) -> None:
-        for needed in before(spec, stage):
-            add(needed)
-        if stage not in order:
-            order.append(stage)
+    spec: ExperimentSpec
+    stages: tuple[Stage, ...]
+    suppliers: Mapping[str, str]
 
-    for stage in stages:
-        add(stage)
-    return [stage for stage in order if stage in stages]
+    def stage(self, kind: str, agent: str | None = None) -> Stage:
+        """Return the stage of *kind*, of *agent* if each agent has one of its own."""
+        [stage] = (stage for stage in self.stages if (stage.kind, stage.agent) == (kind, agent))
+        return stage
+
+    def fits(self) -> list[Stage]:
+        """Return the stages in which an agent is trained."""
+        return [stage for stage in self.stages if stage.kind in FITTING]
+
+    def wanted(self, only: str | None = None) -> list[Stage]:
+        """Return what is to be done: everything, or the stages of kind *only*.
+
+        Pre-training may begin with the weights of another agent; what that agent needs is then wanted with it.
+        """
+        chosen = [stage for stage in self.stages if only in (None, stage.kind)]
+        if only == "pretrain":
+            chosen = _with_needs(chosen)
+        return [stage for stage in self.stages if stage in chosen]
+
+    def required(self, only: str) -> list[Stage]:
+        """Return what must have been done before the stages of kind *only* can be."""
+        wanted = self.wanted(only)
+        needed = {need.name for stage in wanted for need in stage.needs if need not in wanted}
+        return [stage for stage in self.stages if stage.name in needed]
 
 
-def before(spec: ExperimentSpec, stage: str) -> list[str]:
-    """Return the training stages that *stage* builds on; the first, if it is no teacher's, gives it weights."""
-    kind, name = stage.split("-", 1)
-    agent = spec.agents()[name]
-    first, teacher = agent.train.warm_start, agent.train.teacher
-    needed = [] if first is None else [f"train-{first}"]
-    if kind == "pretrain":
-        return needed
-    if agent.pretrain is not None:
-        needed = [f"pretrain-{name}"]
-    return needed if teacher is None else [*needed, f"train-{teacher.agent}"]
+def _with_needs(stages: Sequence[Stage]) -> list[Stage]:
+    """Return *stages* with all training stages that they build on, however indirectly."""
+    needs = [need for stage in stages for need in stage.needs if need.kind in FITTING]
+    return [*_with_needs(needs), *stages] if needs else list(stages)
 
 
-def inputs(spec: ExperimentSpec, stage: str) -> str:
-    """Return a digest of all that the outcome of *stage* depends on; it includes the stages before it."""
+def resolve(spec: ExperimentSpec) -> Graph:
+    """Return the graph of *spec*; of histories that it names, all bytes are read."""
     plain = unstructure(spec)
-    if stage == "collect":
-        split = {name: value for name, value in plain["split"].items() if name != "max_held_out_tasks"}
-        if spec.data.path is not None:
-            return digest({"data": [plain["env"], split, *content(Path(spec.data.path))], **_by_files([spec.env])})
+    collect = Stage(kind="collect", inputs=_digest_of_data(spec, plain))
+    agents, fits = spec.agents(), _Fits(spec=spec, plain=plain, collect=collect)
+    for kind in FITTING:
+        for name, agent in agents.items():
+            if getattr(agent, kind) is not None:
+                fits.add(kind, name)
+    trained = tuple(fits.stages["train", name] for name in agents)
+    evaluate = Stage(
+        kind="evaluate",
+        needs=(collect, *trained),
+        inputs=_digest_from(trained, lambda inputs: _judged(list(agents), inputs, plain)),
+    )
+    report = Stage(kind="report", needs=(evaluate,))
+    return Graph(
+        spec=spec,
+        stages=(collect, *fits.stages.values(), evaluate, report),
+        suppliers=distributions(sorted(parts(spec))),
+    )
+
+
+@define(kw_only=True)
+class _Fits:
+    """The training stages so far, in an order in which they can be done."""
+
+    spec: ExperimentSpec
+    plain: dict[str, Any]
+    collect: Stage
+    agents: dict[str, AgentSpec] = field(init=False, default=Factory(lambda self: self.spec.agents(), takes_self=True))
+    stages: dict[tuple[str, str], Stage] = field(init=False, factory=dict)
+
+    def add(self, kind: str, name: str) -> Stage:
+        """Return the stage of *kind* of an agent, which comes after all that it needs."""
+        if (kind, name) in self.stages:
+            return self.stages[kind, name]
+        weights_from = self._weights_from(kind, name)
+        teacher = self.agents[name].train.teacher if kind == "train" else None
+        lessons = None if teacher is None else self.add("train", teacher.agent)
+        before = tuple(stage for stage in (weights_from, lessons) if stage is not None)
+        stage = Stage(
+            kind=kind,
+            agent=name,
+            needs=tuple(dict.fromkeys([self.collect, *before])),
+            weights_from=weights_from,
+            inputs=_digest_from(before or (self.collect,), lambda inputs: self._trained(kind, name, inputs)),
+        )
+        self.stages[kind, name] = stage
+        return stage
+
+    def _weights_from(self, kind: str, name: str) -> Stage | None:
+        agent = self.agents[name]
+        if kind == "train" and agent.pretrain is not None:
+            return self.add("pretrain", name)
+        return None if agent.train.warm_start is None else self.add("train", agent.train.warm_start)
+
+    def _trained(self, kind: str, name: str, before: list[str]) -> dict[str, Any]:
+        policy, fit = self.agents[name].policy, getattr(self.agents[name], kind)
+        return {
+            "before": before,
+            "policy": unstructure(policy),
+            "by": distributions(sorted(parts(policy))),
+            "own": unstructure(fit),
+            "s": [self.plain["data"].get("sampler", {}), self.spec.seed],
+            **_by_files([fit]),
+        }
+
+
+def _digest_of_data(spec: ExperimentSpec, plain: dict[str, Any]) -> str | None:
+    """Return a digest of the histories: of how they are collected, or of the bytes that are there."""
+    split = {name: value for name, value in plain["split"].items() if name != "max_held_out_tasks"}
+    if spec.data.path is None:
         histories = [plain["env"], split, plain["data"]["source"], plain["data"]["seed"]]
         return digest({"data": histories, **_by_files([spec.env, spec.data.source])})
-    if stage == "evaluate":
-        agents, most = list(spec.agents()), plain["split"].get("max_held_out_tasks")
-        limited = {} if most is None else {"max_held_out_tasks": most}
-        trained = [inputs(spec, f"train-{name}") for name in agents]
-        return digest({"agents": trained, "names": agents, "evaluate": plain["evaluate"], **limited})
-    kind, name = stage.split("-", 1)
-    agent = spec.agents()[name]
-    return digest(
-        {
-            "before": [inputs(spec, needed) for needed in before(spec, stage) or ["collect"]],
-            "policy": unstructure(agent.policy),
-            "by": distributions(sorted(parts(agent.policy))),
-            "own": unstructure(getattr(agent, kind)),
-            "s": [plain["data"].get("sampler", {}), spec.seed],
-            **_by_files([getattr(agent, kind)]),
-        }
-    )
+    try:
+        hashes = content(Path(spec.data.path))
+    except (HistoryFileError, OSError):  # who opens them says what is wrong
+        return None
+    return digest({"data": [plain["env"], split, *hashes], **_by_files([spec.env])})
+
+
+def _judged(agents: list[str], trained: list[str], plain: dict[str, Any]) -> dict[str, Any]:
+    most = plain["split"].get("max_held_out_tasks")
+    limited = {} if most is None else {"max_held_out_tasks": most}
+    return {"agents": trained, "names": agents, "evaluate": plain["evaluate"], **limited}
+
+
+def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], dict[str, Any]]) -> str | None:
+    """Return the digest of what *describe* makes of the inputs of the stages *before*; None where one has none."""
+    inputs = [stage.inputs for stage in before if stage.inputs is not None]
+    return digest(describe(inputs)) if len(inputs) == len(before) else None
 
 
 def _by_files(specs: list[Any]) -> dict[str, Any]:
@@ -86,78 +182,3 @@ def _by_files(specs: list[Any]) -> dict[str, Any]:
     suppliers = distributions(sorted(parts(specs)))
     files = {name: version for name, version in suppliers.items() if name.endswith(".py")}
     return {"files": files} if files else {}
-
-
-def dataset(spec: ExperimentSpec, folder: RunFolder) -> Path:
-    """Return where the histories of *spec* lie: as it says, or in a folder which all runs beside *folder* share."""
-    if spec.data.path is not None:
-        return Path(spec.data.path)
-    return folder.data / f"{spec.env.build().name}-{inputs(spec, 'collect')}"
-
-
-def is_collected(place: Path) -> bool:
-    """Say whether *place* is a shard, or a folder that holds a whole collection."""
-    try:
-        return place.is_file() or all(shard.is_file() for shard in finished_shards(place, read_manifest(place)))
-    except HistoryFileError:
-        return False
-
-
-def states(spec: ExperimentSpec, folder: RunFolder) -> dict[str, str]:
-    """Return for every stage whether it is `done`, `begun` or still `to do`, in order."""
-    done, found = folder.stages(), {}
-    found["collect"] = "done" if is_collected(dataset(spec, folder)) else "to do"
-    for stage in [*fits(spec, "pretrain"), *fits(spec, "train"), "evaluate"]:
-        is_begun = bool(updates(folder.checkpoints(stage)))
-        is_done = done.get(stage) == inputs(spec, stage)
-        found[stage] = "done" if is_done else "begun" if is_begun else "to do"
-    return found
-
-
-def refuse_other_inputs(spec: ExperimentSpec, folder: RunFolder) -> None:
-    """Raise OtherInputsError where something was made in *folder* from other inputs: it would be lost."""
-    done = folder.stages()
-    for stage in [*fits(spec, "pretrain"), *fits(spec, "train")]:
-        if stage in done and done[stage] != inputs(spec, stage):
-            then, now = folder.meta().get("parts"), distributions(sorted(parts(spec)))
-            differing = [name for name in now if isinstance(then, dict) and then.get(name) != now[name]]
-            cause = f"another {differing[0]}" if differing else "other histories"
-            raise OtherInputsError(
-                f"{folder.path} holds what '{stage}' made with {cause}; to keep it, give another --out, "
-                "and to do it again here, remove that folder"
-            )
-
-
-def require(spec: ExperimentSpec, folder: RunFolder, stage: str) -> None:
-    """Raise UnfinishedRunError unless all that *stage* (as in `--only`) needs has been made."""
-    needs = {
-        "pretrain": ["collect"],
-        "train": ["collect", *fits(spec, "pretrain")],
-        "evaluate": ["collect", *fits(spec, "train")],
-        "report": ["evaluate"],
-    }
-    known = states(spec, folder)
-    for needed in needs.get(stage, []):
-        if known[needed] != "done":
-            where = dataset(spec, folder) if needed == "collect" else folder.path
-            word = needed.split("-", 1)[0]
-            raise UnfinishedRunError(
-                f"'{stage}' needs '{needed}', which is not done in {where}; "
-                f"run with '--only {word}' first, or without '--only'"
-            )
-
-
-def dry_run(spec: ExperimentSpec, folder: RunFolder, stages: list[str]) -> str:
-    """Return what a run would do, as comment lines below a spec in TOML."""
-    own = own_world(spec)
-    num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
-    refuse_too_large(spec, own.family, num_held_out)
-    lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
-    if spec.data.path is not None:
-        lines.append(f"  {open_given(spec, lazy=True)[1]}")
-    for name, world in other_worlds(spec, own).items():
-        lines.append(f"  also played in {name}: {len(world.held_out):,} held-out tasks")
-    for stage, state in {**states(spec, folder), "report": "to do"}.items():
-        is_wanted = stage.split("-", 1)[0] in stages
-        lines.append(f"  {stage:24s} {state if is_wanted else 'left out by --only'}")
-    return "\n".join(f"# {line}" for line in lines)

@@ -4,127 +4,55 @@ import errno
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-from attrs import frozen
 from cccad_core.artefact import load_artefact_spec, load_policy, save_policy
 from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
 from cccad_core.specs import unstructure
-from cccad_data import Histories, collect
+from cccad_data import collect
 from cccad_data.audit import refuse_faulty
-from cccad_data.family import Task, TaskFamily
 from safetensors import SafetensorError
 
 from cccad_train.console import Meter, say, warn
-from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.experiment import AgentSpec
 from cccad_train.files import RunFileError, write_json
 from cccad_train.fit import checkpoints
 from cccad_train.launch import as_main
 from cccad_train.report.page import summary_table, write_report
 from cccad_train.report.runs import read_run
-from cccad_train.run import graph as plan
+from cccad_train.run import progress
 from cccad_train.run.cards import data_card, describe_agent, describe_sliding, label, model_card, num_parameters
 from cccad_train.run.evaluation import Evaluation, refuse_leaks
 from cccad_train.run.folder import RunFolder
-from cccad_train.run.given import content_of, content_of_policy, open_given
-from cccad_train.run.graph import UnfinishedRunError
+from cccad_train.run.given import content_of_policy, open_given
+from cccad_train.run.graph import Stage
 from cccad_train.run.metrics import Metrics
+from cccad_train.run.progress import UnfinishedRunError
+from cccad_train.run.run import Run
 from cccad_train.run.training import Fit
-from cccad_train.run.worlds import World, other_worlds, own_world
+from cccad_train.run.worlds import World, other_worlds
+
+SHARED = ("layout", "backbone", "head")
+"""What a warm start takes from another agent; the compressor stays an agent's own."""
 
 
-@frozen(kw_only=True, slots=False)
-class Run:
-    """An experiment on its way: what is wanted, where it goes, and the devices that do it."""
-
-    spec: ExperimentSpec
-    folder: RunFolder
-    accelerator: Accelerator
-    plugins: tuple[Path, ...] = ()
-
-    @cached_property
-    def world(self) -> World:
-        """The task family of the spec, and its split."""
-        return own_world(self.spec)
-
-    @property
-    def family(self) -> TaskFamily:
-        """The task family of the spec."""
-        return self.world.family
-
-    @cached_property
-    def dataset(self) -> Path:
-        """The folder of the histories."""
-        return plan.dataset(self.spec, self.folder)
-
-    @property
-    def held_out(self) -> Sequence[Task]:
-        """The tasks that are kept for evaluation."""
-        return self.world.held_out
-
-    @cached_property
-    def histories(self) -> Histories:
-        """The histories of training tasks, collected or given.
-
-        Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, SpecError when
-        those that were given are of another world, LeakError when a held-out task is among the collected, and
-        OtherContentError when they are not those that the run was made with.
-        """
-        if self.spec.data.path is not None:
-            histories = open_given(self.spec)[0]
-        elif not plan.is_collected(self.dataset):
-            told = f"there are no finished histories in {self.dataset}"
-            raise UnfinishedRunError(f"{told}; run with '--only collect' first")
-        else:
-            histories = Histories.open(self.dataset)
-            refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")
-        if self.is_main:
-            content = content_of(histories)
-            if not self.folder.compare("histories", content, f"the histories in {self.dataset}"):
-                self.folder.keep("histories", content)
-        return histories
-
-    @property
-    def has_histories(self) -> bool:
-        """Say whether the histories are there, which a run folder that was copied alone has left behind."""
-        return self.dataset.exists() if self.spec.data.path is not None else plan.is_collected(self.dataset)
-
-    @property
-    def is_main(self) -> bool:
-        """Say whether this process is the one that writes and speaks."""
-        return bool(self.accelerator.is_main_process)
-
-    def inputs(self, stage: str) -> str:
-        """Return a digest of all that the outcome of *stage* depends on."""
-        return plan.inputs(self.spec, stage)
-
-    def is_done(self, stage: str, is_whole: Callable[[], bool] = lambda: True) -> bool:
-        """Say whether *stage* was done on the same inputs and its outcome *is_whole*; all processes hear the same."""
-        done = bool(as_main(self.folder.stages().get(stage) == self.inputs(stage) and is_whole()))
-        if done and self.is_main:
-            say(f"{stage}: done before, nothing to do")
-        return done
-
-
-def do_collect(run: Run) -> None:
+def do_collect(run: Run, stage: Stage) -> None:
     """Collect the learning histories of the training tasks, or find them collected, or given."""
     if run.is_main:
-        if run.folder.stages().get("collect") != run.inputs("collect"):
+        is_new = not run.folder.has_done(stage.name, stage.inputs)
+        if is_new:
             run.folder.keep("histories", None)
         if run.spec.data.path is not None:
             say(f"collect: {open_given(run.spec, lazy=True)[1]}")
-        elif plan.is_collected(run.dataset):
+        elif progress.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:
             _collect(run)
         _ = run.histories  # refused here if they are not those that the run began with
-        if run.spec.data.path is not None and run.folder.stages().get("collect") != run.inputs("collect"):
+        if run.spec.data.path is not None and is_new:
             refuse_faulty(run.histories, run.family, str(run.spec.data.path))
-        run.folder.finish("collect", run.inputs("collect"))
+        run.folder.finish(stage.name, stage.inputs)
     run.accelerator.wait_for_everyone()
 
 
@@ -143,119 +71,121 @@ def _collect(run: Run) -> None:
         )
 
 
-def do_pretrain(run: Run) -> None:
-    """Train every agent's compressor that asks for it, on reconstruction alone."""
-    for stage in plan.fits(run.spec, "pretrain"):
-        for needed in plan.before(run.spec, stage):  # the agent whose weights it starts from
-            _fit(run, needed)
-        _fit(run, stage)
+def do_fit(run: Run, stage: Stage) -> None:
+    """Train one agent, on reconstruction or imitation, or take that from another run which did it on the same inputs.
 
-
-def do_train(run: Run) -> None:
-    """Train every agent on imitation, from its pre-trained weights or another agent's, where it has them."""
-    for stage in plan.fits(run.spec, "train"):
-        _fit(run, stage)
-
-
-def _fit(run: Run, stage: str) -> None:
-    """Do one training stage, or take it from another run that has done it on the same inputs."""
-    inputs = run.inputs(stage)
+    Training begins with the weights of an earlier stage, where the stage names one.
+    """
     if run.is_done(stage, is_whole=lambda: _outcome(run, run.folder, stage) is not None):
         return
-    twin = run.folder.sibling_with(stage, inputs)
+    twin = None if stage.inputs is None else run.folder.sibling_with(stage.name, stage.inputs)
     twin = as_main(twin if twin is not None and _is_worth_taking(run, twin, stage) else None)
     if twin is None:
-        agent = run.spec.agents()[stage.split("-", 1)[1]]
-        policy, teacher = _fresh(run, agent), None
-        named = agent.train.teacher
-        if named is not None and stage.startswith("train-"):
-            teacher = _fresh(run, run.spec.agents()[named.agent])
-            load_weights(teacher, run, f"train-{named.agent}")
-        if agent.pretrain is not None and stage.startswith("train-"):
-            load_weights(policy, run, stage.replace("train-", "pretrain-", 1))
-        elif agent.train.warm_start is not None:
-            load_weights(policy, run, f"train-{agent.train.warm_start}", parts=("layout", "backbone", "head"))
+        agent = _agent(run, stage)
+        policy, lessons = _fresh(run, agent), agent.train.teacher
+        teacher = None
+        if lessons is not None and stage.kind == "train":
+            teacher = load_weights(run, run.graph.stage("train", lessons.agent))
+        if stage.weights_from is not None:
+            load_into(policy, run, stage)
         sampler = run.spec.data.sampler.build(run.histories, run.spec.seed, run.family)
-        Fit(run.folder, run.accelerator, stage, inputs).run(policy, agent, sampler, teacher)
+        Fit(run.folder, run.accelerator, stage).run(policy, agent, sampler, teacher)
     elif run.is_main:
         _take(run, stage, twin)
     if run.is_main:
-        run.folder.finish(stage, inputs)
+        run.folder.finish(stage.name, stage.inputs)
     run.accelerator.wait_for_everyone()
+
+
+def _agent(run: Run, stage: Stage) -> AgentSpec:
+    """Return the spec of the agent that *stage* trains."""
+    assert stage.agent is not None
+    return run.spec.agents()[stage.agent]
 
 
 def _fresh(run: Run, agent: AgentSpec) -> Policy:
     return agent.policy.build(Spaces.from_dict(run.family.spaces), run.spec.seed)
 
 
-def _take(run: Run, stage: str, twin: RunFolder) -> None:
+def _take(run: Run, stage: Stage, twin: RunFolder) -> None:
     """Copy what *twin* has of *stage*: checkpoints, which appear whole or not at all, and metrics."""
-    place = run.folder.checkpoints(stage)
+    place = run.folder.checkpoints(stage.name)
     partial = place.with_name(f".{place.name}.partial")
     for folder in (place, partial):
         shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(twin.checkpoints(stage), partial, symlinks=True)
+    shutil.copytree(twin.checkpoints(stage.name), partial, symlinks=True)
     partial.rename(place)
-    metrics = Metrics(run.folder.path, stage, 0)
-    metrics.adopt(twin.metrics(stage))
+    metrics = Metrics(run.folder.path, stage.name, 0)
+    metrics.adopt(twin.metrics(stage.name))
     metrics.close()
-    say(f"{stage}: taken from {twin.path}, where it was done on the same inputs")
+    say(f"{stage.name}: taken from {twin.path}, where it was done on the same inputs")
 
 
-def _outcome(run: Run, folder: RunFolder, stage: str) -> dict[str, Any] | None:
+def _outcome(run: Run, folder: RunFolder, stage: Stage) -> dict[str, Any] | None:
     """Return the state at the end of *stage* as it lies in *folder*, or None: it is missing, damaged or another's."""
-    kind, name = stage.split("-", 1)
-    agent = run.spec.agents()[name]
+    agent = _agent(run, stage)
     fit = checkpoints.fitting(_fresh(run, agent).state_dict())
-    state = checkpoints.load_latest(folder.checkpoints(stage), fit, warn if run.is_main else lambda _: None)
-    if state is None or state["inputs"] != run.inputs(stage):
+    state = checkpoints.load_latest(folder.checkpoints(stage.name), fit, warn if run.is_main else lambda _: None)
+    if state is None or state["inputs"] != stage.inputs:
         return None
-    return state if state["progress"]["update"] == getattr(agent, kind).num_updates else None
+    return state if state["progress"]["update"] == getattr(agent, stage.kind).num_updates else None
 
 
-def _is_worth_taking(run: Run, twin: RunFolder, stage: str) -> bool:
+def _is_worth_taking(run: Run, twin: RunFolder, stage: Stage) -> bool:
     """Say whether what *twin* has of *stage* can be read; a bad neighbour harms nobody."""
     try:
-        twin.metrics(stage)
+        twin.metrics(stage.name)
     except RunFileError as error:
         if run.is_main:
-            warn(f"{error}; '{stage}' is not taken from there")
+            warn(f"{error}; '{stage.name}' is not taken from there")
         return False
     return _outcome(run, twin, stage) is not None
 
 
-def load_weights(policy: Policy, run: Run, stage: str, parts: tuple[str, ...] = ()) -> None:
-    """Load the outcome of *stage* (of *parts* alone, if any) into *policy*.
+def load_weights(run: Run, stage: Stage) -> Policy:
+    """Return the policy that *stage* made; raises as `_weights` does."""
+    policy = _fresh(run, _agent(run, stage))
+    policy.load_state_dict(_weights(run, stage))
+    return policy
 
-    Raises UnfinishedRunError when the stage is not finished, or its weights are damaged.
-    """
-    is_done = run.folder.stages().get(stage) == run.inputs(stage)
+
+def load_into(policy: Policy, run: Run, stage: Stage) -> None:
+    """Load into *policy* the weights that *stage* begins with: all, or those that agents share; see `_weights`."""
+    assert stage.weights_from is not None
+    weights = _weights(run, stage.weights_from)
+    if stage.weights_from.agent != stage.agent:  # a compressor is an agent's own
+        weights = {name: value for name, value in weights.items() if name.split(".")[0] in SHARED}
+    policy.load_state_dict({**policy.state_dict(), **weights})
+
+
+def _weights(run: Run, stage: Stage) -> dict[str, Any]:
+    """Return the weights at the end of *stage*; raises UnfinishedRunError when it is not finished, or damaged."""
+    is_done = run.folder.has_done(stage.name, stage.inputs)
     state = _outcome(run, run.folder, stage) if is_done else None
     if state is None:
-        told = "its checkpoint is damaged; run" if is_done else "run"
-        raise UnfinishedRunError(f"'{stage}' is not done in {run.folder.path}; {told} it first, or without '--only'")
-    mine, theirs = policy.state_dict(), state["policy"]
-    if parts:
-        theirs = {**mine, **{name: value for name, value in theirs.items() if name.split(".")[0] in parts}}
-    policy.load_state_dict(theirs)
+        cause = "its checkpoint is damaged; run" if is_done else "run"
+        raise UnfinishedRunError(
+            f"'{stage.name}' is not done in {run.folder.path}; {cause} it first, or without '--only'"
+        )
+    weights: dict[str, Any] = state["policy"]
+    return weights
 
 
-def do_evaluate(run: Run) -> None:
+def do_evaluate(run: Run, stage: Stage) -> None:
     """Release every trained policy, then play the held-out tasks with all agents and controls."""
-    if run.is_done("evaluate"):
+    if run.is_done(stage):
         return
     if run.is_main:
-        for name, agent in run.spec.agents().items():
-            _release(run, name, agent)
+        for name in run.spec.agents():
+            _release(run, name)
         evaluate(run)
     run.accelerator.wait_for_everyone()
 
 
-def _release(run: Run, name: str, agent: AgentSpec) -> None:
+def _release(run: Run, name: str) -> None:
     """Write the release artefact of a trained agent, whole or not at all."""
     histories = run.histories  # before anything is written: a leak is refused here
-    policy = _fresh(run, agent)
-    load_weights(policy, run, f"train-{name}")
+    policy = load_weights(run, run.graph.stage("train", name))
     place = run.folder.artefact(name, run.spec)
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -297,7 +227,9 @@ def evaluate(run: Run) -> None:
     Raises LeakError, SpecError and RunFileError before anything is played or written.
     """
     run.folder.stages()
-    counted = [row["writes"] for row in run.folder.metrics(f"train-{run.spec.agent}") if "writes" in row]
+    counted = [
+        row["writes"] for row in run.folder.metrics(run.graph.stage("train", run.spec.agent).name) if "writes" in row
+    ]
     spec, agents, others = run.spec, run.spec.agents(), other_worlds(run.spec, run.world)
     earlier = _earlier(run)
     policies = {name: released(run, name, agent) for name, agent in agents.items()}
@@ -321,8 +253,8 @@ def evaluate(run: Run) -> None:
     write_json(run.folder.results, evaluation.results(extra), indent=None)
     if earlier is None:
         write_json(run.folder.path / "evaluation" / "data_card.json", data_card(run.histories))
-    is_known = earlier is None or spec.data.path is None  # what was evaluated, as inputs of the stage
-    run.folder.finish("evaluate", run.inputs("evaluate") if is_known else None)
+    stage = run.graph.stage("evaluate")
+    run.folder.finish(stage.name, stage.inputs)
 
 
 def _earlier(run: Run) -> dict[str, Any] | None:
@@ -381,17 +313,18 @@ def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: S
     return facts
 
 
-def do_report(run: Run) -> None:
+def do_report(run: Run, _: Stage) -> None:
     """Write `report.html` and print where it lies, and the table of results."""
     if run.is_main:
         page = write_report(run.folder.path)
         say(f"{summary_table(read_run(run.folder.path).results)}\nreport: {page}")
 
 
-STAGES: dict[str, Callable[[Run], None]] = {
+STAGES: dict[str, Callable[[Run, Stage], None]] = {
     "collect": do_collect,
-    "pretrain": do_pretrain,
-    "train": do_train,
+    "pretrain": do_fit,
+    "train": do_fit,
     "evaluate": do_evaluate,
     "report": do_report,
 }
+"""Who does the stages, by kind."""

@@ -23,6 +23,7 @@ from cccad_train.fit.loop import fit
 from cccad_train.fit.spec import FitSpec, TrainSpec
 from cccad_train.launch import Agreement, as_main
 from cccad_train.run.folder import RunFolder
+from cccad_train.run.graph import Stage
 from cccad_train.run.metrics import Metrics
 
 
@@ -43,10 +44,10 @@ class Parts:
     curriculum: Any
 
 
-def assemble(stage: str, policy: Policy, agent: AgentSpec, teacher: Policy | None = None) -> Parts:
-    """Return what stage `pretrain-...` or `train-...` of *agent* needs; *teacher* is trained, and frozen from here."""
+def assemble(stage: Stage, policy: Policy, agent: AgentSpec, teacher: Policy | None = None) -> Parts:
+    """Return what *stage*, which trains *agent*, needs; *teacher* is trained, and frozen from here."""
     train: TrainSpec = agent.train
-    if stage.startswith("pretrain-"):
+    if stage.kind == "pretrain":
         assert agent.pretrain is not None
         if train.warm_start is not None:  # what is there already stays as it is until there are actions to imitate
             for part in (policy.layout, policy.backbone, policy.head):
@@ -67,12 +68,11 @@ def assemble(stage: str, policy: Policy, agent: AgentSpec, teacher: Policy | Non
 
 @frozen
 class Fit:
-    """A training stage in a run folder; `inputs` is the digest that its checkpoints carry."""
+    """A training stage in a run folder; its checkpoints carry the digest of its inputs."""
 
     folder: RunFolder
     accelerator: Accelerator
-    stage: str
-    inputs: str
+    stage: Stage
 
     def run(self, policy: Policy, agent: AgentSpec, sampler: Sampler, teacher: Policy | None = None) -> None:
         """Train *policy* in place, from the newest checkpoint of the same inputs if there is one."""
@@ -103,7 +103,7 @@ class Fit:
             recorder.close()
 
     def _resume(self, policy: Policy, optimizer: torch.optim.Optimizer, num_updates: int) -> Progress:
-        place = self.folder.checkpoints(self.stage)
+        place = self.folder.checkpoints(self.stage.name)
         fit_ = checkpoints.fitting(policy.state_dict(), optimizer, num_updates)
         is_main = self.accelerator.is_main_process
         state = checkpoints.load_latest(place, fit_, warn if is_main else lambda _: None)
@@ -113,20 +113,21 @@ class Fit:
             raise LaunchError(f"process {rank} sees other checkpoints in {place} than process 0")
         if state is None and checkpoints.updates(place):
             raise UnusableCheckpointsError(
-                f"no checkpoint in {place} can be used to go on from; remove that folder to begin {self.stage} anew"
+                f"no checkpoint in {place} can be used to go on from; "
+                f"remove that folder to begin {self.stage.name} anew"
             )
         if state is None:
             return Progress()
-        if state["inputs"] != self.inputs:
+        if state["inputs"] != self.stage.inputs:
             raise UnusableCheckpointsError(
                 f"the checkpoints in {place} are of other histories, plugin files or versions than this run would use; "
-                f"remove that folder to begin {self.stage} anew, or give another --out"
+                f"remove that folder to begin {self.stage.name} anew, or give another --out"
             )
         policy.load_state_dict(state["policy"])
         optimizer.load_state_dict(state["optimizer"])
         progress = Progress(**state["progress"])
         if is_main and progress.update < num_updates:
-            say(f"{self.stage}: going on from update {progress.update:,} of {num_updates:,}")
+            say(f"{self.stage.name}: going on from update {progress.update:,} of {num_updates:,}")
         return progress
 
 
@@ -136,12 +137,15 @@ class _Recorder:
     def __init__(
         self, fit_: Fit, policy: Policy, optimizer: torch.optim.Optimizer, progress: Progress, spec: FitSpec
     ) -> None:
+        name = fit_.stage.name
         self.fit, self.policy, self.optimizer, self.progress, self.spec = fit_, policy, optimizer, progress, spec
         self.pending: list[Tensor] = []
         self.saved = progress.update
         self.is_main = bool(fit_.accelerator.is_main_process)
-        self.metrics = Metrics(fit_.folder.path, fit_.stage, progress.update) if self.is_main else None
-        self.meter = Meter(fit_.stage, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main)
+        self.metrics = Metrics(fit_.folder.path, name, progress.update) if self.is_main else None
+        self.meter = Meter(
+            fit_.stage.name, spec.num_updates, "updates", done=progress.update, is_silent=not self.is_main
+        )
 
     def __call__(self, update: int, losses: dict[str, Tensor]) -> None:
         self.pending.append(torch.stack([value.detach().float() for value in losses.values()]))
@@ -158,7 +162,8 @@ class _Recorder:
         means = dict(zip(names, rows.double().mean(0).tolist(), strict=True))
         if not math.isfinite(means["loss"]):
             raise DivergedError(
-                f"{self.fit.stage}: the loss is {means['loss']} by update {update:,}; a lower learning rate may help"
+                f"{self.fit.stage.name}: the loss is {means['loss']} by update {update:,}; "
+                "a lower learning rate may help"
             )
         means["learning_rate"] = self.spec.optimizer.rate(update - 1, self.spec.num_updates)
         if self.metrics is not None:
@@ -180,7 +185,7 @@ class _Recorder:
         self.progress.pending = self._reduced().tolist()
         if self.is_main and self.saved != update:
             self._save(update, may_be_best=False)
-        where = f" after update {update:,} of {self.spec.num_updates:,} of {self.fit.stage}"
+        where = f" after update {update:,} of {self.spec.num_updates:,} of {self.fit.stage.name}"
         return f"{where}, which is saved; --resume goes on from there"
 
     def _save(self, update: int, *, may_be_best: bool = True) -> None:
@@ -189,12 +194,12 @@ class _Recorder:
         if is_best and loss is not None:
             self.progress.best = loss
         state = {
-            "inputs": self.fit.inputs,
+            "inputs": self.fit.stage.inputs,
             "policy": self.policy.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
         }
-        checkpoints.save(self.fit.folder.checkpoints(self.fit.stage), update, state, is_best=is_best)
+        checkpoints.save(self.fit.folder.checkpoints(self.fit.stage.name), update, state, is_best=is_best)
 
     def close(self) -> None:
         """Flush, and end the meter's line."""
