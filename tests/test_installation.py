@@ -21,11 +21,11 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILDERS = ("hatchling", "editables", "setuptools", "wheel")
 WHOLE = "pip install -c constraints.txt -r requirements.txt"
 NEEDED = {  # what has to be installed before a document's own line, and what shows that it worked
-    "README.md": ("", "import cccad_train.run.stages"),
+    "README.md": ("", "import cccad_train.run.execute"),
     "packages/cccad-core/README.md": ("", None),  # its example
     "packages/cccad-envs/README.md": ("", None),
     "packages/cccad-data/README.md": ("", None),
-    "packages/cccad-train/README.md": ("", "import cccad_train.run.stages, stable_baselines3"),
+    "packages/cccad-train/README.md": ("", "import cccad_train.run.execute, stable_baselines3"),
     "plugins/cccad-plugin-gru/README.md": (WHOLE, None),
 }
 

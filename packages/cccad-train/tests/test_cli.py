@@ -143,7 +143,7 @@ def test_the_printed_dry_run_is_itself_the_same_spec(micro, cccad_run, tmp_path)
     assert first.split("\n", 1)[1] == second.split("\n", 1)[1]
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "train", "evaluate", "report"])
+@pytest.mark.parametrize("stage", ["pretrain", "train", "evaluate", "release", "report"])
 def test_a_stage_before_its_time_says_what_it_needs_and_leaves_nothing(stage, micro, cccad_run, tmp_path):
     told = cccad_run(micro, "--out", tmp_path / "runs", "--only", stage)
     assert told.code == 2

@@ -11,8 +11,8 @@ from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
 from cccad_train.report.page import summary_table
-from cccad_train.run.contradictions import contradictions
-from cccad_train.run.evaluation import Evaluation
+from cccad_train.run.stages.contradictions import contradictions
+from cccad_train.run.stages.held_out import Evaluation
 
 SPEC = EvaluateSpec(num_episodes=12, num_replicas=8)
 FAMILIES = [

@@ -16,7 +16,7 @@ from cccad_train.files import TEXT, RunFileError, table
 from cccad_train.fit.checkpoints import fitting, load_latest
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
-from cccad_train.run.training import assemble
+from cccad_train.run.stages.fitting import assemble
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

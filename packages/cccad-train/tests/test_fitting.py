@@ -11,7 +11,7 @@ from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
-from cccad_train.run.training import Fit, UnusableCheckpointsError
+from cccad_train.run.stages.fitting import Fit, UnusableCheckpointsError
 
 FAMILY = DarkroomSpec(size=4, horizon=8).build()
 LEVEL = OptimizerSpec(warmup_updates=0, decay_frac=0.0)  # a rate that does not depend on where training ends

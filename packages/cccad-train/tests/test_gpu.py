@@ -30,7 +30,7 @@ from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
-from cccad_train.run.training import Fit
+from cccad_train.run.stages.fitting import Fit
 from click.testing import CliRunner
 
 DEVICE = os.environ.get("CCCAD_GPU_TESTS_ON", "cuda" if torch.cuda.is_available() else "")

@@ -27,7 +27,7 @@ def names(stages):
 
 def test_stages_come_in_the_order_of_their_needs(graph):
     stages = graph().stages
-    assert names(stages) == ["collect", "pretrain-cad", "train-cad", "train-ad", "evaluate", "report"]
+    assert names(stages) == ["collect", "pretrain-cad", "train-cad", "train-ad", "evaluate", "release", "report"]
     for overrides in ([], [WARM], [TEACHER], [WARM, TEACHER]):
         stages = graph(*overrides).stages
         for number, stage in enumerate(stages):
@@ -53,6 +53,7 @@ def test_only_one_kind_of_stage_brings_what_it_is_built_on_or_asks_for_it(graph)
     assert names(graph(WARM).required("pretrain")) == ["collect"]
     assert names(graph(WARM).required("train")) == ["collect", "pretrain-cad"]
     assert names(graph().required("evaluate")) == ["collect", "train-cad", "train-ad"]
+    assert names(graph().required("release")) == ["collect", "train-cad", "train-ad", "evaluate"]
     assert names(graph().required("report")) == ["evaluate"]
 
 

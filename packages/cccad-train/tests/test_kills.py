@@ -90,10 +90,10 @@ MOMENTS = {  # by stage: what happens to which file, for the how-many-th time, a
         ("os.rename */train-cad/latest", 1, 0),
     ],
     "evaluate": [
-        ("os.rename */policy", 1, 0),
-        ("open */policy/spec.toml", 1, 0.1),
-        ("open */policy/spec.toml", 1, 0.3),
+        ("open */train-cad/update_*/state.pt", 1, 0.1),
+        ("open */train-cad/update_*/state.pt", 1, 0.3),
         ("os.rename */evaluation/results.json", 1, 0),
+        ("os.rename */policy", 1, 0),
     ],
     "report": [
         ("open */evaluation/results.json", 1, 0),

@@ -208,9 +208,9 @@ def test_a_full_disk_while_a_policy_is_released_is_one_sentence_and_leaves_nothi
     copied_run, micro, cccad_run
 ):
     (copied_run / "stages.json").write_text(
-        json.dumps({n: i for n, i in json.loads((copied_run / "stages.json").read_text()).items() if n != "evaluate"})
+        json.dumps({n: i for n, i in json.loads((copied_run / "stages.json").read_text()).items() if n != "release"})
     )
-    for name in ("policy", "controls", "evaluation"):
+    for name in ("policy", "controls"):
         shutil.rmtree(copied_run / name)
     least = 20_000
 
@@ -218,7 +218,7 @@ def test_a_full_disk_while_a_policy_is_released_is_one_sentence_and_leaves_nothi
         resource.setrlimit(resource.RLIMIT_FSIZE, (least, least))
         return cccad_run(*arguments)
 
-    told = apart(with_little_disk, micro, "--out", copied_run.parent, "--only", "evaluate")
+    told = apart(with_little_disk, micro, "--out", copied_run.parent, "--only", "release")
     assert told.code == 1
     assert "the run stopped: the weights cannot be written" in told.err
     assert told.err.count("\n") == 1

@@ -2,7 +2,7 @@
 
 import json
 
-from cccad_train.run.metrics import Metrics
+from cccad_train.run.stages.metrics import Metrics
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 

@@ -60,7 +60,7 @@ def test_a_run_folder_holds_all_that_tools_read(micro_run):
 
 def test_meta_says_what_ran_where(micro_run):
     meta = json.loads((micro_run / "meta.json").read_text())
-    assert set(meta["seconds"]) == {"collect", "pretrain-cad", "train-cad", "train-ad", "evaluate"}
+    assert set(meta["seconds"]) == {"collect", "pretrain-cad", "train-cad", "train-ad", "evaluate", "release"}
     assert min(meta["seconds"].values()) >= 0
     assert "Seconds of each stage" in (micro_run / "report.html").read_text()
     assert {"created", "versions", "parts", "git_commit", "host", "argv", "seed"} <= set(meta)
@@ -124,7 +124,7 @@ def test_a_second_identical_run_says_what_it_skips_and_changes_nothing(option, c
     again = cccad_run(micro, "--out", copied_run.parent, *option)
     assert again.code == 0
     assert f"collect: found in {dataset(copied_run)}" in again.out
-    for stage in ("pretrain-cad", "train-cad", "train-ad", "evaluate"):
+    for stage in ("pretrain-cad", "train-cad", "train-ad", "evaluate", "release"):
         assert f"{stage}: done before, nothing to do" in again.out
     assert {path: path.read_bytes() for path in copied_run.rglob("*") if path.is_file()} == before
 
@@ -132,7 +132,7 @@ def test_a_second_identical_run_says_what_it_skips_and_changes_nothing(option, c
 def test_stages_can_be_done_one_by_one(copied_run, micro, cccad_run, tmp_path):
     (copied_run.parent / "data").rename(tmp_path / "data")
     out = tmp_path
-    for stage in ("collect", "pretrain", "train", "evaluate", "report"):
+    for stage in ("collect", "pretrain", "train", "evaluate", "release", "report"):
         done = cccad_run(micro, "--out", out, "--only", stage)
         assert done.code == 0, done.err
     [folder] = out.glob("micro-*")

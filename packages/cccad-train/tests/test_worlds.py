@@ -9,7 +9,7 @@ from cccad_envs import BanditSpec, RecallSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec, ExperimentSpec, SplitSpec
-from cccad_train.run.evaluation import Evaluation
+from cccad_train.run.stages.held_out import Evaluation
 from cccad_train.run.worlds import other_worlds, own_world
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv

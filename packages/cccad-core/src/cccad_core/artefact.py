@@ -27,6 +27,8 @@ from cccad_core.specs.toml import show
 FORMAT = "cccad-policy/1"
 _NO_LONGER_KEPT = {"num_passes"}
 """Tensors that earlier versions of this format kept and that no policy has any more."""
+CARD = "README.md"
+"""The model card, for people; it may be edited and written anew."""
 LARGEST_WEIGHT = 1e6
 """Trained weights stay far below; much larger ones overflow in the first products."""
 _DTYPES = {"F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
@@ -68,7 +70,7 @@ def save_policy(
         imports=copied,
     )
     (path / "spec.toml").write_text(to_toml(unstructure(spec)), encoding="utf-8")
-    (path / "README.md").write_text(card, encoding="utf-8")
+    (path / CARD).write_text(card, encoding="utf-8")
     return path
 
 
@@ -96,8 +98,21 @@ def load_artefact_spec(path: str | Path, *, trust_plugins: bool = False) -> Arte
         raise ArtefactError(error.problems, error.source) from None
 
 
+@frozen(kw_only=True, eq=False)
+class Artefact:
+    """A released policy, ready to act, and what its artefact says of it."""
+
+    spec: ArtefactSpec
+    policy: Policy
+
+
 def load_policy(path: str | Path, *, trust_plugins: bool = False) -> Policy:
-    """Return the policy in the folder *path*, ready to act: in evaluation mode and frozen.
+    """Return the policy in the folder *path*, ready to act: in evaluation mode and frozen; see `load_artefact`."""
+    return load_artefact(path, trust_plugins=trust_plugins).policy
+
+
+def load_artefact(path: str | Path, *, trust_plugins: bool = False) -> Artefact:
+    """Return the policy in the folder *path*, in evaluation mode and frozen, with its spec.
 
     Python files in the folder are run only if *trust_plugins* says so, or if a copy of them is in already. Raises
     UntrustedPlugin where they are needed and not trusted, and ArtefactError naming the file if the spec or the weights
@@ -116,7 +131,7 @@ def load_policy(path: str | Path, *, trust_plugins: bool = False) -> Policy:
     _check_fit(stored, wanted, weights)
     policy = spec.policy.build(spaces, seed=0)
     policy.load_state_dict({name: value for name, value in _checked(weights).items() if name not in _NO_LONGER_KEPT})
-    return policy.eval().requires_grad_(False)
+    return Artefact(spec=spec, policy=policy.eval().requires_grad_(False))
 
 
 def _own_file(folder: Path, name: str, without: str) -> Path:

@@ -15,7 +15,8 @@ from cccad_data.process import Stopped, end_with, print_anything, stoppable
 
 from cccad_train.environment import settle
 
-ONLY = ("collect", "pretrain", "train", "evaluate", "report")
+ONLY = ("collect", "pretrain", "train", "evaluate", "release", "report")
+"""The kinds of stages, in the order in which a run comes to them."""
 FAILURES = ("CollectionError", "DivergedError", "LostProcessError")
 """Errors of a run, not of its user."""
 RESUMES = "; what was finished is kept, and --resume goes on"
@@ -95,7 +96,7 @@ _frames = click.option(
 @_frames
 @click.pass_obj
 def run(is_launchable: bool | None, /, *, shows_frames: bool = False, **given: Any) -> None:
-    """Run the experiment in SPEC: collect, pretrain, train, evaluate, report."""
+    """Run the experiment in SPEC: collect, pretrain, train, evaluate, release, report."""
 
     def work() -> None:
         place = settle(num_threads=given["threads"], is_launchable=bool(is_launchable))

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from attrs import define, frozen
 from cccad_core.agent import Agent
-from cccad_core.artefact import load_artefact_spec
 from cccad_core.compressors.base import Compressor, take_rows
 from cccad_core.controls import ZeroedLatents
 from cccad_core.play import Played, play
@@ -23,7 +22,7 @@ from cccad_train.memory_study.probes import effective_rank, fit_probe, score, to
 from cccad_train.report.runs import read_agents, read_run
 from cccad_train.report.statistics import Floats, normalise
 from cccad_train.run.run import Run
-from cccad_train.run.stages import released
+from cccad_train.run.stages.release import released
 
 FORMAT = "cccad-memory/1"
 WRITES = (1, 2, 5, 10, 20)  # after which a memory is probed and lent
@@ -226,11 +225,11 @@ def study(run: Run, num_lives: int) -> Json:
     Raises UnfinishedRunError where the run has released no policy, and MemoryReportError where that has no latents.
     """
     spec, name = run.spec, run.folder.path.name
-    policy = released(run, spec.agent, spec.agents()[spec.agent])
+    artefact = released(run, spec.agent)
+    policy, trained_ids = artefact.policy, artefact.spec.train_task_ids
     compressor = unstructure(spec.policy)["compressor"]["kind"]
     if not policy.compressor.num_latents:
         raise MemoryReportError(f"{name}: '{compressor}' has no latents to look into; name a run whose compressor has")
-    trained_ids = load_artefact_spec(run.folder.artefact(spec.agent, spec)).train_task_ids
     short = math.ceil(policy.context.length_of(WRITES[-1]) / run.family.horizon)
     long = max(short, spec.evaluate.num_episodes)
     with Meter("memory-report", short + long * (2 + len(FROZEN_AFTER)) + 1 + len(WRITES), "episodes") as meter:

@@ -25,10 +25,10 @@ from cccad_train.files import write_text
 from cccad_train.report import statistics
 from cccad_train.report.charts import Chart, Line, line_charts, metric_charts
 from cccad_train.report.runs import (
-    Agent,
+    AgentRecord,
     Json,
     ReportError,
-    Run,
+    RunRecord,
     check_results,
     distinct,
     notes_on_lengths,
@@ -51,7 +51,7 @@ def two_digits(value: float | None) -> str:
     return "–" if value is None or not math.isfinite(value) else f"{round(value, 2) + 0.0:.2f}"  # + 0.0: never -0.00
 
 
-def _cells(agent: Agent, last: str = "last 10") -> dict[str, str]:
+def _cells(agent: AgentRecord, last: str = "last 10") -> dict[str, str]:
     """Return the row of *agent* as text, by column title; *last* is that of its last episodes."""
     row = agent.row
     interval = row.get("ci95")
@@ -67,7 +67,7 @@ def _cells(agent: Agent, last: str = "last 10") -> dict[str, str]:
     }
 
 
-def _rows(agents: Sequence[Agent]) -> list[tuple[Agent, dict[str, str]]]:
+def _rows(agents: Sequence[AgentRecord]) -> list[tuple[AgentRecord, dict[str, str]]]:
     """Return the table of *agents*; its titles say how many last episodes it is about."""
     last = "last " + " or ".join(map(str, sorted({agent.num_last for agent in agents})))
     return [(agent, _cells(agent, last)) for agent in agents]
@@ -86,7 +86,7 @@ def summary_table(results: Json) -> str:
     return "\n\n".join([shown, *warnings, *others])
 
 
-def _headline(agent: Agent, results: Json) -> str:
+def _headline(agent: AgentRecord, results: Json) -> str:
     """Return the one sentence that a reader takes home."""
     tasks, row = results["tasks"], agent.row
     is_held_out = all(task.get("split") == "held-out" for task in tasks)
@@ -100,7 +100,7 @@ def _headline(agent: Agent, results: Json) -> str:
     )
 
 
-def _differences(agents: Sequence[Agent]) -> list[tuple[str, str, str, str]]:
+def _differences(agents: Sequence[AgentRecord]) -> list[tuple[str, str, str, str]]:
     """Return by how much the first of *agents* is above each other that played the same tasks: four texts each."""
     first, rows = agents[0], []
     for other in agents[1:]:
@@ -119,7 +119,7 @@ def _signed(value: float) -> str:
     return text if text.startswith("-") or float(text) == 0 else f"+{text}"
 
 
-def _lengths(curves: Sequence[Agent]) -> str:
+def _lengths(curves: Sequence[AgentRecord]) -> str:
     """Return a sentence on lives of different lengths that are laid over each other; nothing where all are the same."""
     lengths = Counter(len(agent.curve) for agent in curves)
     [(usual, _)] = lengths.most_common(1)
@@ -128,7 +128,7 @@ def _lengths(curves: Sequence[Agent]) -> str:
     return f"Lives differ in length, and each curve ends with its lives: {', '.join(others)}, {rest}." if others else ""
 
 
-def _task_rows(agents: Sequence[Agent], results: Json) -> list[Json]:
+def _task_rows(agents: Sequence[AgentRecord], results: Json) -> list[Json]:
     """Return the tasks with every agent's normalised return, the first agent's worst first."""
     if not agents:
         return []
@@ -213,7 +213,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
     families = sorted({run.results["tasks"][0]["task_id"].split("/")[0] for run in runs})
     if len(families) > 1:
         raise ReportError(f"runs of different families cannot be compared: {', '.join(families)}")
-    experiments: dict[str, list[Run]] = {}
+    experiments: dict[str, list[RunRecord]] = {}
     for run in runs:
         experiments.setdefault(run.experiment, []).append(run)
     titled = _titled(experiments)
@@ -246,7 +246,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
     return _render(path, page, agents, on_trial, results)
 
 
-def _side_by_side(titled: Mapping[str, list[Run]]) -> tuple[list[Agent], Json]:
+def _side_by_side(titled: Mapping[str, list[RunRecord]]) -> tuple[list[AgentRecord], Json]:
     """Return the agents of several experiments, those on trial first, and the pooled results of the first."""
     pooled = {title: pool(members) for title, members in titled.items()}
     first = next(iter(pooled))
@@ -265,11 +265,11 @@ def _page_beside(page: Path, run_dir: Path) -> str:
     return quote(os.path.relpath(report, page.parent).replace(os.sep, "/")) if report.is_file() else ""
 
 
-def _of_run(agent: Agent, title: str) -> Agent:
+def _of_run(agent: AgentRecord, title: str) -> AgentRecord:
     return evolve(agent, name=f"{title}/{agent.name}", label=f"{title}: {agent.label}")
 
 
-def _titled(experiments: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
+def _titled(experiments: Mapping[str, list[RunRecord]]) -> dict[str, list[RunRecord]]:
     """Return the runs of each experiment by its name, with the digest where names meet and the number of seeds."""
     names = [members[0].name for members in experiments.values()]
     titled = {}
@@ -279,12 +279,12 @@ def _titled(experiments: Mapping[str, list[Run]]) -> dict[str, list[Run]]:
     return titled
 
 
-def _standing(agent: Agent) -> str:
+def _standing(agent: AgentRecord) -> str:
     spread = f" ({_cells(agent)['95 %']})" if agent.row.get("ci95") else ""
     return f"{agent.label} {two_digits(agent.row.get('iqm'))}{spread}"
 
 
-def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Json, y_label: str) -> list[Chart]:
+def _learning_curve(agents: Sequence[AgentRecord], css: Mapping[str, str], results: Json, y_label: str) -> list[Chart]:
     """Return the charts of return by episode; its rug is the first agent's compressions on its first task."""
     optimal, random = (float(values.mean()) for values in references(results))
     horizon, trained = results.get("horizon"), results.get("trained_episodes")
@@ -311,8 +311,8 @@ def _learning_curve(agents: Sequence[Agent], css: Mapping[str, str], results: Js
 def _render(
     path: Path,
     page: Json,
-    agents: Sequence[Agent],
-    drawn: Sequence[Agent],
+    agents: Sequence[AgentRecord],
+    drawn: Sequence[AgentRecord],
     results: Json,
     *,
     template: str = "report.html",

@@ -62,6 +62,7 @@ _RESULTS = table(
     },
 )
 _TABLE = table()
+_DATA_CARD = table(optional={"source": table(optional={"kind": TEXT})})
 
 
 class ReportError(RunFileError):
@@ -69,7 +70,7 @@ class ReportError(RunFileError):
 
 
 @frozen(kw_only=True, eq=False)
-class Agent:
+class AgentRecord:
     """One row of the table and one curve: an agent or a control, over the tasks that it played."""
 
     name: str
@@ -95,7 +96,7 @@ class Agent:
 
 
 @frozen(kw_only=True)
-class Run:
+class RunRecord:
     """What a run folder holds, read and checked once."""
 
     name: str
@@ -110,7 +111,7 @@ class Run:
     metrics: tuple[Json, ...] = ()
 
 
-def read_run(run_dir: Path) -> Run:
+def read_run(run_dir: Path) -> RunRecord:
     """Return everything that the report needs from the run folder *run_dir*.
 
     Raises:
@@ -126,7 +127,7 @@ def read_run(run_dir: Path) -> Run:
     matched = _RUN_NAME.fullmatch(folder)
     name = matched["name"] if matched else _name_in(spec) or folder
     digest = results.get("spec_digest")
-    return Run(
+    return RunRecord(
         name=name,
         experiment=f"{name}-{digest}" if digest else matched["experiment"] if matched else folder,
         folder=folder,
@@ -135,7 +136,7 @@ def read_run(run_dir: Path) -> Run:
         results=results,
         meta=read_json(run_dir / "meta.json", _TABLE) or {},
         spec=spec,
-        data_card=read_json(run_dir / "evaluation" / "data_card.json", _TABLE) or {},
+        data_card=read_json(run_dir / "evaluation" / "data_card.json", _DATA_CARD) or {},
         metrics=tuple(read_metrics(run_dir / "metrics.jsonl")),
     )
 
@@ -169,7 +170,7 @@ def check_results(results: Any, where: str = "results.json") -> Json:
     return results  # type: ignore[no-any-return]
 
 
-def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None) -> list[Agent]:
+def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None) -> list[AgentRecord]:
     """Return every agent of *results*: those on trial first, then the controls, in the order of the file.
 
     Args:
@@ -180,7 +181,7 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
     agents = []
     for name, entry in results["agents"].items():
         given = {} if seeds is not None else results.get("summary", {}).get(name, {})
-        about = Agent(
+        about = AgentRecord(
             name=name,
             label=entry.get("label") or name,
             role=entry.get("role", "control"),
@@ -205,9 +206,7 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
 
 def warnings_of(results: Json) -> list[str]:
     """Return what an evaluation warns of, world by world."""
-    others = [
-        f"in {name}: {text}" for name, inner in results.get("worlds", {}).items() for text in warnings_of(inner)
-    ]
+    others = [f"in {name}: {text}" for name, inner in results.get("worlds", {}).items() for text in warnings_of(inner)]
     return [*results.get("warnings", []), *others]
 
 
@@ -218,7 +217,7 @@ def references(results: Json) -> tuple[Floats, Floats]:
     return optimal, random
 
 
-def _played(about: Agent, results: Json, seeds: Sequence[int] | None) -> Agent:
+def _played(about: AgentRecord, results: Json, seeds: Sequence[int] | None) -> AgentRecord:
     """Complete an agent whose returns are known, task by task."""
     optimal, random = references(results)
     returns = results["agents"][about.name]["returns"]
@@ -236,7 +235,7 @@ def _played(about: Agent, results: Json, seeds: Sequence[int] | None) -> Agent:
     )
 
 
-def _curve_only(about: Agent, results: Json) -> Agent:
+def _curve_only(about: AgentRecord, results: Json) -> AgentRecord:
     """Complete an agent of which only a normalised curve is known, such as the source on its training tasks."""
     optimal, random = (values.mean() for values in references(results))
     entry = results["agents"][about.name]
@@ -250,12 +249,12 @@ def _curve_only(about: Agent, results: Json) -> Agent:
     return evolve(about, row=row, curve=random + curve * (optimal - random))
 
 
-def within(run: Run, world: str) -> Run:
+def within(run: RunRecord, world: str) -> RunRecord:
     """Return *run* as if it had been judged in another of its worlds."""
     return evolve(run, results=run.results["worlds"][world])
 
 
-def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+def distinct(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
     """Return *runs* without those that are there already, under whatever name, and a sentence on each of these.
 
     A run is known by the digest of its spec and its seed, not by its folder: a copy or a link is no second seed.
@@ -263,7 +262,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     Raises:
         ReportError: for two runs of one spec and one seed whose results differ; one of them must be chosen.
     """
-    kept: dict[tuple[str, int | str], Run] = {}
+    kept: dict[tuple[str, int | str], RunRecord] = {}
     notes = []
     for run in runs:
         first = kept.setdefault((run.experiment, run.folder if run.seed is None else run.seed), run)
@@ -276,7 +275,7 @@ def distinct(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
     return list(kept.values()), notes
 
 
-def _played_in(run: Run) -> Json:
+def _played_in(run: RunRecord) -> Json:
     """Return what was played, by agent, without the clock."""
     return {
         name: [agent.get(key) for key in ("returns", "normalized_curve")]
@@ -284,7 +283,7 @@ def _played_in(run: Run) -> Json:
     }
 
 
-def notes_on_lengths(titled: Mapping[str, Sequence[Run]]) -> list[str]:
+def notes_on_lengths(titled: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     """Return sentences on lives of different lengths, within an experiment and from one to the other."""
     lengths = {title: sorted({_num_episodes(run) for run in runs}) for title, runs in titled.items()}
     notes = [
@@ -298,13 +297,13 @@ def notes_on_lengths(titled: Mapping[str, Sequence[Run]]) -> list[str]:
     return notes
 
 
-def _num_episodes(run: Run) -> int:
+def _num_episodes(run: RunRecord) -> int:
     """Return how many episodes the lives of *run* have, the shortest of them."""
     lives = [agent["returns"][0][0] for agent in run.results["agents"].values() if "returns" in agent]
     return min(map(len, lives), default=0)
 
 
-def pool(runs: Sequence[Run]) -> tuple[Json, dict[str, list[int]]]:
+def pool(runs: Sequence[RunRecord]) -> tuple[Json, dict[str, list[int]]]:
     """Return normalised results with the replicas of all *runs* side by side, and the seed of each replica by agent.
 
     Lives of different lengths are cut to the shortest. An agent that only some of the runs have is left out, and so is
@@ -332,7 +331,7 @@ def pool(runs: Sequence[Run]) -> tuple[Json, dict[str, list[int]]]:
     return {**first, "agents": agents, "tasks": tasks, "summary": {}}, seeds
 
 
-def _normalised_lives(name: str, entry: Json, run: Run) -> Floats:
+def _normalised_lives(name: str, entry: Json, run: RunRecord) -> Floats:
     """Return the normalised returns of one agent, `task replica episode`; a bare curve is one task and one replica."""
     if not entry.get("returns"):
         return np.asarray(entry["normalized_curve"], dtype=np.float64)[None, None]

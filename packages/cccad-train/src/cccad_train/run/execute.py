@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -27,8 +27,21 @@ from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Graph, Stage, resolve
 from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
-from cccad_train.run.stages import STAGES, do_report, evaluate
+from cccad_train.run.stages.collect import do_collect
+from cccad_train.run.stages.evaluate import do_evaluate, evaluate
+from cccad_train.run.stages.release import do_release, refresh_cards, released
+from cccad_train.run.stages.report import do_report
+from cccad_train.run.stages.train import do_fit
 
+STAGES: dict[str, Callable[[Run, Stage], None]] = {
+    "collect": do_collect,
+    "pretrain": do_fit,
+    "train": do_fit,
+    "evaluate": do_evaluate,
+    "release": do_release,
+    "report": do_report,
+}
+"""Who does the stages, by kind."""
 DEFAULT_OUT = Path("runs")
 MAY_CHANGE = ("evaluate.", "split.max_held_out_tasks=")
 """What `cccad evaluate` may override: all else would describe another policy."""
@@ -39,6 +52,7 @@ KEPT = {
     "pretrain": "what was finished is kept, and --resume goes on from there",
     "train": "what was finished is kept, and --resume goes on from there",
     "evaluate": "the trained agents are kept, and --resume plays them from the beginning",
+    "release": "the results are kept, and --resume releases the policies",
     "report": "the results are kept, and --resume writes the report",
 }
 """What is left of a run that is stopped in a stage."""
@@ -138,7 +152,9 @@ def opened(path: Path, overrides: Sequence[str], *, trust_plugins: bool) -> Expe
 def evaluate_again(
     path: Path, overrides: Sequence[str], device: str, threads: int = 1, *, trust_plugins: bool = False
 ) -> None:
-    """Evaluate the released policies of a run folder, with other settings if *overrides* say so, and report.
+    """Evaluate the released policies of a run folder, with other settings if *overrides* say so.
+
+    Their cards and the report are written anew.
 
     Plugin files in the folder run only if *trust_plugins* says so.
     """
@@ -149,7 +165,10 @@ def evaluate_again(
     run = reopened(path, overrides, device, threads, trust_plugins=trust_plugins)
     refuse_too_large(run.spec, run.family, len(run.held_out))
     with owning(run.folder.path):
-        evaluate(run)
+        artefacts = {name: released(run, name) for name in run.spec.agents()}
+        policies = {name: artefact.policy for name, artefact in artefacts.items()}
+        evaluate(run, policies, artefacts[run.spec.agent].spec.train_task_ids)
+        refresh_cards(run, artefacts)
         do_report(run, run.graph.stage("report"))
 
 

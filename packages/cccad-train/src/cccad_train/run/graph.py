@@ -16,8 +16,6 @@ from cccad_data import HistoryFileError
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.run.given import content
 
-KINDS = ("collect", "pretrain", "train", "evaluate", "report")
-"""The kinds of stages, in the order in which a run comes to them."""
 FITTING = ("pretrain", "train")
 """The kinds that change the weights of one agent."""
 
@@ -45,9 +43,15 @@ class Stage:
 
 @frozen(kw_only=True, eq=False)
 class Graph:
-    """The stages of an experiment, each after those that it needs; `suppliers` are what its parts come from."""
+    """The stages of an experiment, each after those that it needs.
+
+    With it goes what else follows from the spec alone: the spec as plain data, its digest, and the distributions and
+    files that supplied its parts.
+    """
 
     spec: ExperimentSpec
+    plain: Mapping[str, Any]
+    digest: str
     stages: tuple[Stage, ...]
     suppliers: Mapping[str, str]
 
@@ -98,10 +102,17 @@ def resolve(spec: ExperimentSpec) -> Graph:
         needs=(collect, *trained),
         inputs=_digest_from(trained, lambda inputs: _judged(list(agents), inputs, plain)),
     )
+    release = Stage(
+        kind="release",
+        needs=(collect, *trained, evaluate),
+        inputs=_digest_from((evaluate,), lambda inputs: {"release": inputs}),
+    )
     report = Stage(kind="report", needs=(evaluate,))
     return Graph(
         spec=spec,
-        stages=(collect, *fits.stages.values(), evaluate, report),
+        plain=plain,
+        digest=spec.digest(),
+        stages=(collect, *fits.stages.values(), evaluate, release, report),
         suppliers=distributions(sorted(parts(spec))),
     )
 

@@ -13,12 +13,11 @@ from cccad_train.console import say
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.launch import as_main
 from cccad_train.run import progress
-from cccad_train.run.evaluation import refuse_leaks
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.given import content_of, open_given
 from cccad_train.run.graph import Graph, Stage
 from cccad_train.run.progress import UnfinishedRunError
-from cccad_train.run.worlds import World, own_world
+from cccad_train.run.worlds import World, own_world, refuse_leaks
 
 
 @frozen(kw_only=True, slots=False)

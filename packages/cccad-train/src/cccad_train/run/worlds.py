@@ -12,6 +12,20 @@ from cccad_data.family import Task, TaskFamily, has_scores
 from cccad_train.experiment import ExperimentSpec
 
 
+class LeakError(ValueError):
+    """A task that is to be called held out was trained on."""
+
+
+def refuse_leaks(held_out: Sequence[Task], trained_ids: Sequence[str], where: str) -> None:
+    """Raise LeakError when a held-out task is among the ids that *where* (data or policy) was made from."""
+    leaked = sorted({task.task_id for task in held_out} & set(trained_ids))
+    if leaked:
+        more = f" and {len(leaked) - 1} more" if len(leaked) > 1 else ""
+        raise LeakError(
+            f"task '{leaked[0]}'{more} is to be held out, but {where} holds it; collect again with this spec's split"
+        )
+
+
 @frozen(kw_only=True)
 class World:
     """A task family, its tasks to train on, and those that are kept for evaluation."""

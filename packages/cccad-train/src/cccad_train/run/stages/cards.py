@@ -1,5 +1,6 @@
 """Short descriptions for people: what an agent is, what it was trained on, and what the data hold."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,11 @@ from cccad_core.policy import Policy, PolicySpec
 from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
-from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.experiment import AgentSpec
+from cccad_train.report.page import two_digits
+from cccad_train.report.runs import RunRecord, read_agents, warnings_of
 from cccad_train.report.statistics import NUM_LAST_EPISODES
+from cccad_train.run.graph import Graph
 
 
 def label(name: str, agent: AgentSpec) -> str:
@@ -41,16 +45,20 @@ def num_parameters(policy: Policy) -> int:
     return sum(p.numel() for name, p in policy.named_parameters() if not name.startswith("reconstruction."))
 
 
-def model_card(spec: ExperimentSpec, name: str, policy: Policy, histories: Histories) -> str:
-    """Return the `README.md` of a release artefact."""
-    agent, source = spec.agents()[name], histories.header["source"]["kind"]
+def model_card(graph: Graph, name: str, policy: Policy, train_task_ids: Sequence[str], judged: RunRecord) -> str:
+    """Return the `README.md` of a release artefact, with what *judged*, a finished evaluation, says of the agent."""
+    spec = graph.spec
+    agent, source = spec.agents()[name], judged.data_card.get("source", {}).get("kind")
+    histories = f"the learning histories of source `{source}`" if source else "learning histories"
     return f"""# {spec.name}: {name}
 
 An in-context learner for `{policy.spaces.observation.kind}` observations, by Algorithm Distillation (arXiv 2210.14215):
 {describe_agent(agent)}; {num_parameters(policy):,} weights.
 
-Trained on the learning histories of source `{source}` on {len(histories)} tasks; their ids are in `spec.toml`, and
-evaluation refuses to call any of them held out. Seed {spec.seed}, spec digest {spec.digest()}.
+Trained on {histories} on {len(train_task_ids)} tasks; their ids are in `spec.toml`, and
+evaluation refuses to call any of them held out. Seed {spec.seed}, spec digest {graph.digest}.
+
+{_scores(graph, name, judged)}
 
 ```python
 from cccad_core.agent import Agent
@@ -64,6 +72,49 @@ actions, state = agent.act(state, observations)  # then agent.observe(state, rew
 {to_toml(unstructure(agent.train)).strip()}
 ```
 """
+
+
+def _scores(graph: Graph, name: str, judged: RunRecord) -> str:
+    """Return what was measured on held-out tasks, as a table: one row for each environment that was played in."""
+    spec, env = graph.spec, graph.plain["env"]
+    others = judged.results.get("worlds", {})
+    rows = [_score(place, name, results) for place, results in {env["kind"]: judged.results, **others}.items()]
+    split = f"split seed {spec.split.seed}, {spec.split.held_out_frac:g} of all tasks held out"
+    lines = [
+        "## Scores, measured on held-out tasks",
+        "",
+        "Normalised returns, with 0 the random policy and 1 the optimum, of the last ten episodes of a life (of all,",
+        "if there are fewer), played with frozen weights. In brackets: the 95 % interval of the interquartile mean.",
+        f"The tasks are those of {split}.",
+        "",
+        "| environment | held-out tasks | lives per task | episodes | return | interquartile mean | worst task |",
+        "|---|---|---|---|---|---|---|",
+        *rows,
+        "",
+        "Settings of the environment that it was trained in:",
+        "",
+        "```toml",
+        to_toml(env).strip(),
+        "```",
+        *(f"\nWarning: {warning}." for warning in warnings_of(judged.results)),
+    ]
+    return "\n".join(lines)
+
+
+def _score(place: str, name: str, results: dict[str, Any]) -> str:
+    [agent] = (agent for agent in read_agents(results) if agent.name == name)
+    interval = agent.row.get("ci95")
+    spread = f" ({' to '.join(map(two_digits, interval))})" if interval else ""
+    cells = [
+        place,
+        f"{len(agent.task_ids)}",
+        f"{0 if agent.scores is None else agent.scores.shape[1]}",
+        f"{len(agent.curve):,}",
+        two_digits(agent.row.get("normalized_last10_mean")),
+        f"{two_digits(agent.row.get('iqm'))}{spread}",
+        two_digits(agent.row.get("worst_task_normalized")),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def data_card(histories: Histories) -> dict[str, Any]:

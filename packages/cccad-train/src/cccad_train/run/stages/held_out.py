@@ -32,23 +32,9 @@ from torch import Tensor
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
 from cccad_train.report.statistics import NUM_LAST_EPISODES, summarise
-from cccad_train.run.contradictions import contradictions
+from cccad_train.run.stages.contradictions import contradictions
 
 FORMAT = "cccad-results/1"
-
-
-class LeakError(ValueError):
-    """A task that is to be called held out was trained on."""
-
-
-def refuse_leaks(held_out: Sequence[Task], trained_ids: Sequence[str], where: str) -> None:
-    """Raise LeakError when a held-out task is among the ids that *where* (data or policy) was made from."""
-    leaked = sorted({task.task_id for task in held_out} & set(trained_ids))
-    if leaked:
-        more = f" and {len(leaked) - 1} more" if len(leaked) > 1 else ""
-        raise LeakError(
-            f"task '{leaked[0]}'{more} is to be held out, but {where} holds it; collect again with this spec's split"
-        )
 
 
 class Reference:

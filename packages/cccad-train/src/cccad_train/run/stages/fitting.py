@@ -24,7 +24,7 @@ from cccad_train.fit.spec import FitSpec, TrainSpec
 from cccad_train.launch import Agreement, as_main
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
-from cccad_train.run.metrics import Metrics
+from cccad_train.run.stages.metrics import Metrics
 
 
 class DivergedError(ValueError):

@@ -1,0 +1,123 @@
+"""The stage `evaluate`: every agent plays the held-out tasks, in its own environments and in others."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cccad_core.policy import Policy
+from cccad_core.specs import unstructure
+
+from cccad_train.console import Meter, say
+from cccad_train.files import write_json
+from cccad_train.report.runs import read_run
+from cccad_train.run.graph import Stage
+from cccad_train.run.progress import UnfinishedRunError
+from cccad_train.run.run import Run
+from cccad_train.run.stages.cards import data_card, describe_agent, describe_sliding, label, num_parameters
+from cccad_train.run.stages.held_out import Evaluation
+from cccad_train.run.stages.train import load_weights
+from cccad_train.run.worlds import World, other_worlds, refuse_leaks
+
+
+def do_evaluate(run: Run, stage: Stage) -> None:
+    """Play the held-out tasks with all agents, as they were trained, and all controls."""
+    if run.is_done(stage):
+        return
+    if run.is_main:
+        evaluate(run, {name: trained(run, name) for name in run.spec.agents()}, run.histories.task_ids)
+    run.accelerator.wait_for_everyone()
+
+
+def trained(run: Run, name: str) -> Policy:
+    """Return the policy of an agent as its training left it, ready to act."""
+    policy = load_weights(run, run.graph.stage("train", name))
+    return policy.eval().requires_grad_(False).to(run.accelerator.device)
+
+
+def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str]) -> None:
+    """Play the held-out tasks of all worlds and write `evaluation/`; *trained_ids* are the tasks of the training.
+
+    Raises LeakError, SpecError and RunFileError before anything is played or written.
+    """
+    run.folder.stages()
+    spec, others = run.spec, other_worlds(run.spec, run.world)
+    trained = run.graph.stage("train", spec.agent)
+    counted = [row["writes"] for row in run.folder.metrics(trained.name) if "writes" in row]
+    earlier = _earlier(run)
+    for name, world in others.items():
+        refuse_leaks(world.held_out, trained_ids, f"the data, in the world '{name}',")
+    with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
+    evaluation = _live(run, run.world, policies, with_controls=with_controls)
+    if earlier is None:
+        evaluation.source(run.histories)
+    else:
+        evaluation.agents["source"] = earlier["agents"]["source"]
+    extra = {
+        "spec_digest": run.graph.digest,
+        "seed": spec.seed,
+        "evaluate": unstructure(spec.evaluate),
+        "trained_episodes": _trained_episodes(run) if earlier is None else earlier.get("trained_episodes"),
+        "training": _training_facts(run, policies[spec.agent], evaluation, counted),
+        "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
+    }
+    write_json(run.folder.results, evaluation.results(extra), indent=None)
+    if earlier is None:
+        write_json(run.folder.path / "evaluation" / "data_card.json", data_card(run.histories))
+    stage = run.graph.stage("evaluate")
+    run.folder.finish(stage.name, stage.inputs)
+
+
+def _earlier(run: Run) -> dict[str, Any] | None:
+    """Return earlier results that tell of the histories where these are not there themselves; None where they are.
+
+    Raises UnfinishedRunError where there is neither.
+    """
+    if run.has_histories or not run.folder.results.exists():
+        _ = run.histories  # refused before anything is played, if they are not those of this run
+        return None
+    results = read_run(run.folder.path).results
+    if "source" not in results["agents"]:
+        raise UnfinishedRunError(f"there are no histories in {run.dataset}, and no earlier results tell of them")
+    say(f"evaluate: there are no histories in {run.dataset}; what is said of them is taken from the earlier results")
+    return results
+
+
+def _live(
+    run: Run, world: World, policies: Mapping[str, Policy], where: str = "", *, with_controls: bool = False
+) -> Evaluation:
+    """Let all policies live in one world, and its references; return what they did."""
+    spec = run.spec
+    with Meter(f"evaluate{where}", 0, "episodes") as meter:
+        evaluation = Evaluation(world.family, world.held_out, spec.evaluate, meter)
+        others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.worlds())]
+        meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
+        for name, policy in policies.items():
+            role = "agent" if name == spec.agent else "control"
+            agent = spec.agents()[name]
+            evaluation.add(name, label(name, agent), role, describe_agent(agent), evaluation.live(policy))
+            evaluation.agents[name]["num_weights"] = num_parameters(policy)
+            if name in spec.evaluate.sliding:
+                evaluation.live_sliding(name, describe_sliding(agent), policy)
+            if name == spec.agent and with_controls:
+                evaluation.live_without_memory(name, name, policy)
+        evaluation.references()
+    return evaluation
+
+
+def _trained_episodes(run: Run) -> float:
+    """Return how many episodes the longest history has, if all are as long as they may be."""
+    longest = max(len(task.rewards) // task.num_histories for task in run.histories)
+    return longest / float(run.family.horizon)
+
+
+def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: Sequence[float]) -> dict[str, Any]:
+    """Return how long trained stretches were, and how often was written in them (*counted*) and in lives so long."""
+    train = run.spec.train
+    length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
+    facts: dict[str, Any] = {"stretch_env_steps": length}
+    if counted and math.isfinite(counted[-1]):
+        facts["writes_per_history"] = counted[-1]
+    if run.spec.evaluate.num_episodes * run.family.horizon >= length:  # else no life is as long as a stretch
+        lives = evaluation.agents[run.spec.agent]["compressions"]
+        facts["evaluation_writes_at_same_length"] = max(sum(at < length for at in life) for life in lives)
+    return facts
