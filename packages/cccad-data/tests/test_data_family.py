@@ -1,6 +1,5 @@
 """The contract of a family: what is asked for by `isinstance`, parameters of any kind, and families that know less."""
 
-import numpy as np
 import pytest
 from cccad_data import Histories, InlineSpec, RandomSpec, collect, verify
 from cccad_data.cli import main
@@ -22,7 +21,7 @@ from cccad_data.family import (
     optimal_returns,
     random_returns,
 )
-from cccad_data.laws import check_family
+from cccad_data.family_laws import check_family
 from cccad_data.testing import Corridor, CorridorSpec, CorridorTask, LeversSpec, TrackSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
@@ -86,7 +85,7 @@ def test_what_needs_an_optimum_says_so():
 @pytest.mark.parametrize("spec", [LeversSpec(), TrackSpec()])
 def test_a_family_without_optimum_keeps_the_laws_is_collected_and_audited(spec, tmp_path):
     family = spec.build()
-    check_family(family)
+    check_family(spec)
     source = RandomSpec(num_envs=2, env_steps=60).build()
     path = collect(family, source, InlineSpec().build(), out=tmp_path / "set", split=SPLIT, seed=0)
     assert verify(path, family) == []
@@ -94,7 +93,7 @@ def test_a_family_without_optimum_keeps_the_laws_is_collected_and_audited(spec, 
 
 def test_parameters_of_every_kind_come_back_from_the_disk(tmp_path, capsys):
     family = PaintedSpec().build()
-    check_family(family)
+    check_family(PaintedSpec())
     source = RandomSpec(num_envs=2, env_steps=60).build()
     path = collect(family, source, InlineSpec().build(), out=tmp_path / "set", split=SPLIT, seed=0)
     for lazy in (False, True):
@@ -106,13 +105,3 @@ def test_parameters_of_every_kind_come_back_from_the_disk(tmp_path, capsys):
     assert main(["info", str(path)]) == 0
     assert any("röd" in task_id for task_id in Histories.open(path).task_ids)
     capsys.readouterr()
-
-
-@pytest.mark.parametrize("value", [None, [1], {"x": 1}, float("nan"), float("inf"), np.float64(0.5), np.int64(1)])
-def test_a_parameter_that_is_no_scalar_breaks_a_law(value):
-    family = CorridorSpec().build()
-    family.tasks = tuple(
-        CorridorTask(task_id=task.task_id, params={**task.params, "strange": value}) for task in family.tasks
-    )
-    with pytest.raises(ValueError, match=r"law 'task parameters are scalars' is broken: 'strange' of 'corridor-7/.*'"):
-        check_family(family)

@@ -5,25 +5,13 @@ import pytest
 from cccad_envs import (
     BanditSpec,
     DarkKeyToDoorSpec,
-    DarkroomPermutedSpec,
     DarkroomSpec,
-    LargeDarkroomSpec,
     RecallSpec,
-    SwitchingDarkroomSpec,
     TransitionError,
     UnknownTaskError,
 )
 
 FAMILIES = [DarkroomSpec(size=4, horizon=6).build(), DarkKeyToDoorSpec(size=3, horizon=12).build()]
-NEWER = [
-    DarkroomPermutedSpec(size=3, horizon=6, num_permutations=3).build(),
-    LargeDarkroomSpec(width=5, height=3, horizon=9).build(),
-    SwitchingDarkroomSpec(size=3, horizon=4, num_episodes_each=2).build(),
-    BanditSpec(num_arms=3, horizon=7, num_tasks=20).build(),
-    BanditSpec(num_arms=3, horizon=7, num_tasks=20, reward="gaussian").build(),
-    RecallSpec(num_bits=3, num_filler=2, num_tasks=20).build(),
-    RecallSpec(num_bits=3, num_symbols=3, num_filler=0, resample=False).build(),
-]
 every_family = pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 
 
@@ -64,20 +52,6 @@ def test_a_true_history_replays_to_itself(family, num_env_steps):
         assert (
             family.next_observations(task, life["observations"], life["actions"]) == life["next_observations"]
         ).all()
-
-
-@pytest.mark.parametrize("family", NEWER, ids=lambda family: family.tasks[0].task_id)
-@pytest.mark.parametrize("num_episodes", [1, 9])
-def test_a_true_history_of_whole_episodes_replays_to_itself(family, num_episodes):
-    for task in family.tasks[::5]:
-        life = history(family, task, num_episodes * family.horizon)
-        rewards, terminations, truncations = replayed(family, task, life)
-        assert (rewards == life["rewards"]).all()
-        assert not terminations.any()
-        assert (truncations == life["truncations"]).all()
-        led_to = family.next_observations(task, life["observations"], life["actions"])
-        assert led_to.dtype == life["observations"].dtype
-        assert (led_to == life["next_observations"]).all()
 
 
 def test_a_bernoulli_reward_that_cannot_be_is_told_by_its_place():

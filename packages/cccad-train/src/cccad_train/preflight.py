@@ -16,7 +16,8 @@ from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, check_compressor, check_layout
 from cccad_data.errors import DataError, SourceError
 from cccad_data.family import TaskFamily
-from cccad_data.laws import check_family, check_source
+from cccad_data.family_laws import check_family
+from cccad_data.source_laws import check_source
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 
@@ -54,7 +55,7 @@ class Bed:
             yield "curriculum", agent.train.curriculum, partial(_curriculum, agent)
 
     def _family(self, part: Any, is_quick: bool) -> None:
-        check_family(self.family, is_quick=is_quick)
+        check_family(part, is_quick=is_quick)
         _check_name("env", part, self.family.name)
 
     def _source(self, part: Any, is_quick: bool) -> None:
@@ -120,7 +121,7 @@ def check_part(kind: str, name: str) -> str:
         "compressor": lambda part, _: check_compressor(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
         "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),
-        "env": lambda part, is_quick: check_family(part.build(), is_quick=is_quick),
+        "env": lambda part, is_quick: check_family(part, is_quick=is_quick),
         "source": _in_some_world,
     }
     if kind not in laws:
