@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from cccad_core.batch import HistoryBatch
-from cccad_core.losses import Imitation
+from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import InlineSpec, NoisyOracleSpec, Sampler, SamplerSpec, collect
@@ -43,11 +43,12 @@ def histories(folder: Path) -> Sampler:
 
 def dense_loss(policy: Policy) -> Callable[[HistoryBatch], tuple[torch.Tensor, int]]:
     """Return the project's own objective."""
-    objective = Imitation(policy)
+    spec = ImitationSpec()
+    objective, weights = spec.build(policy), spec.weights(0.0)
 
     def loss(batch: HistoryBatch) -> tuple[torch.Tensor, int]:
         targets = batch.size * batch.length
-        return objective(batch, float(targets))["loss"], targets
+        return objective(batch, float(targets), weights)["loss"], targets
 
     return loss
 

@@ -20,6 +20,7 @@ SHORT = [
     'data.executor={ kind = "inline" }',
 ]
 AD = "controls.ad.train.num_updates=1500"
+IMITATION = "train.objective.kind='imitation'"
 ALONE = "controls={}"
 GROWTH = ((0, 1), (250, 2), (500, 4), (750, 0))
 FOLD = 'kind = "gated-query", num_heads = 2'
@@ -38,14 +39,16 @@ STAGES = "[" + ", ".join(f"{{ at_update = {at}, num_writes = {most} }}" for at, 
 OPTIONS = {
     "base": [ALONE],
     "no-pretraining": [ALONE, "pretrain.num_updates=1"],
-    "reconstruction": [ALONE, "train.reconstruction={ weight = 0.1 }"],
-    "reconstruction-fades": [ALONE, "train.reconstruction={ weight = 0.1, decay_frac = 0.5 }"],
-    "reconstruction-of-rewards": [ALONE, "train.reconstruction={ weight = 0.1, reward_weighted = true }"],
+    "reconstruction": [ALONE, IMITATION, "train.objective.reconstruction={ weight = 0.1 }"],
+    "reconstruction-fades": [ALONE, IMITATION, "train.objective.reconstruction={ weight = 0.1, decay_frac = 0.5 }"],
+    "reconstruction-of-rewards": [
+        *(ALONE, IMITATION, "train.objective.reconstruction={ weight = 0.1, reward_weighted = true }"),
+    ],
     "state-passing": [ALONE, "train.state_passing={ frac = 0.5 }"],
     "state-passing-own": [ALONE, 'train.state_passing={ frac = 0.5, donor = "own" }'],
     "latent-noise": [ALONE, "train.latent_noise=0.1"],
     "warm-start": [AD, 'train.warm_start="ad"'],
-    "teacher": [AD, 'train.teacher={ agent = "ad" }'],
+    "teacher": [AD, IMITATION, 'train.objective.teacher={ agent = "ad" }'],
     "staged": [ALONE, f'train.curriculum={{ kind = "staged", stages = {STAGES} }}'],
     "linear": [ALONE, 'train.curriculum={ kind = "linear", num_updates = 750 }'],
     "gradient-through-1-write": [ALONE, "train.max_gradient_rounds=1"],

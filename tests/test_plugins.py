@@ -1,4 +1,4 @@
-"""Compressors that are not ours join by file and by entry point, and obey the same laws."""
+"""Parts that are not ours join by file and by entry point, and obey the same laws."""
 
 import subprocess
 import sys
@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from cccad_core.artefact import load_policy, save_policy
+from cccad_core.laws.objective import check_objective
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
 from cccad_core.specs import load
-from cccad_core.testing import SPACES, check_compressor
+from cccad_core.testing import SPACES, check_compressor, random_batch
+from cccad_train.fit.optimization import OptimizerSpec
+from cccad_train.fit.spec import TrainSpec
 
 PLUGINS = Path(__file__).resolve().parent.parent / "plugins"
 
@@ -73,3 +76,25 @@ def test_the_packaged_plugin_joins_by_installation_and_obeys_the_laws(installed)
     assert Path(sys.modules[type(spec).__module__].__file__).is_relative_to(installed)
     assert distributions([("compressor", "conv-gru")]) == {"cccad-plugin-gru": "0.1.0"}
     assert check_compressor(spec) is None
+
+
+def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(tmp_path, monkeypatch):
+    for name in ("_in_code", "_files"):
+        monkeypatch.setattr(REGISTRY, name, {})
+    file = tmp_path / "x.toml"
+    file.write_text(f'imports = ["{PLUGINS}/smoothed_objective.py"]\n[objective]\nkind = "smoothed"\n')
+    spec = load(file, TrainSpec).objective
+    assert name_of(type(spec)) == ("objective", "smoothed")
+    assert check_objective(spec) is None
+    policy, batch = (
+        PolicySpec(width=16, num_heads=2).build(SPACES, seed=0),
+        random_batch(SPACES, size=8, length=30, seed=0),
+    )
+    objective = spec.build(policy)
+    optimizer = OptimizerSpec(learning_rate=1e-2).build(policy)
+    before = float(objective(batch, 240.0, {})["loss"].detach())
+    for _ in range(10):
+        objective(batch, 240.0, {})["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(objective(batch, 240.0, {})["loss"].detach()) < before

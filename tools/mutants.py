@@ -51,10 +51,10 @@ CORE = (
 )
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("core/test_context", *CORE),
-    "core/windows": ("core/test_losses", *CORE, "core/test_moment"),
-    "core/folding": ("core/test_losses", *CORE, "core/test_moment"),
+    "core/windows": ("core/test_imitation", *CORE, "core/test_moment"),
+    "core/folding": ("core/test_imitation", *CORE, "core/test_moment"),
     "core/agent": CORE,
-    "core/losses": ("core/test_losses", "core/test_reconstruction", "core/test_planted_bugs"),
+    "core/objectives/imitation": ("core/test_imitation", "core/test_reconstruction", "core/test_planted_bugs"),
     "data/sampling": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),
     "data/sources/ppo": ("data/test_data_ppo", "data/test_data_sources"),
     "train/statistics": ("train/test_statistics", "train/test_summary_table"),

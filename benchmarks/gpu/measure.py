@@ -20,7 +20,6 @@ from xml.etree import ElementTree as ET
 
 import torch
 from cccad_core.agent import Agent
-from cccad_core.losses import Imitation
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import Histories, NoisyOracleSpec, Sampler, SamplerSpec
@@ -130,7 +129,9 @@ def train(sampler: Sampler, width: int, precision: Precision, device: str, secon
     num_targets = 24_000 if seconds > 1 else 600
     spec = TrainSpec(num_updates=100_000, num_writes=5, targets_per_update=num_targets, precision=precision)
     accelerator = build_accelerator("cpu" if device == "cpu" else "auto")
-    objective, optimizer = accelerator.prepare(Imitation(policy), spec.optimizer.build(policy, policy.compressor))
+    objective, optimizer = accelerator.prepare(
+        spec.objective.build(policy), spec.optimizer.build(policy, policy.compressor)
+    )
     where = {"context": policy.context, "device": accelerator.device}
     batches = Batches(sampler=sampler, curriculum=NoneSpec(), spec=spec, **where)
     reset_peak(device)

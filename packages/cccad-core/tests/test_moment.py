@@ -1,23 +1,27 @@
-"""Chance and teachers in training: felt in the decisions, repeated by the same seed, absent outside of training."""
+"""Chance in training: felt in the decisions, repeated by the same seed, absent without a moment."""
 
 import pytest
 import torch
 from attrs import evolve
 from cccad_core.compressors.base import take_rows
-from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.folding import fold
-from cccad_core.losses import Imitation, Pretraining
 from cccad_core.moment import CALM, Moment
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Spaces
 from cccad_core.testing import SPACES, random_batch
 
 SPEC = PolicySpec(
     context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
 )
 PASSED = Moment(seed=3, state_passing=1.0)
+
+
+def imitated(policy, batch, moment):
+    spec = ImitationSpec()
+    return spec.build(policy)(batch, 80.0, spec.weights(0.0), moment)
 
 
 @pytest.fixture(params=["full", "episode"])
@@ -68,7 +72,7 @@ def test_what_is_lent_has_no_gradient(policy, batch):
     """Where every row starts from another's end, nobody begins with the initial memory, and none learns through it."""
     for moment, is_reached in ((CALM, True), (PASSED, False)):
         policy.zero_grad()
-        Imitation(policy)(batch, 80.0, moment)["loss"].backward()
+        imitated(policy, batch, moment)["loss"].backward()
         assert bool(policy.compressor.initial.grad.any()) is is_reached
 
 
@@ -86,7 +90,7 @@ def test_noise_on_the_latents_has_the_standard_deviation_asked_for():
 
 def test_weights_learn_in_half_precision_after_a_pass_that_lent_states(policy, batch):
     with torch.autocast("cpu", torch.bfloat16):
-        loss = Imitation(policy)(batch, 80.0, PASSED)["loss"]
+        loss = imitated(policy, batch, PASSED)["loss"]
     loss.backward()
     looks = [p for name, p in policy.compressor.named_parameters() if "look" in name and p.dim() == 2]
     assert looks
@@ -98,38 +102,4 @@ def test_no_round_of_gradients_is_refused(policy, batch, rounds):
     with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
         policy(batch, horizon=rounds)
     with pytest.raises(ValueError, match="'max_gradient_rounds' must be >= 1"):
-        Pretraining(policy, max_gradient_rounds=rounds)(batch, 80.0)
-
-
-def test_reconstruction_fades(policy, batch):
-    objective = Imitation(policy, reconstruction_weight=0.5)
-    for fade in (1.0, 0.25, 0.0):
-        losses = objective(batch, 80.0, Moment(fade=fade))
-        torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * fade * losses["reconstruction"])
-
-
-def test_a_teacher_adds_its_divergence_over_the_targets_and_learns_nothing(policy, batch):
-    batch = evolve(batch, mask=torch.arange(20) < torch.tensor([20, 13, 20, 6])[:, None])
-    teacher = evolve(SPEC, compressor=FullSpec()).build(SPACES, seed=1)
-    losses = Imitation(policy, teacher=teacher, teacher_weight=0.5)(batch, 59.0)
-    q, p = (x(batch).ask(x.head).log_softmax(-1) for x in (policy, teacher))
-    by_hand = ((p.exp() * (p - q)).sum(-1) * batch.mask).sum() / 59
-    torch.testing.assert_close(losses["teacher_nats"], by_hand)
-    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * by_hand)
-    losses["loss"].backward()
-    assert all(p.grad is None for p in teacher.parameters())
-
-
-def test_a_teacher_for_real_valued_actions_is_refused():
-    spaces = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(1,), low=-1.0, high=1.0))
-    policy = SPEC.build(spaces, seed=0)
-    with pytest.raises(ValueError, match="a teacher needs discrete actions"):
-        Imitation(policy, teacher=policy)
-
-
-@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
-def test_the_compressors_own_losses_weigh_as_much_as_the_moment_says(batch, share):
-    costly = evolve(SPEC, compressor=evolve(SPEC.compressor, gate_cost=0.1))
-    losses = Imitation(costly.build(SPACES, seed=0))(batch, 80.0, Moment(auxiliary=share))
-    assert losses["gate_cost"] > 0
-    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + share * losses["gate_cost"])
+        ReconstructionSpec().build(policy, rounds)(batch, 80.0, {})

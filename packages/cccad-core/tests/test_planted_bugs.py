@@ -3,7 +3,7 @@
 import pytest
 import torch
 from attrs import evolve, frozen
-from cccad_core import folding, losses
+from cccad_core import folding
 from cccad_core.agent import Agent
 from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, detach, put_rows
@@ -102,7 +102,7 @@ def test_reconstruction_of_padding_is_caught(monkeypatch):
     def everything(rebuilt, **_):
         return {"reconstruction": torch.stack([r.losses["reward"].mean() for r in rebuilt]).mean()}
 
-    monkeypatch.setattr(losses, "rebuilt_losses", everything)
+    monkeypatch.setattr("cccad_core.objectives.imitation.rebuilt_losses", everything)
     with caught("padding is invisible"):
         check_policy(FUSED)
 

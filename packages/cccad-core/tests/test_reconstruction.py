@@ -6,7 +6,9 @@ from attrs import evolve
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
-from cccad_core.losses import Imitation, Pretraining, rebuild, rebuilt_losses
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
+from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import PolicySpec
 from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
@@ -34,17 +36,17 @@ def one_action_a_life(size, generator):
 
 def losses_of(policy, batch):
     with torch.no_grad():
-        return {name: float(value) for name, value in Pretraining(policy)(batch, 1.0).items()}
+        return {name: float(value) for name, value in ReconstructionSpec().build(policy)(batch, 1.0, {}).items()}
 
 
 def test_it_learns_to_rebuild_what_was_folded_in():
     policy, generator = SPEC.build(SPACES, seed=0), torch.Generator().manual_seed(0)
     fresh = one_action_a_life(128, torch.Generator().manual_seed(1))
-    before, objective = losses_of(policy, fresh), Pretraining(policy)
+    before, objective = losses_of(policy, fresh), ReconstructionSpec().build(policy)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
     for _ in range(100):
         optimizer.zero_grad()
-        objective(one_action_a_life(32, generator), 1.0)["loss"].backward()
+        objective(one_action_a_life(32, generator), 1.0, {})["loss"].backward()
         optimizer.step()
     after = losses_of(policy, fresh)
     assert after["loss"] < 0.3 * before["loss"]
@@ -69,7 +71,7 @@ def test_real_fields_are_told_by_squared_error_and_have_no_accuracy_but_the_rewa
 
 def test_asking_teaches_every_part_of_the_compressor():
     policy = SPEC.build(SPACES, seed=0)
-    Pretraining(policy)(one_action_a_life(8, torch.Generator()), 1.0)["loss"].backward()
+    ReconstructionSpec().build(policy)(one_action_a_life(8, torch.Generator()), 1.0, {})["loss"].backward()
     silent = [name for name, p in policy.compressor.named_parameters() if p.grad is None or not bool(p.grad.any())]
     assert silent == []
 
@@ -81,7 +83,9 @@ def test_folding_asks_after_every_write_for_all_that_it_folded():
     assert decisions.windows.most_writes == 2
     rebuilt = rebuild(policy, decisions.windows, decisions.memory, batch)
     assert sum(r.mask.numel() for r in rebuilt) == 5 * 8  # two writes of four transitions
-    alone, beside = Pretraining(policy)(batch, 1.0), Imitation(policy, reconstruction_weight=1.0)(batch, 1.0)
+    spec = ImitationSpec(reconstruction=ReconstructionTerm(weight=1.0))
+    alone = ReconstructionSpec().build(policy)(batch, 1.0, {})
+    beside = spec.build(policy)(batch, 1.0, spec.weights(0.0))
     torch.testing.assert_close(alone["reconstruction"], rebuilt_losses(rebuilt)["reconstruction"])
     torch.testing.assert_close(beside["reconstruction"], rebuilt_losses(rebuilt)["reconstruction"])
 

@@ -8,8 +8,8 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
-from cccad_core.losses import Pretraining, rebuild
 from cccad_core.moment import Moment
+from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild
 from cccad_core.policy import PolicySpec
 from cccad_core.testing import SPACES, random_batch, relive
 from cccad_core.tokens import TripleSpec
@@ -103,7 +103,7 @@ def test_rows_that_write_apart_rebuild_what_they_would_alone(layout):
     context = ContextSpec(window=20, trigger="episode")
     policy = evolve(GATED, tokens=layout, context=context).build(SPACES, seed=0)
     batch = random_batch(SPACES, size=3, length=30, seed=0)
-    together = Pretraining(policy)(batch, num_targets=90)
+    together = ReconstructionSpec().build(policy)(batch, 90.0, {})
     alone = [rebuilt_of(policy, batch.rows(slice(row, row + 1)))[0] for row in range(3)]
     num_real = sum(int(part.mask.sum()) for part in alone)
     reward = sum((part.losses["reward"] * part.mask).sum() for part in alone) / num_real

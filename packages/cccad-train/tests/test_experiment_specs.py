@@ -12,7 +12,11 @@ NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*
 SETTINGS = {
     "paper/ad_darkroom": ["73 training tasks, 8 held-out", 'kind = "window"', "n_steps = 80", "window = 240"],
     "paper/ad_key_to_door": ["1,024 training tasks, 64 held-out", "n_steps = 50", "batch_size = 100"],
-    "paper/cad_darkroom": ["73 training tasks, 8 held-out", "num_latents = 40", "[train.reconstruction]\nweight = 0.1"],
+    "paper/cad_darkroom": [
+        "73 training tasks, 8 held-out",
+        "num_latents = 40",
+        "[train.objective.reconstruction]\nweight = 0.1",
+    ],
     "paper/cad_key_to_door": ["1,024 training tasks, 64", "max_gradient_rounds = 2", 'kind = "transition"'],
 }
 SMALL = {

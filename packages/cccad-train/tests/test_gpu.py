@@ -14,8 +14,10 @@ from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import TRIGGERS, ContextSpec
-from cccad_core.losses import Imitation, Pretraining
 from cccad_core.moment import Moment
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.reconstruction import ReconstructionSpec
+from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
@@ -40,6 +42,8 @@ FAMILY = DarkroomSpec(size=4, horizon=8).build()
 SPEC = PolicySpec(
     width=32, num_heads=2, context=ContextSpec(window=14), compressor=GatedQuerySpec(num_latents=2, num_heads=2)
 )
+REBUILDING = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
+WEIGHTS = REBUILDING.weights(0.0)
 ROUNDING = {"rtol": 1e-3, "atol": 2e-4}  # of sums in single precision in another order
 COMPRESSORS = ("accumulate", "delta", "gated-query", "gru", "mean-pool", "query", "retrieval", "rmt", "sink", "window")
 
@@ -117,10 +121,9 @@ def assert_same_losses(spec, precision):
     for device in ("cpu", DEVICE):
         policy = spec.build(SPACES, seed=0).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            objective = Imitation(policy, reconstruction_weight=0.1, max_gradient_rounds=2)
-            found = objective(on(device, batch), 125.0, moment)
+            found = REBUILDING.build(policy, 2)(on(device, batch), 125.0, WEIGHTS, moment, batch.flags())
             if policy.compressor.num_latents:
-                found["fold"] = Pretraining(policy)(on(device, batch), 125.0)["loss"]
+                found["fold"] = ReconstructionSpec().build(policy)(on(device, batch), 125.0, {})["loss"]
         (found["loss"] + found.get("fold", 0.0)).backward()
         found["gradient"] = torch.stack([p.grad.norm() for p in policy.parameters() if p.grad is not None]).norm()
         losses[device] = {name: float(value.detach()) for name, value in found.items() if not name.endswith("accuracy")}
@@ -164,10 +167,10 @@ def held_bytes():
 
 def test_memory_does_not_grow_over_updates():
     policy, batch = SPEC.build(SPACES, seed=0).to(DEVICE), on(DEVICE, random_batch(SPACES, size=8, length=60, seed=0))
-    objective, optimizer = Imitation(policy, reconstruction_weight=0.1), OptimizerSpec().build(policy)
+    objective, optimizer = REBUILDING.build(policy), OptimizerSpec().build(policy)
     held = []
     for update in range(60):
-        objective(batch, 480.0, Moment(seed=update, state_passing=0.5))["loss"].backward()
+        objective(batch, 480.0, WEIGHTS, Moment(seed=update, state_passing=0.5))["loss"].backward()
         optimizer.step()
         optimizer.zero_grad()
         held.append(held_bytes())

@@ -9,10 +9,13 @@ from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.run.graph import resolve
 
-WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
-RECORDED = {"collect": "c9fd8908", "pretrain-cad": "6df60046", "train-cad": "4fe53d66", "train-ad": "4e0bea16",
-            "evaluate": "f4db217c"}  # fmt: skip
-"""What stages.json of a run of the micro spec held when stages were first made nodes of a graph."""
+WARM, TEACHER = (
+    "train.warm_start='ad'",
+    "train.objective={ kind = 'imitation', teacher = { agent = 'ad', weight = 0.5 } }",
+)
+RECORDED = {"collect": "c9fd8908", "pretrain-cad": "991afbd5", "train-cad": "18ab1372", "train-ad": "d09d0de5",
+            "evaluate": "5a93e98d"}  # fmt: skip
+"""What stages.json of a run of the micro spec holds since training has an objective."""
 
 
 @pytest.fixture

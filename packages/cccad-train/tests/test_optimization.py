@@ -6,7 +6,7 @@ from attrs import evolve
 from cccad_train.fit.checkpoints import Progress
 from cccad_train.fit.loop import apply, fit
 from cccad_train.fit.optimization import OptimizerSpec
-from cccad_train.fit.spec import FitSpec
+from cccad_train.fit.spec import TrainSpec
 from cccad_train.launch import build_accelerator
 
 SPEC = OptimizerSpec(learning_rate=2.0, warmup_updates=10, decay_frac=0.5)
@@ -58,7 +58,7 @@ class Multiply(torch.nn.Module):
         super().__init__()
         self.weight, self.seen = torch.nn.Parameter(torch.ones(2, 2)), set()
 
-    def forward(self, batch, num_targets, moment, flags):
+    def forward(self, batch, num_targets, weights, moment, flags):
         product = batch @ self.weight
         self.seen.add(product.dtype)
         return {"loss": product.float().square().sum() / num_targets}
@@ -74,12 +74,12 @@ class Ones:
         return torch.ones(3, 2), None, 3.0
 
     def moment(self, update):
-        return self.spec.moment(update, seed=update, shared_seed=update)
+        return self.spec.moment(seed=update, shared_seed=update)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
 def test_each_stage_is_fitted_in_its_own_precision(precision, dtype):
-    spec, objective, progress = FitSpec(num_updates=3, precision=precision), Multiply(), Progress()
+    spec, objective, progress = TrainSpec(num_updates=3, precision=precision), Multiply(), Progress()
     spec = evolve(spec, optimizer=OptimizerSpec(warmup_updates=0))
     optimizer, heard = spec.optimizer.build(objective), []
     hooks = [lambda update, losses: heard.append((update, float(losses["loss"].detach())))]

@@ -224,9 +224,9 @@ def test_cccad_check_puts_a_spec_and_a_single_part_to_all_laws(tmp_path, monkeyp
     whole = cccad("check", spec, "--set", 'train.curriculum={kind="mine"}')
     assert whole.code == 0, whole.err
     assert [line.split("'")[0] for line in whole.out.splitlines()] == [
-        "the env ", "the source ", "the token layout ", "the compressor ", "the curriculum "
+        "the env ", "the source ", "the token layout ", "the compressor ", "the curriculum ", "the objective "
     ]  # fmt: skip
-    assert "'mine' of part.py" in whole.out.splitlines()[-1]
+    assert "'mine' of part.py" in whole.out.splitlines()[-2]
     one = cccad("check", "curriculum", "mine", "--imports", part)
     assert (one.code, one.out.count("keeps its laws")) == (0, 1)
     refused = cccad("check", "executor", "inline")

@@ -5,19 +5,22 @@ import torch
 from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.fit import checkpoints
-from cccad_train.fit.recursion import AuxiliarySpec, ReconstructionSpec
 from cccad_train.run.folder import RunFolder
 
-WARM, TEACHER = "train.warm_start='ad'", "train.teacher={ agent = 'ad', weight = 0.5 }"
+IMITATION = "train.objective.kind='imitation'"
+WARM, TEACHER = (
+    "train.warm_start='ad'",
+    "train.objective.teacher={ agent = 'ad', weight = 0.5 }",
+)
 OWN_STATE = "train.state_passing={ frac = 0.5, donor = 'own' }"
 AIDS = [
     *(WARM, TEACHER, "train.state_passing={ frac = 0.5 }", "train.latent_noise=0.1"),
-    "train.reconstruction={ weight = 0.1, decay_frac = 0.5, reward_weighted = true }",
+    "train.objective.reconstruction={ weight = 0.1, decay_frac = 0.5, reward_weighted = true }",
 ]
 
 
 def overridden(*overrides):
-    return [word for override in overrides for word in ("--set", override)]
+    return [word for override in (IMITATION, *overrides) for word in ("--set", override)]
 
 
 def weights(folder, stage):
@@ -28,31 +31,34 @@ def same(ours, theirs, names):
     return all(torch.equal(ours[name], theirs[name]) for name in names)
 
 
-def test_the_weight_of_reconstruction_stays_or_falls_to_zero():
-    assert [ReconstructionSpec(weight=1.0).fade(done) for done in (0.0, 0.5, 1.0)] == [1, 1, 1]
-    falling = ReconstructionSpec(weight=1.0, decay_frac=0.5)
-    assert [falling.fade(done) for done in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
-
-
-def test_the_compressors_own_losses_weigh_at_once_or_rise_later():
-    assert [AuxiliarySpec().risen(done) for done in (0.0, 0.5)] == [1, 1]
-    assert [AuxiliarySpec(weight=2.0, start_frac=0.5).risen(done) for done in (0.0, 0.4, 0.5, 0.9)] == [0, 0, 2, 2]
-    rising = AuxiliarySpec(start_frac=0.25, rise_frac=0.5)
-    assert [rising.risen(done) for done in (0.0, 0.25, 0.5, 0.75, 0.9)] == [0, 0, 0.5, 1, 1]
-    with pytest.raises(ValueError, match=r"the full weight is never reached: 0.75 \+ 0.5"):
-        AuxiliarySpec(start_frac=0.75, rise_frac=0.5)
+def test_a_spec_of_old_is_told_the_new_place_of_every_field_that_moved(micro, cccad_run, tmp_path):
+    old = (
+        "train.reconstruction={ weight = 0.1 }",
+        "train.teacher={ agent = 'ad' }",
+        "train.auxiliary={ weight = 2.0 }",
+    )
+    done = cccad_run(micro, "--out", tmp_path, *[word for field in old for word in ("--set", field)])
+    assert done.code == 2
+    for name in ("reconstruction", "teacher", "auxiliary"):
+        assert f"the field '{name}' is now 'objective.{name}' @ train" in done.err
 
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
         (["train.warm_start='da'"], "'train.warm_start' of 'cad' must name another agent (ad): 'da'"),
-        (["train.teacher={ agent = 'cad' }"], "'train.teacher' of 'cad' must name another agent (ad): 'cad'"),
+        (
+            ["train.objective.teacher={ agent = 'cad' }"],
+            "'train.objective.teacher' of 'cad' must name another agent (ad): 'cad'",
+        ),
         (
             [WARM, "controls.ad.policy.width=32"],
             "'train.warm_start' of 'cad' needs the 'policy.width' of 'ad', 32, not 16",
         ),
-        ([WARM, "controls.ad.train.teacher={ agent = 'cad' }"], "each of ad, cad must be trained before the others"),
+        (
+            [WARM, "controls.ad.train.objective={ kind = 'imitation', teacher = { agent = 'cad' } }"],
+            "each of ad, cad must be trained before the others",
+        ),
         (["controls.ad.train.latent_noise=0.1"], "this policy's compressor remembers nothing"),
         (
             ["controls.ad.train.optimizer.compressor_scale=2.0"],
@@ -108,6 +114,7 @@ def test_every_aid_changes_what_is_learned(micro, copied_run, cccad_run):
         assert done.code == 0, done.err
         done = cccad_run(micro, "--out", copied_run.parent, "--only", "train", *overridden(*overrides))
         assert done.code == 0, done.err
-        ends.append(weights(RunFolder.of(load(micro, ExperimentSpec, overrides), copied_run.parent).path, "train-cad"))
+        spec = load(micro, ExperimentSpec, [IMITATION, *overrides])
+        ends.append(weights(RunFolder.of(spec, copied_run.parent).path, "train-cad"))
     names = [name for name in ends[0] if not name.startswith("reconstruction.")]
     assert [same(ends[0], end, names) for end in ends[1:]] == [False] * 5

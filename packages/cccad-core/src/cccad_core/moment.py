@@ -1,4 +1,4 @@
-"""What sets one training pass apart from all others: its chance, and how far the course of training has come."""
+"""The chance of one training pass, which sets it apart from all others."""
 
 import torch
 from attrs import frozen
@@ -15,8 +15,7 @@ class Moment:
     what must be the same in all of them, such as where windows end, is drawn from it (None: nothing is left to chance).
 
     `state_passing`: how likely a row starts from a final state, of its own `from_itself`, as if it lived twice, or else
-    of another row; `latent_noise`: standard deviation of the noise on every prefix; `fade`: what is left of the
-    reconstruction weight, 1 to 0; `auxiliary`: the weight of the compressor's own losses.
+    of another row; `latent_noise`: standard deviation of the noise on every prefix.
     """
 
     seed: int = 0
@@ -24,8 +23,6 @@ class Moment:
     state_passing: float = 0.0
     from_itself: bool = False
     latent_noise: float = 0.0
-    fade: float = 1.0
-    auxiliary: float = 1.0
 
     def donors(self, size: int) -> tuple[Tensor, Tensor]:
         """Return for each of *size* rows which row lends its final state, and whether it is taken; both `b`."""

@@ -71,6 +71,10 @@ class Decisions:
         return self.windows.in_time([head(hidden) for hidden in self.hidden])
 
 
+HEADS = ("head", "reconstruction")
+"""What an objective may ask a policy: which action it takes, and what was folded into its latents."""
+
+
 class Policy(nn.Module):
     """Imitates the learner of a history from within that history (arXiv 2210.14215), at bounded memory."""
 

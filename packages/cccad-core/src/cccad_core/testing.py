@@ -23,8 +23,9 @@ from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.controls import Wrapped
-from cccad_core.losses import Imitation
 from cccad_core.moment import Moment
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
@@ -252,17 +253,24 @@ def _check_writes(policy: Policy, batch: HistoryBatch) -> None:
 
 def _check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     """Garbage after a history's end does not reach the loss."""
-    objective = Imitation(policy, reconstruction_weight=0.1)
+    spec = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
+    objective, weights = spec.build(policy), spec.weights(0.0)
     mask = torch.arange(batch.length) < torch.tensor([batch.length, policy.context.first_segment - 2, 0])[:, None]
-    ended, noise = evolve(batch, mask=mask), random_batch(spaces, size=3, length=batch.length, seed=4)
-    garbage = evolve(noise, rewards=noise.rewards + 100.0)
-    fields = ("observations", "actions", "rewards", "next_observations", "terminations")
-    dirty = evolve(ended, **{name: _padded(mask, getattr(ended, name), getattr(garbage, name)) for name in fields})
+    ended = evolve(batch, mask=mask)
+    dirty = padded_with_garbage(ended, random_batch(spaces, size=3, length=batch.length, seed=4))
     num_targets = float(mask.sum())
-    losses, others = objective(ended, num_targets), objective(dirty, num_targets)
+    losses, others = objective(ended, num_targets, weights), objective(dirty, num_targets, weights)
     for name, value in losses.items():
         require("padding is invisible", bool(value.isfinite()), f"'{name}' is not finite where a history has ended")
         same("padding is invisible", others[name], value, f"'{name}' with garbage after the end and without")
+
+
+def padded_with_garbage(batch: HistoryBatch, noise: HistoryBatch) -> HistoryBatch:
+    """Return *batch* with what its mask hides replaced by *noise* and absurd rewards."""
+    garbage = evolve(noise, rewards=noise.rewards + 100.0)
+    hidden = ("observations", "actions", "rewards", "next_observations", "terminations")
+    fields = {name: _padded(batch.mask, getattr(batch, name), getattr(garbage, name)) for name in hidden}
+    return evolve(batch, **fields)
 
 
 def _padded(mask: Tensor, value: Tensor, garbage: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from cccad_core.specs.toml import show
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 
-from cccad_train.fit.spec import FitSpec, TrainSpec
+from cccad_train.fit.spec import PretrainSpec, TrainSpec
 
 _count = validators.ge(1)
 _seed = [validators.ge(0), validators.lt(2**64)]
@@ -55,7 +55,7 @@ class AgentSpec:
     """A policy with its own training: the main agent of an experiment, or one that it is compared with."""
 
     policy: PolicySpec = Factory(PolicySpec)
-    pretrain: FitSpec | None = None
+    pretrain: PretrainSpec | None = None
     train: TrainSpec = Factory(TrainSpec)
 
     def __attrs_post_init__(self) -> None:
@@ -73,6 +73,21 @@ class AgentSpec:
             raise ValueError(
                 "'optimizer.compressor_scale' is about a compressor that learns, and this policy's does not"
             )
+
+    def fit(self, kind: str) -> PretrainSpec | TrainSpec:
+        """Return how the agent is trained in a stage of *kind* `pretrain` or `train`."""
+        return self.fits()[kind]
+
+    def fits(self) -> dict[str, PretrainSpec | TrainSpec]:
+        """Return how the agent is trained in each of its stages, by the stage's kind."""
+        return {"train": self.train} if self.pretrain is None else {"pretrain": self.pretrain, "train": self.train}
+
+    def named(self) -> dict[str, str]:
+        """Return the other agents that must be trained first, by the field that names them."""
+        named = {} if self.train.warm_start is None else {"train.warm_start": self.train.warm_start}
+        for kind, spec in self.fits().items():
+            named |= {f"{kind}.objective.{place}": agent for place, agent in spec.objective.agents.items()}
+        return named
 
 
 @frozen(kw_only=True)
@@ -106,7 +121,7 @@ class ExperimentSpec:
     data: DataSpec = Factory(DataSpec)
     agent: str = field(default="cad", validator=_name)
     policy: PolicySpec = Factory(PolicySpec)
-    pretrain: FitSpec | None = None
+    pretrain: PretrainSpec | None = None
     train: TrainSpec = Factory(TrainSpec)
     controls: dict[str, AgentSpec] = Factory(dict)
     evaluate: EvaluateSpec = Factory(EvaluateSpec)
@@ -151,10 +166,10 @@ def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec
 def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
     """Raise ValueError where an agent names another that is not there, of another shape, or trained after it."""
     for name, agent in agents.items():
-        for place, other in agent.train.named().items():
+        for place, other in agent.named().items():
             if other == name or other not in agents:
                 known = ", ".join(sorted(set(agents) - {name})) or "there is none"
-                raise ValueError(f"'train.{place}' of {name!r} must name another agent ({known}): {other!r}")
+                raise ValueError(f"'{place}' of {name!r} must name another agent ({known}): {other!r}")
         if agent.train.warm_start is not None:
             ours, theirs = agent.policy, agents[agent.train.warm_start].policy
             for part in ("tokens", "width", "num_layers", "num_heads", "mlp_ratio"):
@@ -163,10 +178,11 @@ def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
                         f"'train.warm_start' of {name!r} needs the 'policy.{part}' of {agent.train.warm_start!r}, "
                         f"{getattr(theirs, part)}, not {getattr(ours, part)}"
                     )
-    left = {name: set(agent.train.named().values()) for name, agent in agents.items()}
+    left = {name: set(agent.named().values()) for name, agent in agents.items()}
     while ready := [name for name, waits in left.items() if not waits & left.keys()]:
         left = {name: waits for name, waits in left.items() if name not in ready}
     if left:
         raise ValueError(
-            f"each of {', '.join(sorted(left))} must be trained before the others ('warm_start', 'teacher')"
+            f"each of {', '.join(sorted(left))} must be trained before the others "
+            "('warm_start', or an agent that an objective names)"
         )

@@ -11,6 +11,7 @@ from attrs import frozen
 from cccad_core.blame import place_of
 from cccad_core.compressor_laws import Bench, LawBroken, require
 from cccad_core.errors import CccadError, UnknownPart, reason
+from cccad_core.laws.objective import check_objective
 from cccad_core.registry import entry, lookup, name_of, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, check_compressor, check_layout
@@ -20,6 +21,7 @@ from cccad_data.family_laws import check_family
 from cccad_data.source_laws import check_source
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.fit.spec import FitSpec
 
 CHECKED_UPDATES = 200  # of a curriculum
 
@@ -52,7 +54,9 @@ class Bed:
         for agent in self.spec.agents().values():
             yield "tokens", agent.policy.tokens, self._layout
             yield "compressor", agent.policy.compressor, partial(_compressor, agent)
-            yield "curriculum", agent.train.curriculum, partial(_curriculum, agent)
+            for fit in agent.fits().values():
+                yield "curriculum", fit.curriculum, partial(_curriculum, fit)
+                yield "objective", fit.objective, self._objective
 
     def _family(self, part: Any, is_quick: bool) -> None:
         check_family(part, is_quick=is_quick)
@@ -61,6 +65,9 @@ class Bed:
     def _source(self, part: Any, is_quick: bool) -> None:
         check_source(part, self.family, is_quick=is_quick)
         _check_name("source", part, part.build().name)
+
+    def _objective(self, part: Any, _: bool) -> None:
+        check_objective(part, spaces=Spaces.from_dict(self.family.spaces))
 
     def _layout(self, part: Any, _: bool) -> None:
         check_layout(part, spaces=Spaces.from_dict(self.family.spaces))
@@ -72,8 +79,8 @@ def _check_name(kind: str, part: Any, name: str) -> None:
     require("one name", name == registered, what)
 
 
-def _curriculum(agent: AgentSpec, part: Any, _: bool) -> None:
-    check_curriculum(part, agent.train.num_updates, agent.train.num_writes)
+def _curriculum(fit: FitSpec, part: Any, _: bool) -> None:
+    check_curriculum(part, fit.num_updates, fit.num_writes)
 
 
 def _compressor(agent: AgentSpec, part: Any, is_quick: bool) -> None:
@@ -120,6 +127,7 @@ def check_part(kind: str, name: str) -> str:
     laws: dict[str, Law] = {
         "compressor": lambda part, _: check_compressor(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
+        "objective": lambda part, _: check_objective(part),
         "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),
         "env": lambda part, is_quick: check_family(part, is_quick=is_quick),
         "source": _in_some_world,

@@ -209,7 +209,9 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
     except BrokenPart as error:
         raise SpecError([("", str(error))]) from error
     for key in data:
-        if key not in known:
+        if key in getattr(cls, "MOVED", {}):
+            problems.append(("", f"the field '{key}' is now '{cls.MOVED[key]}'"))
+        elif key not in known:
             near = nearest(key, known)
             problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
     values: dict[str, Any] = {}

@@ -12,7 +12,7 @@ from cccad_data import Sampler
 from cccad_data.sampling import Ahead
 
 from cccad_train.fit.curricula import Curriculum
-from cccad_train.fit.spec import FitSpec
+from cccad_train.fit.spec import PretrainSpec, TrainSpec
 
 _DOMAIN = 0xCCCAD_7A21  # keeps these seeds apart from others with the same numbers
 
@@ -28,7 +28,7 @@ class Batches:
     sampler: Sampler
     context: RollingContext
     curriculum: Curriculum
-    spec: FitSpec
+    spec: PretrainSpec | TrainSpec
     rank: int = 0
     num_processes: int = 1
     device: Any = "cpu"
@@ -60,7 +60,7 @@ class Batches:
 
     def moment(self, update: int) -> Moment:
         """Return the chance of *update*: processes, whose rows differ, draw apart, but for what all must share."""
-        return self.spec.moment(update, self._seed(update, self.rank), self._seed(update))
+        return self.spec.moment(self._seed(update, self.rank), self._seed(update))
 
     def _seed(self, *numbers: int) -> int:
         seed = np.random.SeedSequence([_DOMAIN, self.sampler.seed, *numbers]).generate_state(1, np.uint64)

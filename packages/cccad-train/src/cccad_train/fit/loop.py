@@ -1,6 +1,7 @@
 """The training loop: batches in, losses out, one update at a time. Start reading here.
 
-From here an update goes through `cccad_core.losses`, `cccad_core.policy`, `cccad_core.folding` and one compressor.
+From here an update goes through one of `cccad_core.objectives`, `cccad_core.policy`, `cccad_core.folding` and one
+of `cccad_core.compressors`.
 """
 
 from collections.abc import Callable, Iterable
@@ -35,8 +36,9 @@ def fit(
     hooks, spec = list(hooks), batches.spec
     for update in range(progress.update, spec.num_updates):
         batch, flags, num_targets = batches.batch(update)
+        weights = spec.objective.weights(update / spec.num_updates)
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-            losses = objective(batch, num_targets, batches.moment(update), flags)
+            losses = objective(batch, num_targets, weights, batches.moment(update), flags)
         apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
         progress.update = update + 1
         for hook in hooks:

@@ -1,14 +1,17 @@
 """How one policy is trained: the fields of `[train]` and `[pretrain]`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from attrs import Factory, field, frozen, validators
 from cccad_core.moment import Moment
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.reconstruction import ReconstructionSpec
+from cccad_core.registry import refuse_what_lacks
 from cccad_core.specs import Kind
 
+from cccad_train.fit.chance import StatePassingSpec
 from cccad_train.fit.curricula import NoneSpec
 from cccad_train.fit.optimization import OptimizerSpec
-from cccad_train.fit.recursion import AuxiliarySpec, ReconstructionSpec, StatePassingSpec, TeacherSpec
 
 _count = validators.ge(1)
 
@@ -36,40 +39,51 @@ class FitSpec:
     checkpoint_every_updates: int = field(default=500, validator=_count)
     log_every_updates: int = field(default=20, validator=_count)
 
-    def moment(self, update: int, seed: int, shared_seed: int) -> Moment:
-        """Return the chance of *update*, drawn from a *seed* of each process and one that all of them share."""
-        return Moment(seed=seed, shared_seed=shared_seed)
-
-
-@frozen(kw_only=True)
-class TrainSpec(FitSpec):
-    """Imitation of the histories, through as many writes as the curriculum allows."""
-
-    curriculum: Annotated[Any, Kind("curriculum")] = Factory(NoneSpec)
-    reconstruction: ReconstructionSpec = Factory(ReconstructionSpec)
-    auxiliary: AuxiliarySpec = Factory(AuxiliarySpec)
-    state_passing: StatePassingSpec = Factory(StatePassingSpec)
+    curriculum: Annotated[Any, Kind("curriculum")] = field(
+        factory=NoneSpec, metadata={"help": "how many writes a stretch needs, by update"}
+    )
+    state_passing: StatePassingSpec = field(
+        factory=StatePassingSpec, metadata={"help": "stretches that begin with another stretch's memory"}
+    )
     latent_noise: float = field(
         default=0.0, validator=validators.ge(0.0), metadata={"help": "standard deviation, on what the latents show"}
     )
-    warm_start: str | None = field(
-        default=None, metadata={"help": "the other agent whose layout, backbone and head training begins with"}
-    )
-    teacher: TeacherSpec | None = None
 
-    def moment(self, update: int, seed: int, shared_seed: int) -> Moment:
-        """Return the chance of *update*, drawn from a *seed* of each process and one that all of them share."""
+    def moment(self, seed: int, shared_seed: int) -> Moment:
+        """Return the chance of one update, drawn from a *seed* of each process and one that all of them share."""
         return Moment(
             seed=seed,
             shared_seed=shared_seed,
             state_passing=self.state_passing.frac,
             from_itself=self.state_passing.donor == "own",
             latent_noise=self.latent_noise,
-            fade=self.reconstruction.fade(update / self.num_updates),
-            auxiliary=self.auxiliary.risen(update / self.num_updates),
         )
 
-    def named(self) -> dict[str, str]:
-        """Return the other agents that must be trained first, by the field that names them."""
-        named = {"warm_start": self.warm_start, "teacher": None if self.teacher is None else self.teacher.agent}
-        return {name: agent for name, agent in named.items() if agent is not None}
+
+@frozen(kw_only=True)
+class PretrainSpec(FitSpec):
+    """What comes before training: by default, rebuilding what was folded in, which warms up the compressor."""
+
+    objective: Annotated[Any, Kind("objective")] = field(
+        factory=ReconstructionSpec, metadata={"help": "what is minimised"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the objective is whole: raises BrokenPart."""
+        refuse_what_lacks(self.objective, "objective")
+
+
+@frozen(kw_only=True)
+class TrainSpec(FitSpec):
+    """Training itself: by default, imitation of the histories, through as many writes as the curriculum allows."""
+
+    MOVED: ClassVar[dict[str, str]] = {name: f"objective.{name}" for name in ("reconstruction", "auxiliary", "teacher")}
+
+    objective: Annotated[Any, Kind("objective")] = field(factory=ImitationSpec, metadata={"help": "what is minimised"})
+    warm_start: str | None = field(
+        default=None, metadata={"help": "the other agent whose layout, backbone and head training begins with"}
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check that the objective is whole: raises BrokenPart."""
+        refuse_what_lacks(self.objective, "objective")

@@ -132,9 +132,8 @@ class _Fits:
         if (kind, name) in self.stages:
             return self.stages[kind, name]
         weights_from = self._weights_from(kind, name)
-        teacher = self.agents[name].train.teacher if kind == "train" else None
-        lessons = None if teacher is None else self.add("train", teacher.agent)
-        before = tuple(stage for stage in (weights_from, lessons) if stage is not None)
+        others = [self.add("train", other) for other in self.agents[name].fit(kind).objective.agents.values()]
+        before = tuple(stage for stage in (weights_from, *others) if stage is not None)
         stage = Stage(
             kind=kind,
             agent=name,
@@ -152,7 +151,7 @@ class _Fits:
         return None if agent.train.warm_start is None else self.add("train", agent.train.warm_start)
 
     def _trained(self, kind: str, name: str, before: list[str]) -> dict[str, Any]:
-        policy, fit = self.agents[name].policy, getattr(self.agents[name], kind)
+        policy, fit = self.agents[name].policy, self.agents[name].fit(kind)
         return {
             "before": before,
             "policy": unstructure(policy),

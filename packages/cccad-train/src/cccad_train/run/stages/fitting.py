@@ -1,13 +1,13 @@
 """One training stage: objective, batches, optimizer and hooks put together, resumable to the bit."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from accelerate import Accelerator
 from attrs import asdict, frozen
-from cccad_core.losses import Imitation, Pretraining
-from cccad_core.policy import Policy
+from cccad_core.objectives.base import Objective
+from cccad_core.policy import HEADS, Policy
 from cccad_data import Sampler
 from cccad_data.process import Stopped, unstopped
 from torch import Tensor
@@ -18,9 +18,8 @@ from cccad_train.experiment import AgentSpec
 from cccad_train.fit import checkpoints
 from cccad_train.fit.batches import Batches
 from cccad_train.fit.checkpoints import Progress
-from cccad_train.fit.curricula import NoneSpec
 from cccad_train.fit.loop import fit
-from cccad_train.fit.spec import FitSpec, TrainSpec
+from cccad_train.fit.spec import FitSpec
 from cccad_train.launch import Agreement, as_main
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
@@ -35,35 +34,20 @@ class UnusableCheckpointsError(ValueError):
     """There are checkpoints of a stage, and none that it can go on from."""
 
 
-@frozen(kw_only=True)
-class Parts:
-    """What a stage trains and by what."""
+def assemble(stage: Stage, policy: Policy, agent: AgentSpec, others: Mapping[str, Policy]) -> Objective:
+    """Return what *stage*, which trains *agent*, minimises; *others*, by place, are trained, and frozen from here.
 
-    spec: FitSpec
-    objective: torch.nn.Module
-    curriculum: Any
-
-
-def assemble(stage: Stage, policy: Policy, agent: AgentSpec, teacher: Policy | None = None) -> Parts:
-    """Return what *stage*, which trains *agent*, needs; *teacher* is trained, and frozen from here."""
-    train: TrainSpec = agent.train
-    if stage.kind == "pretrain":
-        assert agent.pretrain is not None
-        if train.warm_start is not None:  # what is there already stays as it is until there are actions to imitate
-            for part in (policy.layout, policy.backbone, policy.head):
-                part.requires_grad_(False)
-        objective = Pretraining(policy, max_gradient_rounds=agent.pretrain.max_gradient_rounds)
-        return Parts(spec=agent.pretrain, objective=objective, curriculum=NoneSpec())
-    policy.reconstruction.requires_grad_(train.reconstruction.weight > 0)
-    imitation = Imitation(
-        policy,
-        max_gradient_rounds=train.max_gradient_rounds,
-        reconstruction_weight=train.reconstruction.weight,
-        reward_weighted=train.reconstruction.reward_weighted,
-        teacher=teacher,
-        teacher_weight=0.0 if train.teacher is None else train.teacher.weight,
-    )
-    return Parts(spec=train, objective=imitation, curriculum=train.curriculum.build())
+    Heads that the objective does not ask stay as they are. Where an agent is pre-trained on top of another one's
+    weights, so does all that it took from that one: only its memory is new.
+    """
+    spec = agent.fit(stage.kind)
+    objective: Objective = spec.objective.build(policy, spec.max_gradient_rounds, others)
+    for head in HEADS:
+        getattr(policy, head).requires_grad_(head in objective.heads)
+    if stage.kind == "pretrain" and agent.train.warm_start is not None:
+        for part in (policy.layout, policy.backbone, policy.head):
+            part.requires_grad_(False)
+    return objective
 
 
 @frozen
@@ -74,22 +58,27 @@ class Fit:
     accelerator: Accelerator
     stage: Stage
 
-    def run(self, policy: Policy, agent: AgentSpec, sampler: Sampler, teacher: Policy | None = None) -> None:
-        """Train *policy* in place, from the newest checkpoint of the same inputs if there is one."""
-        parts, accelerator = assemble(self.stage, policy, agent, teacher), self.accelerator
-        spec = parts.spec
+    def run(
+        self, policy: Policy, agent: AgentSpec, sampler: Sampler, others: Mapping[str, Policy] | None = None
+    ) -> None:
+        """Train *policy* in place, from the newest checkpoint of the same inputs if there is one.
+
+        *others* are the policies of the agents that the objective names, by the field that names them.
+        """
+        spec, accelerator = agent.fit(self.stage.kind), self.accelerator
+        whole = assemble(self.stage, policy, agent, others or {})
         optimizer = spec.optimizer.build(policy, policy.compressor)
         progress = self._resume(policy, optimizer, spec.num_updates)
         batches = Batches(
             sampler=sampler,
             context=policy.context,
-            curriculum=parts.curriculum,
+            curriculum=spec.curriculum.build(),
             spec=spec,
             rank=accelerator.process_index,
             num_processes=accelerator.num_processes,
             device=accelerator.device,
         )
-        objective, optimizer = accelerator.prepare(parts.objective, optimizer)
+        objective, optimizer = accelerator.prepare(whole, optimizer)
         recorder = _Recorder(self, policy, optimizer, progress, spec)
         try:
             with unstopped() as asked:

@@ -23,7 +23,7 @@ SHARED = ("layout", "backbone", "head")
 
 
 def do_fit(run: Run, stage: Stage) -> None:
-    """Train one agent, on reconstruction or imitation, or take that from another run which did it on the same inputs.
+    """Train one agent, or take that from another run which did it on the same inputs.
 
     Training begins with the weights of an earlier stage, where the stage names one.
     """
@@ -33,14 +33,13 @@ def do_fit(run: Run, stage: Stage) -> None:
     twin = as_main(twin if twin is not None and _is_worth_taking(run, twin, stage) else None)
     if twin is None:
         agent = _agent(run, stage)
-        policy, lessons = _fresh(run, agent), agent.train.teacher
-        teacher = None
-        if lessons is not None and stage.kind == "train":
-            teacher = load_weights(run, run.graph.stage("train", lessons.agent))
+        policy = _fresh(run, agent)
+        named = agent.fit(stage.kind).objective.agents
+        others = {place: load_weights(run, run.graph.stage("train", name)) for place, name in named.items()}
         if stage.weights_from is not None:
             load_into(policy, run, stage)
         sampler = run.spec.data.sampler.build(run.histories, run.spec.seed, run.family)
-        Fit(run.folder, run.accelerator, stage).run(policy, agent, sampler, teacher)
+        Fit(run.folder, run.accelerator, stage).run(policy, agent, sampler, others)
     elif run.is_main:
         _take(run, stage, twin)
     if run.is_main:
@@ -79,7 +78,7 @@ def _outcome(run: Run, folder: RunFolder, stage: Stage) -> dict[str, Any] | None
     state = checkpoints.load_latest(folder.checkpoints(stage.name), fit, warn if run.is_main else lambda _: None)
     if state is None or state["inputs"] != stage.inputs:
         return None
-    return state if state["progress"]["update"] == getattr(agent, stage.kind).num_updates else None
+    return state if state["progress"]["update"] == agent.fit(stage.kind).num_updates else None
 
 
 def _is_worth_taking(run: Run, twin: RunFolder, stage: Stage) -> bool:

@@ -4,10 +4,12 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.batch import HistoryBatch
+from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
-from cccad_core.losses import Imitation
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from cccad_core.testing import SPACES, random_batch
@@ -29,9 +31,18 @@ def batch():
     return evolve(batch, mask=torch.arange(20) < torch.tensor([20, 13, 20, 6])[:, None])
 
 
-def gradient(policy, batch, num_targets, **options):
+def losses_of(policy, batch, num_targets, *, others=None, **terms):
+    spec = ImitationSpec(**terms)
+    return spec.build(policy, others=others)(batch, num_targets, spec.weights(0.0))
+
+
+def rebuilding(weight, **options):
+    return {"reconstruction": ReconstructionTerm(weight=weight, **options)}
+
+
+def gradient(policy, batch, num_targets, **terms):
     policy.zero_grad()
-    Imitation(policy, **options)(batch, num_targets)["loss"].backward()
+    losses_of(policy, batch, num_targets, **terms)["loss"].backward()
     return torch.cat([p.grad.flatten() for p in policy.parameters() if p.grad is not None])
 
 
@@ -40,7 +51,7 @@ def test_the_loss_is_the_mean_of_the_cross_entropy_of_every_real_decision(policy
     lengths = batch.mask.sum(1).tolist()
     by_hand = [-told[b, t, batch.actions[b, t]] for b in range(4) for t in range(lengths[b])]
     assert len(by_hand) == 59
-    losses = Imitation(policy)(batch, 59.0)
+    losses = losses_of(policy, batch, 59.0)
     torch.testing.assert_close(losses["loss"], torch.stack(by_hand).mean())
     assert torch.equal(losses["loss"], losses["imitation_nats"])
     assert float(losses["writes"]) == 3.0
@@ -56,8 +67,8 @@ def test_padding_changes_neither_the_loss_nor_its_gradient(policy, batch, weight
         rewards=torch.where(batch.mask, batch.rewards, 50.0),
         observations=torch.where(batch.mask[..., None], batch.observations, noise.observations),
     )
-    clean = gradient(policy, batch, 59.0, reconstruction_weight=weight).clone()
-    torch.testing.assert_close(gradient(policy, dirty, 59.0, reconstruction_weight=weight), clean, rtol=1e-4, atol=1e-6)
+    clean = gradient(policy, batch, 59.0, **rebuilding(weight)).clone()
+    torch.testing.assert_close(gradient(policy, dirty, 59.0, **rebuilding(weight)), clean, rtol=1e-4, atol=1e-6)
 
 
 def test_gradients_of_two_halves_average_to_the_gradient_of_the_whole(policy, batch):
@@ -67,7 +78,7 @@ def test_gradients_of_two_halves_average_to_the_gradient_of_the_whole(policy, ba
 
 
 def test_reconstruction_adds_its_weighted_part(policy, batch):
-    losses = Imitation(policy, reconstruction_weight=0.5)(batch, 59.0)
+    losses = losses_of(policy, batch, 59.0, **rebuilding(0.5))
     torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * losses["reconstruction"])
 
 
@@ -78,7 +89,7 @@ def test_auxiliary_losses_of_every_write_are_added(batch, policy):
         return write(state, segment)[0], {"size": torch.full((segment.tokens.shape[0],), 0.25)}
 
     policy.compressor.write = costly
-    losses = Imitation(policy)(batch, 59.0)
+    losses = losses_of(policy, batch, 59.0)
     assert float(losses["size"]) == 0.75  # three writes
     torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.75)
 
@@ -106,11 +117,11 @@ def accuracy_at_the_end(compressor, num_latents):
     """Train briefly; return how often the last decision, three writes after the reward, is right."""
     spec = evolve(SPEC, compressor=compressor, context=ContextSpec(window=5 + num_latents))
     policy = spec.build(Spaces(observation=Discrete(1), action=Discrete(2)), seed=0)
-    objective, generator = Imitation(policy), torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
     for _ in range(120):
         optimizer.zero_grad()
-        objective(told_once(32, generator), 32 * 18.0)["loss"].backward()
+        losses_of(policy, told_once(32, generator), 32 * 18.0)["loss"].backward()
         optimizer.step()
     fresh = told_once(256, generator)
     forgotten = evolve(fresh, actions=fresh.actions.clone())
@@ -132,7 +143,7 @@ def test_only_targets_that_are_no_padding_are_imitated(policy, batch):
     told = policy(batch).ask(policy.head).log_softmax(-1)
     by_hand = -told.gather(-1, batch.actions[..., None])[..., 0][chosen].mean()
     hits = (told.argmax(-1) == batch.actions)[chosen].float().mean()
-    losses = Imitation(policy)(aimed, float(chosen.sum()))
+    losses = losses_of(policy, aimed, float(chosen.sum()))
     torch.testing.assert_close(losses["imitation_nats"], by_hand)
     torch.testing.assert_close(losses["accuracy"], hits)
 
@@ -141,7 +152,7 @@ def test_of_boxes_the_squared_error_of_the_mode_is_told_under_its_name():
     spaces = Spaces(observation=MultiDiscrete((4,)), action=Box((2,), -1.0, 1.0))
     policy, batch = SPEC.build(spaces, seed=0), random_batch(spaces, size=2, length=12, seed=0)
     with torch.no_grad():
-        losses, parameters = Imitation(policy)(batch, 24.0), policy(batch).ask(policy.head)
+        losses, parameters = losses_of(policy, batch, 24.0), policy(batch).ask(policy.head)
     modes = policy.head.draw(parameters.flatten(0, 1), None, greedy=True).view_as(batch.actions)
     torch.testing.assert_close(losses["squared_error"], (modes - batch.actions).square().mean())
     assert "accuracy" not in losses
@@ -152,7 +163,9 @@ def test_a_teacher_adds_its_weight_times_the_mean_divergence_from_it_and_stays_a
     teacher_logs, logs = (each(batch).ask(each.head).log_softmax(-1) for each in (teacher, policy))
     divergence = (teacher_logs.exp() * (teacher_logs - logs)).sum(-1)[batch.mask].mean()
     num_targets = int(batch.mask.sum())
-    losses = Imitation(policy, teacher=teacher, teacher_weight=0.25)(batch, num_targets)
+    losses = losses_of(
+        policy, batch, num_targets, others={"teacher": teacher}, teacher=TeacherTerm(agent="other", weight=0.25)
+    )
     torch.testing.assert_close(losses["teacher_nats"], divergence, rtol=1e-4, atol=1e-6)
     expected = losses["imitation_nats"] + 0.25 * divergence
     torch.testing.assert_close(losses["loss"], expected, rtol=1e-4, atol=1e-6)
@@ -163,7 +176,52 @@ def test_a_teacher_adds_its_weight_times_the_mean_divergence_from_it_and_stays_a
 
 def test_rewarded_transitions_weigh_more_in_reconstruction_only_if_asked(policy, batch):
     plain, weighted, usual = (
-        Imitation(policy, reconstruction_weight=1.0, **options)(batch, 59)["reconstruction"]
+        losses_of(policy, batch, 59, **rebuilding(1.0, **options))["reconstruction"]
         for options in ({"reward_weighted": False}, {"reward_weighted": True}, {})
     )
     assert plain == usual != weighted
+
+
+@pytest.mark.parametrize("fade", [1.0, 0.25, 0.0])
+def test_reconstruction_weighs_as_much_as_its_schedule_says(policy, batch, fade):
+    spec = ImitationSpec(**rebuilding(0.5, decay_frac=1.0))
+    losses = spec.build(policy)(batch, 59.0, spec.weights(1 - fade))
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.5 * fade * losses["reconstruction"])
+
+
+@pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
+def test_the_compressors_own_losses_weigh_as_much_as_their_schedule_says(batch, share):
+    costly = evolve(SPEC, compressor=evolve(SPEC.compressor, gate_cost=0.1)).build(SPACES, seed=0)
+    losses = ImitationSpec().build(costly)(batch, 59.0, {"auxiliary": share})
+    assert losses["gate_cost"] > 0
+    torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + share * losses["gate_cost"])
+
+
+def test_a_teacher_may_see_its_whole_life(policy, batch):
+    teacher = evolve(SPEC, compressor=FullSpec()).build(SPACES, seed=1)
+    losses = losses_of(policy, batch, 59.0, others={"teacher": teacher}, teacher=TeacherTerm(agent="x", weight=0.5))
+    q, p = (x(batch).ask(x.head).log_softmax(-1) for x in (policy, teacher))
+    by_hand = ((p.exp() * (p - q)).sum(-1) * batch.mask).sum() / 59
+    torch.testing.assert_close(losses["teacher_nats"], by_hand)
+
+
+def test_a_teacher_for_real_valued_actions_is_refused():
+    spaces = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(1,), low=-1.0, high=1.0))
+    policy = SPEC.build(spaces, seed=0)
+    with pytest.raises(ValueError, match="a teacher needs discrete actions"):
+        ImitationSpec(teacher=TeacherTerm(agent="x")).build(policy, others={"teacher": policy})
+
+
+def test_the_weight_of_reconstruction_stays_or_falls_to_zero():
+    assert [ReconstructionTerm(weight=1.0).at(done) for done in (0.0, 0.5, 1.0)] == [1, 1, 1]
+    falling = ReconstructionTerm(weight=1.0, decay_frac=0.5)
+    assert [falling.at(done) for done in (0.0, 0.25, 0.5, 0.9)] == [1.0, 0.5, 0.0, 0.0]
+
+
+def test_the_compressors_own_losses_weigh_at_once_or_rise_later():
+    assert [AuxiliaryTerm().at(done) for done in (0.0, 0.5)] == [1, 1]
+    assert [AuxiliaryTerm(weight=2.0, start_frac=0.5).at(done) for done in (0.0, 0.4, 0.5, 0.9)] == [0, 0, 2, 2]
+    rising = AuxiliaryTerm(start_frac=0.25, rise_frac=0.5)
+    assert [rising.at(done) for done in (0.0, 0.25, 0.5, 0.75, 0.9)] == [0, 0, 0.5, 1, 1]
+    with pytest.raises(ValueError, match=r"the full weight is never reached: 0.75 \+ 0.5"):
+        AuxiliaryTerm(start_frac=0.75, rise_frac=0.5)

@@ -1,0 +1,51 @@
+"""The contract of an objective: what is minimised, which heads of the policy it asks, and how its terms weigh when.
+
+A spec class of kind `objective` has, besides its fields:
+
+- `agents`, the other agents of the experiment that it needs, trained and frozen, by the field that names them;
+- `weights(done)`, how much each of its terms weighs when the share *done* of the updates is over: the schedule;
+- `build(policy, horizon, others)`, which returns an `Objective`; *others* are those agents' policies, by field.
+
+Wrapped for several processes an objective stays the same arithmetic: *num_targets* is the number of targets of the
+*global* batch divided by the number of processes, so that averaging gradients over processes gives the gradient of the
+global mean.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+from cccad_core.batch import Flags, HistoryBatch
+from cccad_core.moment import CALM, Moment
+from cccad_core.policy import Policy
+
+Weights = Mapping[str, float | Tensor]
+
+
+class Objective(nn.Module, ABC):
+    """What is minimised over a policy's weights.
+
+    `heads` names the heads of the policy that it asks; the others are left as they are. `horizon` is how many writes
+    the gradient of a row's last window reaches (all when None).
+    """
+
+    heads: tuple[str, ...]
+
+    def __init__(self, policy: Policy, horizon: int | None = None) -> None:
+        super().__init__()
+        self.policy, self.horizon = policy, horizon
+
+    @abstractmethod
+    def forward(
+        self,
+        batch: HistoryBatch,
+        num_targets: float | Tensor,
+        weights: Weights,
+        moment: Moment = CALM,
+        flags: Flags | None = None,
+    ) -> dict[str, Tensor]:
+        """Return `loss`, which is minimised, and whatever else is worth a line in the metrics, each a scalar.
+
+        *weights* are those of the terms at this update. *flags* are the batch's, where they are at hand on the CPU.
+        """
