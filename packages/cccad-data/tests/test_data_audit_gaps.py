@@ -10,7 +10,7 @@ from cccad_data import HistoryFileError, InlineSpec, NoisyOracleSpec, RandomSpec
 from cccad_data.audit import MOST_REPLAYED_ENV_STEPS, refuse_faulty, unchecked
 from cccad_data.cli import main
 from cccad_data.dataset import Histories
-from cccad_data.testing import Corridor, CorridorSpec, CorridorVec
+from cccad_data.toys import Corridor, CorridorSpec, CorridorVec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 
@@ -149,7 +149,7 @@ def test_the_last_digits_of_floats_are_no_fault():
 FILE = """
 from attrs import frozen
 from cccad_core.registry import register
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 
 @register("env", "corridor")
 @frozen(kw_only=True)

@@ -18,7 +18,7 @@ from cccad_data import (
 from cccad_data.columns import Column, joined
 from cccad_data.merging import merge
 from cccad_data.store import write_shard
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -15,7 +15,7 @@ from cccad_data import Histories, HistoryFileError, InlineSpec, NoisyOracleSpec,
 from cccad_data import affordable as affordable_module
 from cccad_data.cli import _parser, main
 from cccad_data.interchange import READERS
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -22,7 +22,7 @@ from cccad_data.family import (
     random_returns,
 )
 from cccad_data.family_laws import check_family
-from cccad_data.testing import Corridor, CorridorSpec, CorridorTask, LeversSpec, TrackSpec
+from cccad_data.toys import Corridor, CorridorSpec, CorridorTask, LeversSpec, TrackSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 

@@ -9,7 +9,7 @@ from attrs import frozen
 from cccad_data.errors import DataError
 from cccad_data.family_laws import check_family
 from cccad_data.laws import LawBrokenError
-from cccad_data.testing import Corridor, CorridorSpec, CorridorTask, CorridorVec, Levers, LeversSpec
+from cccad_data.toys import Corridor, CorridorSpec, CorridorTask, CorridorVec, Levers, LeversSpec
 
 COUNT = itertools.count()
 

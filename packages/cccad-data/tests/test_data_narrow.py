@@ -8,7 +8,7 @@ from cccad_data.errors import UnfitValueError
 from cccad_data.narrow import Border, narrow
 from cccad_data.recorder import Recorder
 from cccad_data.sources.unit import Unit
-from cccad_data.testing import TrackSpec
+from cccad_data.toys import TrackSpec
 
 LARGE = np.arange(16_777_216, 16_777_220)
 

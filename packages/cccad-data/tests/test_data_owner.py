@@ -23,12 +23,12 @@ from cccad_data import (
 )
 from cccad_data.merging import write_dataset
 from cccad_data.store import whole_file
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 
 COLLECTION = """
 import sys, time
 from cccad_data import InlineSpec, NoisyOracleSpec, collect
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 
 source = NoisyOracleSpec(num_envs=2, env_steps=40, tasks_per_unit=2).build()
 split = {"seed": 0, "held_out_frac": 0.2}

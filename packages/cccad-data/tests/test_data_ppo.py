@@ -5,9 +5,10 @@ torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra '
 
 from cccad_data import PPOSpec, SourceError, chance, learning_curve  # noqa: E402, SourceError
 from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
-from cccad_data.sources.learners import Learners, Minibatch, Objective, orthogonal  # noqa: E402
+from cccad_data.sources.learners import Learners, orthogonal  # noqa: E402
 from cccad_data.sources.ppo import Encoder, gae  # noqa: E402
-from cccad_data.testing import Corridor, CorridorSpec, TrackSpec  # noqa: E402
+from cccad_data.sources.ppo_loss import LossConstants, Minibatch  # noqa: E402
+from cccad_data.toys import Corridor, CorridorSpec, TrackSpec  # noqa: E402
 
 BOX = {"kind": "box", "shape": [3], "low": -1.0, "high": [0.5, 1.0, 2.0]}
 HEADS = {"discrete": Categorical(5), "box": Gaussian(BOX)}
@@ -54,7 +55,7 @@ def learners_of(number, num_features=9, head="discrete", gain=30.0):
     return learners
 
 
-def stable_baselines_loss(network, batch, objective, row):
+def stable_baselines_loss(network, batch, constants, row):
     """PPO's loss as stable_baselines3.ppo.PPO.train has it, for one learner, by autograd."""
     inputs, actions = batch.inputs[row], batch.actions[row]
 
@@ -70,14 +71,14 @@ def stable_baselines_loss(network, batch, objective, row):
         distribution = torch.distributions.Categorical(logits=mlp(policy))
     values = mlp(value)[:, 0]
     advantages = batch.advantages[row]
-    if objective.normalize_advantage and len(advantages) > 1:
+    if constants.normalize_advantage and len(advantages) > 1:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     ratio = torch.exp(distribution.log_prob(actions) - batch.log_probs[row])
-    clipped = torch.clamp(ratio, 1 - objective.clip_range, 1 + objective.clip_range)
+    clipped = torch.clamp(ratio, 1 - constants.clip_range, 1 + constants.clip_range)
     policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
     value_loss = torch.nn.functional.mse_loss(batch.returns[row], values)
     entropy_loss = -distribution.entropy().mean()
-    return policy_loss + objective.ent_coef * entropy_loss + objective.vf_coef * value_loss
+    return policy_loss + constants.ent_coef * entropy_loss + constants.vf_coef * value_loss
 
 
 def networks_of(learners, row):
@@ -91,14 +92,14 @@ def networks_of(learners, row):
 @pytest.mark.parametrize("size", [1, 7, 40])
 @pytest.mark.parametrize("head", HEADS)
 def test_the_gradient_by_hand_is_that_of_autograd_through_the_reference_loss(head, size, ent_coef, normalize_advantage):
-    objective = Objective(
+    constants = LossConstants(
         normalize_advantage=normalize_advantage, clip_range=0.2, ent_coef=ent_coef, vf_coef=0.5, max_grad_norm=0.5
     )
     learners, batch = learners_of(3, head=head), batch_of(3, size, head=head)
-    learners.gradient(batch, objective)
+    learners.gradient(batch, constants)
     for row in range(3):
         networks = networks_of(learners, row)
-        stable_baselines_loss(networks, batch, objective, row).backward()
+        stable_baselines_loss(networks, batch, constants, row).backward()
         for kind, network in enumerate(networks):
             for ours, theirs in zip(learners.gradients, network, strict=True):
                 if theirs.grad is None:  # a value function has no spread
@@ -110,16 +111,16 @@ def test_the_gradient_by_hand_is_that_of_autograd_through_the_reference_loss(hea
 
 @pytest.mark.parametrize("head", HEADS)
 def test_an_update_is_that_of_the_reference_with_clipping_and_adam(head):
-    objective = Objective(normalize_advantage=True, clip_range=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5)
+    constants = LossConstants(normalize_advantage=True, clip_range=0.2, ent_coef=0.01, vf_coef=0.5, max_grad_norm=0.5)
     learners = learners_of(2, head=head)
     references = [networks_of(learners, row) for row in range(2)]
     optimizers = [torch.optim.Adam([*policy, *value], lr=1e-2, eps=1e-5) for policy, value in references]
     for seed in range(4):
         batch = batch_of(2, 30, head=head, seed=seed)
-        learners.update(batch, objective)
+        learners.update(batch, constants)
         for row in range(2):
             optimizers[row].zero_grad()
-            stable_baselines_loss(references[row], batch, objective, row).backward()
+            stable_baselines_loss(references[row], batch, constants, row).backward()
             norm = torch.nn.utils.clip_grad_norm_([p for network in references[row] for p in network], 0.5)
             assert norm > 0.5, "the test must reach the clipping"
             optimizers[row].step()
@@ -130,15 +131,15 @@ def test_an_update_is_that_of_the_reference_with_clipping_and_adam(head):
 
 
 def test_learners_do_not_touch_one_another():
-    objective = Objective(normalize_advantage=True, clip_range=0.2, ent_coef=0.0, vf_coef=0.5, max_grad_norm=0.5)
+    constants = LossConstants(normalize_advantage=True, clip_range=0.2, ent_coef=0.0, vf_coef=0.5, max_grad_norm=0.5)
     one, other = learners_of(3), learners_of(3)
     batch = batch_of(3, 20)
     changed = Minibatch(
         inputs=batch.inputs, actions=batch.actions, log_probs=batch.log_probs, returns=batch.returns,
         advantages=batch.advantages * torch.tensor([[1.0], [1.0], [-1.0]]),
     )  # fmt: skip
-    one.update(batch, objective)
-    other.update(changed, objective)
+    one.update(batch, constants)
+    other.update(changed, constants)
     for left, right in zip(one.parameters, other.parameters, strict=True):
         assert torch.equal(left[[0, 1, 3, 4]], right[[0, 1, 3, 4]])
     assert not torch.equal(one.parameters[4][2], other.parameters[4][2])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
 from cccad_data.sampling import Ahead
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from attrs import frozen
 from cccad_data.laws import LawBrokenError
 from cccad_data.source_laws import check_source
 from cccad_data.sources.noisy_oracle import NoisyOracle, NoisyOracleSpec
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 
 
 class Lazy(NoisyOracle):

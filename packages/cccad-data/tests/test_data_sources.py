@@ -18,7 +18,7 @@ from cccad_data import (
     collect,
     store,
 )
-from cccad_data.testing import CorridorSpec, LeversSpec, TrackSpec
+from cccad_data.toys import CorridorSpec, LeversSpec, TrackSpec
 
 LIFE = {"num_envs": 3, "env_steps": 48}
 LEVERS, CORRIDOR, TRACK = LeversSpec(horizon=16), CorridorSpec(ends_on_goal=True), TrackSpec()

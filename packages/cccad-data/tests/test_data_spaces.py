@@ -9,7 +9,7 @@ import pytest
 from cccad_data import Histories, InlineSpec, RandomSpec, collect, spaces, verify
 from cccad_data.errors import HistoryFileError
 from cccad_data.store import write_json
-from cccad_data.testing import CorridorSpec, TrackSpec
+from cccad_data.toys import CorridorSpec, TrackSpec
 
 
 def no_constant(name):

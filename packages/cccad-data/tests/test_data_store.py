@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from cccad_data import Histories, HistoryFileError, NoisyOracleSpec
 from cccad_data.store import FORMAT, write_shard
-from cccad_data.testing import CorridorSpec
+from cccad_data.toys import CorridorSpec
 
 HEADER = {"format": FORMAT, "env": {"kind": "corridor"}, "spaces": {}, "horizon": 8, "held_out_task_ids": []}
 HEADER |= {"split": {}, "versions": {}, "seed": 0, "source": {"kind": "noisy-oracle"}}

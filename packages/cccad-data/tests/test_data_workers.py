@@ -9,7 +9,7 @@ from pathlib import Path
 
 COLLECTING = """
 import sys
-from cccad_data.executors import ProcessesSpec
+from cccad_data.jobs.processes import ProcessesSpec
 from cccad_data.process import Stopped, stoppable
 from slow_work import work
 

@@ -67,10 +67,10 @@ def test_a_picture_shows_the_means_and_the_last_pull():
 def test_known_strategies_stand_in_their_known_order(reward):
     family = BanditSpec(reward=reward, horizon=200).build()
     tasks = family.tasks[:300]
-    regret = {
-        name: (family.optimal_returns(tasks) - play(family, tasks, name, num_pulls=200).sum(axis=1)).mean()
-        for name in PLAYERS
+    returns = {
+        name: play(family.make_vec(tasks), family.arms, name, num_pulls=200).sum(axis=1) for name in PLAYERS
     }
+    regret = {name: (family.optimal_returns(tasks) - earned).mean() for name, earned in returns.items()}
     assert abs(regret["best-arm"]) < 3
     assert regret["best-arm"] + 3 < regret["thompson"] < regret["ucb1"] < regret["uniform"] / 2
     chance = (family.optimal_returns(tasks) - family.random_returns(tasks)).mean()
@@ -79,7 +79,7 @@ def test_known_strategies_stand_in_their_known_order(reward):
 
 def test_ucb1_pulls_every_arm_once_and_then_by_its_bound():
     family = BanditSpec(num_arms=3).build()
-    player = BanditPlayer("ucb1", family, family.make_vec(family.tasks[:1]))
+    player = BanditPlayer("ucb1", family.arms, family.make_vec(family.tasks[:1]))
     chosen = []
     for paid in (0, 1, 0, 0, 0, 0):
         chosen.append(int(player.choose()[0]))
@@ -90,7 +90,8 @@ def test_ucb1_pulls_every_arm_once_and_then_by_its_bound():
 
 
 def test_the_same_seed_plays_the_same_pulls():
-    first, again, other = (play(FAMILY, FAMILY.tasks[:9], "thompson", num_pulls=150, seed=s) for s in (1, 1, 2))
+    rows, arms = FAMILY.make_vec(FAMILY.tasks[:9]), FAMILY.arms
+    first, again, other = (play(rows, arms, "thompson", num_pulls=150, seed=seed) for seed in (1, 1, 2))
     assert first.shape == (9, 150)
     assert (first == again).all()
     assert (first != other).any()
@@ -102,14 +103,14 @@ def test_the_family_names_its_strategies_and_makes_them_for_given_rows():
     players = {name: make(rows, 1) for name, make in FAMILY.reference_players.items()}
     assert list(players) == list(PLAYERS)
     assert (players["best-arm"].choose() == rows.optimal_actions()).all()
-    assert (players["uniform"].choose() == BanditPlayer("uniform", FAMILY, rows, 1).choose()).all()
+    assert (players["uniform"].choose() == BanditPlayer("uniform", FAMILY.arms, rows, 1).choose()).all()
 
 
 def test_an_unknown_strategy_or_task_number_is_refused():
     with pytest.raises(
         SettingError, match="a bandit is played by uniform, ucb1, thompson, best-arm; there is no 'exp3'"
     ):
-        play(FAMILY, FAMILY.tasks[:1], "exp3", num_pulls=1)
+        play(FAMILY.make_vec(FAMILY.tasks[:1]), FAMILY.arms, "exp3", num_pulls=1)
     with pytest.raises(SettingError, match="'number' of a task of bandit must be 0 to 999: 1000"):
         FAMILY.place(number=1000)
     with pytest.raises(ValueError, match="reward"):

@@ -6,7 +6,6 @@ the sources that train networks alone, and only when they collect.
 
 from cccad_data.audit import Fault as Fault
 from cccad_data.audit import verify as verify
-from cccad_data.cluster import RaySpec as RaySpec
 from cccad_data.collection import collect as collect
 from cccad_data.dataset import Histories as Histories
 from cccad_data.dataset import early_late_returns as early_late_returns
@@ -21,11 +20,12 @@ from cccad_data.errors import SourceError as SourceError
 from cccad_data.errors import StorageError as StorageError
 from cccad_data.errors import UnfitValueError as UnfitValueError
 from cccad_data.errors import UnknownFamilyError as UnknownFamilyError
-from cccad_data.executors import InlineSpec as InlineSpec
-from cccad_data.executors import ProcessesSpec as ProcessesSpec
 from cccad_data.family import Task as Task
 from cccad_data.family import TaskFamily as TaskFamily
 from cccad_data.history import TaskHistories as TaskHistories
+from cccad_data.jobs.inline import InlineSpec as InlineSpec
+from cccad_data.jobs.processes import ProcessesSpec as ProcessesSpec
+from cccad_data.jobs.ray import RaySpec as RaySpec
 from cccad_data.merging import merge as merge
 from cccad_data.merging import write_dataset as write_dataset
 from cccad_data.owner import owned as owned

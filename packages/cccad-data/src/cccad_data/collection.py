@@ -12,10 +12,10 @@ import attrs
 from cccad_data import spaces, store
 from cccad_data.affordable import excess
 from cccad_data.dataset import MANIFEST, SHARD, read_manifest
-from cccad_data.errors import CollectionError, HistoryFileError, StorageError
-from cccad_data.executors import Executor
+from cccad_data.errors import CollectionError, HistoryFileError, JobError, StorageError
 from cccad_data.family import FamilySpec, Task, TaskFamily, TaskSplit
 from cccad_data.header import FORMAT, HEADER_KEYS
+from cccad_data.jobs.job import Executor
 from cccad_data.owner import owned, remove_abandoned
 from cccad_data.portable import packed
 from cccad_data.source import Source, SourceSpec
@@ -111,6 +111,8 @@ def _swept(out: Path) -> Iterator[None]:
     """Where the disk does not take the data, leave nothing half-written, and say how to go on."""
     try:
         yield
+    except JobError as error:
+        raise CollectionError(str(error)) from error
     except StorageError as error:
         _sweep(out)
         raise CollectionError(f"{error}; finished units are kept: make room, then collect again to go on") from error

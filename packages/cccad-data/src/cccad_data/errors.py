@@ -19,11 +19,19 @@ class HistoryFileError(DataError):
     """A history file cannot be read as ``cccad-history/1``; the sentence says which file and what is wrong."""
 
 
+class JobError(DataError):
+    """Jobs cannot be run where they should be, such as on a cluster that is not there."""
+
+
+class HaltingError(DataError):
+    """A failure that every other job would meet too, so that none need be begun."""
+
+
 class CollectionError(DataError):
     """A collection cannot start, cannot go on, or lost some of its units."""
 
 
-class StorageError(CollectionError):
+class StorageError(CollectionError, HaltingError):
     """Something cannot be written, most often because the disk is full; nothing half-written is left behind."""
 
 

@@ -187,7 +187,8 @@ class ReferencePlayer(Protocol):
         """Take in what *actions* earned."""
 
 
-MakePlayer: TypeAlias = Callable[[VectorEnvironment, int], ReferencePlayer]
+MakePlayer: TypeAlias = Callable[..., ReferencePlayer]
+"Makes a player, of a vector environment of the family and a seed."
 
 
 @runtime_checkable

@@ -10,13 +10,14 @@ from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
 from cccad_envs.errors import ActionError, NotResetError, SettingError, TransitionError, UnknownTaskError
-from cccad_envs.family import Split, Task, TaskFamily
+from cccad_envs.family import Split, TaskFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.recall import RecallSpec
 from cccad_envs.registration import register_worlds
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
+from cccad_envs.tasks import Task
 
 __all__ = [
     "ActionError",

@@ -1,20 +1,21 @@
 """A bandit: nothing to see and nowhere to go, only arms to pull and chance in what they pay."""
 
-from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache, partial
+from collections.abc import Mapping, Sequence
+from functools import cached_property, lru_cache
 from typing import Any, final
 
 import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
+from cccad_envs.bandit_players import Arms, MakePlayer, players_of
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import MOST_SEED, Task, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import AnyTask, Tasks, in_order
+from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
 _BLOCK_WORDS = 1 << 14  # drawn at once
@@ -45,7 +46,10 @@ class BanditSpec:
 
     def build(self) -> "BanditFamily":
         """Return the family of all drawn sets of means."""
-        return BanditFamily(self)
+        is_bernoulli = self.reward == "bernoulli"
+        reward_std = 0.5 if is_bernoulli else self.reward_std  # the most that an arm can have
+        arms = Arms(num_arms=self.num_arms, is_bernoulli=is_bernoulli, reward_std=reward_std)
+        return BanditFamily(self, arms, players_of(arms))
 
 
 @lru_cache(maxsize=8)
@@ -76,10 +80,10 @@ class BanditRows(RowsEnv):
 
     def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         means = self._means[np.arange(self.num_envs), actions]
-        if self.family.spec.reward == "bernoulli":
+        if self.family.arms.is_bernoulli:
             rewards = (self._streams.uniform(self._everyone, 1)[:, 0] < means).astype(np.float32)
         else:
-            rewards = (means + self.family.reward_std * self._streams.normal(self._everyone)).astype(np.float32)
+            rewards = (means + self.family.arms.reward_std * self._streams.normal(self._everyone)).astype(np.float32)
         self._pulled, self._paid = actions.copy(), rewards.astype(np.float64)
         return rewards, np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -108,12 +112,11 @@ class BanditFamily(NumberedFamily):
     rows_class = BanditRows
     has_random_rewards = True
 
-    def __init__(self, spec: BanditSpec) -> None:
-        """Offer the arms that *spec* describes."""
-        self.spec = spec
+    def __init__(self, spec: BanditSpec, arms: Arms, reference_players: Mapping[str, MakePlayer]) -> None:
+        """Offer the *arms* that *spec* describes, and known strategies by name, to compare with."""
+        self.spec, self.arms, self.reference_players = spec, arms, reference_players
         self.horizon = spec.horizon
         self.spaces = multi_discrete([1], spec.num_arms)
-        self.reward_std = 0.5 if spec.reward == "bernoulli" else spec.reward_std  # the most that an arm can have
 
     @cached_property
     def tasks(self) -> tuple[Task, ...] | Tasks:
@@ -126,13 +129,6 @@ class BanditFamily(NumberedFamily):
         means = _drawn_means(spec.task_seed, spec.num_arms, block)[place].tolist()
         group = f"bandit-{spec.num_arms}-{spec.reward}-seed-{spec.task_seed}"
         return Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(means)})
-
-    @property
-    def reference_players(self) -> dict[str, Callable[[RowsEnv, int], Any]]:
-        """Known strategies by name: functions of rows and a seed that return a `BanditPlayer`."""
-        from cccad_envs.bandit_players import PLAYERS, BanditPlayer  # they know this family
-
-        return {name: partial(BanditPlayer, name, self) for name in PLAYERS}
 
     def means(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
         """Return the expected reward of every arm, ``e a``."""
@@ -153,9 +149,9 @@ class BanditFamily(NumberedFamily):
         means = self.means([task])[0][told.actions]
         found = np.asarray(told.rewards, dtype=np.float64)
         found = np.where(np.isfinite(found), found, means)
-        if self.spec.reward == "bernoulli":
+        if self.arms.is_bernoulli:
             possible = ((found >= 0.5) & (means > 0)) | (means == 1)
         else:
-            furthest = MOST_STDS * self.reward_std
+            furthest = MOST_STDS * self.arms.reward_std
             possible = np.clip(found, means - furthest, means + furthest)
         return possible.astype(np.float32), told.never

@@ -3,16 +3,25 @@
 Shapes: ``e`` rows, ``a`` arms, ``t`` pulls.
 """
 
-from collections.abc import Callable, Sequence
-from typing import final
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, final
 
 import numpy as np
+from attrs import frozen
 from numpy.typing import NDArray
 
-from cccad_envs.bandit import BanditFamily
 from cccad_envs.errors import SettingError
 from cccad_envs.rows import RowsEnv
-from cccad_envs.tasks import AnyTask
+
+
+@frozen(kw_only=True)
+class Arms:
+    """What every strategy knows of the arms; it does not know their means."""
+
+    num_arms: int
+    is_bernoulli: bool  # an arm pays 0 or 1; otherwise its mean plus Gaussian noise
+    reward_std: float  # the most that an arm can have
 
 
 @final
@@ -22,7 +31,7 @@ class BanditPlayer:
     What it has learned lasts from episode to episode, as the task does.
     """
 
-    def __init__(self, name: str, family: BanditFamily, rows: RowsEnv, seed: int = 0) -> None:
+    def __init__(self, name: str, arms: Arms, rows: RowsEnv, seed: int = 0) -> None:
         """Begin with no pull.
 
         Raises:
@@ -30,9 +39,9 @@ class BanditPlayer:
         """
         if name not in PLAYERS:
             raise SettingError(f"a bandit is played by {', '.join(PLAYERS)}; there is no {name!r}")
-        self.family, self.rows = family, rows
+        self.arms, self.rows = arms, rows
         self.draw = np.random.default_rng(seed)
-        self.counts = np.zeros((rows.num_envs, family.spec.num_arms))  # e a
+        self.counts = np.zeros((rows.num_envs, arms.num_arms))  # e a
         self.sums = np.zeros_like(self.counts)  # of rewards, e a
         self._choose = PLAYERS[name]
 
@@ -60,7 +69,7 @@ def ucb1(player: BanditPlayer) -> NDArray[np.int64]:
     """
     tried = np.maximum(player.counts, 1)
     pulls = np.maximum(player.counts.sum(axis=1, keepdims=True), 1)
-    bonus = 2 * player.family.reward_std * np.sqrt(2 * np.log(pulls) / tried)
+    bonus = 2 * player.arms.reward_std * np.sqrt(2 * np.log(pulls) / tried)
     bounds = np.where(player.counts == 0, np.inf, player.sums / tried + bonus)
     return np.asarray(bounds.argmax(axis=1))
 
@@ -71,12 +80,12 @@ def thompson(player: BanditPlayer) -> NDArray[np.int64]:
     Bernoulli arms: Beta, from the uniform prior, which is the true one. Gaussian arms: normal, from the prior with the
     true one's mean and variance, 1/2 and 1/12.
     """
-    family = player.family
-    if family.spec.reward == "bernoulli":
+    arms = player.arms
+    if arms.is_bernoulli:
         drawn = player.draw.beta(1 + player.sums, 1 + player.counts - player.sums)
     else:
-        precision = 12 + player.counts / family.reward_std**2
-        means = (6 + player.sums / family.reward_std**2) / precision
+        precision = 12 + player.counts / arms.reward_std**2
+        means = (6 + player.sums / arms.reward_std**2) / precision
         drawn = player.draw.normal(means, precision**-0.5)
     return np.asarray(drawn.argmax(axis=1))
 
@@ -86,6 +95,7 @@ def best_arm(player: BanditPlayer) -> NDArray[np.int64]:
     return player.rows.optimal_actions()
 
 
+MakePlayer: TypeAlias = Callable[[RowsEnv, int], BanditPlayer]
 PLAYERS: dict[str, Callable[[BanditPlayer], NDArray[np.int64]]] = {
     "uniform": uniform,
     "ucb1": ucb1,
@@ -94,17 +104,19 @@ PLAYERS: dict[str, Callable[[BanditPlayer], NDArray[np.int64]]] = {
 }
 
 
-def play(
-    family: BanditFamily, tasks: Sequence[AnyTask], name: str, *, num_pulls: int, seed: int = 0
-) -> NDArray[np.float32]:
-    """Return the reward of every pull, ``e t``, of the strategy *name* on each of *tasks*.
+def players_of(arms: Arms) -> dict[str, MakePlayer]:
+    """Return what makes a player of *arms*, for given rows and a seed, by the name of its strategy."""
+    return {name: partial(BanditPlayer, name, arms) for name in PLAYERS}
+
+
+def play(rows: RowsEnv, arms: Arms, name: str, *, num_pulls: int, seed: int = 0) -> NDArray[np.float32]:
+    """Return the reward of every pull, `e t`, of the strategy *name* in each of *rows*, which are reset.
 
     Raises:
         SettingError: there is no such strategy.
     """
-    rows = family.make_vec(tasks)
     rows.reset(seed=seed)
-    player = BanditPlayer(name, family, rows, seed)
+    player = BanditPlayer(name, arms, rows, seed)
     rewards = np.empty((num_pulls, rows.num_envs), dtype=np.float32)
     for pull in range(num_pulls):
         actions = player.choose()

@@ -8,7 +8,7 @@ import bisect
 import difflib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 from typing import Any, final
 
@@ -23,7 +23,7 @@ from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
 from cccad_envs.recorded import Recording, checked_actions, checked_features
 from cccad_envs.rows import RowsEnv, feature_type
 from cccad_envs.single import SingleEnv
-from cccad_envs.tasks import AnyTask, Scalar, Tasks
+from cccad_envs.tasks import AnyTask, Task, Tasks
 
 _SPLIT_BYTES_PER_TASK = 64  # of words, their order, and the ids that a dataset lists
 MOST_SEED = 2**128 - 1
@@ -64,14 +64,6 @@ def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, dict[str
         "observation": {"kind": "multi-discrete", "sizes": list(sizes)},
         "action": {"kind": "discrete", "n": num_actions},
     }
-
-
-@frozen(kw_only=True)
-class Task:
-    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the parameters that make it up."""
-
-    task_id: str
-    params: Mapping[str, Scalar] = field(hash=False)
 
 
 @frozen(kw_only=True)

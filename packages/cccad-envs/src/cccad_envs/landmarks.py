@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from cccad_envs.affordable import refuse_too_slow
 from cccad_envs.drawing import frame_of
 from cccad_envs.errors import SettingError, UnknownTaskError
-from cccad_envs.family import Task, TaskFamily, multi_discrete
+from cccad_envs.family import TaskFamily, multi_discrete
 from cccad_envs.grid import MOVES, Grid
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import AnyTask, Tasks, in_order
+from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
 NOTHING_LEFT = -1  # no cell: where an agent is headed once every landmark is used up

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cccad_envs.errors import SettingError, UnknownTaskError
-from cccad_envs.family import Task, TaskFamily
-from cccad_envs.tasks import AnyTask
+from cccad_envs.family import TaskFamily
+from cccad_envs.tasks import AnyTask, Task
 
 _MOST_DIGITS = 20
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from cccad_envs.affordable import refuse_too_large
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import MOST_SEED, Task, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, RowsEnv
-from cccad_envs.tasks import AnyTask, Tasks, in_order
+from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 _BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
 

@@ -9,7 +9,6 @@ from cccad_envs.bandit import BanditSpec
 from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
-from cccad_envs.family import Task
 from cccad_envs.landmarks import LandmarkFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.numbered import NumberedFamily
@@ -17,6 +16,7 @@ from cccad_envs.recall import RecallSpec
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
+from cccad_envs.tasks import Task
 
 # Every world's spec, and the task that it plays unless told otherwise.
 WORLDS: dict[str, tuple[type[Any], dict[str, Any]]] = {

@@ -1,13 +1,11 @@
 """Tasks in order: listed where they are few, else each put together when it is asked for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+from typing import Any, Protocol, TypeAlias, overload
 
 import numpy as np
+from attrs import field, frozen
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from cccad_envs.family import Task
 
 MOST_LISTED = 100_000
 Scalar: TypeAlias = str | float | bool | int
@@ -26,7 +24,15 @@ class AnyTask(Protocol):
         """The parameters by name."""
 
 
-def in_order(size: int, build: Callable[[int], "Task"], position: Callable[[str], int]) -> "tuple[Task, ...] | Tasks":
+@frozen(kw_only=True)
+class Task:
+    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the parameters that make it up."""
+
+    task_id: str
+    params: Mapping[str, Scalar] = field(hash=False)
+
+
+def in_order(size: int, build: Callable[[int], Task], position: Callable[[str], int]) -> "tuple[Task, ...] | Tasks":
     """Return *size* tasks, of which *build* makes the i-th: a tuple, or `Tasks` where there are very many.
 
     *position* reads the place of a task from its id. It may return any number, or raise ValueError, for what is no id.
@@ -34,11 +40,11 @@ def in_order(size: int, build: Callable[[int], "Task"], position: Callable[[str]
     return tuple(map(build, range(size))) if size <= MOST_LISTED else Tasks(build, position, range(size))
 
 
-class Tasks(Sequence["Task"]):
+class Tasks(Sequence[Task]):
     """Tasks that cost nothing until they are asked for; slices are such sequences again."""
 
     def __init__(
-        self, build: Callable[[int], "Task"], position: Callable[[str], int], places: range | NDArray[np.int64]
+        self, build: Callable[[int], Task], position: Callable[[str], int], places: range | NDArray[np.int64]
     ) -> None:
         """Offer the tasks at *places* in the order of all."""
         self._build, self._position, self._places = build, position, places
@@ -51,7 +57,7 @@ class Tasks(Sequence["Task"]):
             return (places[-1] - places[0]) // places.step + 1 if places else 0
         return len(places)
 
-    def find(self, task_id: str) -> "Task | None":
+    def find(self, task_id: str) -> Task | None:
         """Return the task of this id if it is one of these."""
         try:
             place = self._position(task_id)
@@ -65,7 +71,7 @@ class Tasks(Sequence["Task"]):
         return Tasks(self._build, self._position, places)
 
     @overload
-    def __getitem__(self, key: int) -> "Task": ...
+    def __getitem__(self, key: int) -> Task: ...
     @overload
     def __getitem__(self, key: slice) -> "Tasks": ...
     def __getitem__(self, key: int | slice) -> "Task | Tasks":
@@ -85,13 +91,13 @@ class Tasks(Sequence["Task"]):
         are_placed_alike = np.all(self._places == other._places)  # numbers of arrays, or ranges as a whole
         return bool(are_placed_alike and (self.size == 0 or self[0] == other[0]))
 
-    def __add__(self, other: Iterable["Task"]) -> "tuple[Task, ...]":
+    def __add__(self, other: Iterable[Task]) -> tuple[Task, ...]:
         return (*self, *other)
 
-    def __radd__(self, other: Iterable["Task"]) -> "tuple[Task, ...]":
+    def __radd__(self, other: Iterable[Task]) -> tuple[Task, ...]:
         return (*other, *self)
 
-    def __mul__(self, times: int) -> "tuple[Task, ...]":
+    def __mul__(self, times: int) -> tuple[Task, ...]:
         return tuple(self) * times
 
     __hash__ = None  # type: ignore[assignment]

@@ -5,19 +5,15 @@ PPO's loss (arXiv 1707.06347) are written by hand, and a test holds them against
 """
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
 from cccad_data import spaces
 from cccad_data.plain import Array
-
-if TYPE_CHECKING:
-    from cccad_data.sources.learners import Minibatch, Objective
+from cccad_data.sources.ppo_loss import LossConstants, Minibatch, strength_of
 
 
 class Categorical:
@@ -43,18 +39,18 @@ class Categorical:
         return actions
 
     def slopes(
-        self, logits: Tensor, _: Tensor, batch: "Minibatch", objective: "Objective"
+        self, logits: Tensor, _: Tensor, batch: Minibatch, constants: LossConstants
     ) -> tuple[Tensor, float | Tensor]:
         """Return the gradient of clipped loss and entropy bonus by the *logits*, ``e a b``, and nothing by a spread."""
         log_probs = logits.log_softmax(1)
         probs = log_probs.exp()
         chosen = batch.actions[:, None]
-        strength = _strength(log_probs.gather(1, chosen)[:, 0], batch, objective)[:, None]
+        strength = strength_of(log_probs.gather(1, chosen)[:, 0], batch, constants)[:, None]
         slopes = probs * strength
         slopes.scatter_add_(1, chosen, -strength)
-        if objective.ent_coef:
+        if constants.ent_coef:
             entropy = -(probs * log_probs).sum(1, keepdim=True)
-            slopes += (objective.ent_coef / logits.shape[-1]) * probs * (log_probs + entropy)
+            slopes += (constants.ent_coef / logits.shape[-1]) * probs * (log_probs + entropy)
         return slopes, 0.0
 
 
@@ -82,14 +78,14 @@ class Gaussian:
         return actions.clip(self.low, self.high)
 
     def slopes(
-        self, means: Tensor, log_std: Tensor, batch: "Minibatch", objective: "Objective"
+        self, means: Tensor, log_std: Tensor, batch: Minibatch, constants: LossConstants
     ) -> tuple[Tensor, float | Tensor]:
         """Return the gradient of clipped loss and entropy bonus by *means*, ``e a b``, and by *log_std*, ``e a 1``."""
         precision = (-log_std).exp()
         away = (batch.actions.mT - means) * precision  # in deviations
         log_probs = (-0.5 * away.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(1)
-        strength = _strength(log_probs, batch, objective)[:, None]
-        spread = -(strength * (away.square() - 1.0)).sum(-1, keepdim=True) - objective.ent_coef
+        strength = strength_of(log_probs, batch, constants)[:, None]
+        spread = -(strength * (away.square() - 1.0)).sum(-1, keepdim=True) - constants.ent_coef
         return -strength * away * precision, spread
 
 
@@ -99,20 +95,6 @@ def head_of(space: spaces.Space) -> Categorical | Gaussian:
         return Gaussian(space)
     (num_actions,) = spaces.sizes(space)
     return Categorical(num_actions)
-
-
-def _strength(log_probs: Tensor, batch: "Minibatch", objective: "Objective") -> Tensor:
-    """Return minus the gradient of PPO's clipped loss by the *log_probs* of the batch's actions, ``e b``."""
-    count = log_probs.shape[-1]
-    advantages = batch.advantages
-    if objective.normalize_advantage and count > 1:
-        std, mean = torch.std_mean(advantages, 1, keepdim=True)
-        advantages = (advantages - mean) / (std + 1e-8)
-    ratio = (log_probs - batch.log_probs).exp_()
-    gain = advantages * ratio
-    # Where the clipped term is the smaller one, its slope is zero.
-    is_free = gain <= advantages * ratio.clamp_(1.0 - objective.clip_range, 1.0 + objective.clip_range)
-    return gain.mul_(is_free).mul_(1.0 / count)
 
 
 def choose(probs: Array, uniform: Array) -> NDArray[np.int64]:

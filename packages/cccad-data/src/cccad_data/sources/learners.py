@@ -11,37 +11,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from attrs import frozen
 from numpy.random import Generator
 from torch import Tensor
 from torch.optim.adam import adam  # the function: the class imports 800 modules, which takes seconds
 
 from cccad_data.sources.heads import Categorical, Gaussian
+from cccad_data.sources.ppo_loss import LossConstants, Minibatch
 
 WIDTH = 64
 _MINUS_ONE = torch.tensor(-1.0)
-
-
-@frozen(kw_only=True)
-class Minibatch:
-    """What PPO learns from, per learner."""
-
-    inputs: Tensor  # e b f
-    actions: Tensor  # e b int64, or e b a
-    log_probs: Tensor  # e b, of the actions when they were taken
-    advantages: Tensor  # e b, not normalised
-    returns: Tensor  # e b
-
-
-@frozen(kw_only=True)
-class Objective:
-    """The constants of PPO's loss."""
-
-    normalize_advantage: bool
-    clip_range: float
-    ent_coef: float
-    vf_coef: float
-    max_grad_norm: float
 
 
 class Learners:
@@ -103,17 +81,17 @@ class Learners:
             self._buffers[name, shape] = torch.empty(shape)
         return self._buffers[name, shape]
 
-    def update(self, batch: Minibatch, objective: Objective) -> None:
+    def update(self, batch: Minibatch, constants: LossConstants) -> None:
         """Take one Adam step on PPO's loss of *batch*, every learner on its own."""
-        self.gradient(batch, objective)
-        self._clip(objective.max_grad_norm)
+        self.gradient(batch, constants)
+        self._clip(constants.max_grad_norm)
         flat, gradient, mean, square = ([part] for part in self._flat)
         adam(
             flat, gradient, mean, square, [], [self._num_updates], fused=True, lr=self.learning_rate, eps=1e-5,
             beta1=0.9, beta2=0.999, weight_decay=0.0, amsgrad=False, maximize=False,
         )  # fmt: skip
 
-    def gradient(self, batch: Minibatch, objective: Objective) -> None:
+    def gradient(self, batch: Minibatch, constants: LossConstants) -> None:
         """Leave the gradient of PPO's loss in ``gradients``."""
         rows, (_, count, num_features) = 2 * self.num_learners, batch.inputs.shape
         inputs = self._buffer("inputs", (rows, count, num_features))
@@ -121,10 +99,10 @@ class Learners:
         first, second, outputs = self._forward(inputs, self.parameters)
         slopes = torch.zeros_like(outputs)  # d loss / d outputs, 2e a b
         policies, values = outputs.split(self.num_learners)
-        slopes[: self.num_learners], spread = self.head.slopes(policies, self.spread, batch, objective)
+        slopes[: self.num_learners], spread = self.head.slopes(policies, self.spread, batch, constants)
         if self.head.has_spread:
             self.gradients[6][: self.num_learners] = spread
-        slopes[self.num_learners :, 0] = (values[:, 0] - batch.returns) * (2.0 * objective.vf_coef / count)
+        slopes[self.num_learners :, 0] = (values[:, 0] - batch.returns) * (2.0 * constants.vf_coef / count)
         _, _, w2, _, w3, _ = self.parameters[:6]
         g1, gb1, g2, gb2, g3, gb3 = self.gradients[:6]
         torch.bmm(slopes, second, out=g3)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError
-from cccad_data.executors import Progress, silent
 from cccad_data.family import Task, TaskFamily
 from cccad_data.history import TaskHistories
+from cccad_data.jobs.job import Progress, silent
 from cccad_data.plain import Array
 from cccad_data.sources.unit import LifeSpec, Unit, one_thread
 
@@ -169,18 +169,17 @@ class _Run:
         """Go once through *rollout* in minibatches, in an order of each learner's own."""
         import torch
 
-        from cccad_data.sources.learners import Minibatch, Objective
+        from cccad_data.sources.ppo_loss import LossConstants, Minibatch
 
         spec, size = self.spec, rollout["actions"].shape[1]
-        constants = {name: getattr(spec, name) for name in attrs.fields_dict(Objective)}
-        objective = Objective(**constants)
+        constants = LossConstants(**{name: getattr(spec, name) for name in attrs.fields_dict(LossConstants)})
         order = np.stack([stream.permutation(size) + i * size for i, stream in enumerate(self.unit.streams)])
         samples = {name: tensor.flatten(0, 1) for name, tensor in rollout.items()}  # (e b) ...
         for part in torch.from_numpy(order).split(spec.batch_size, dim=1):
             rows = part.flatten()
             chosen = {name: tensor.index_select(0, rows) for name, tensor in samples.items()}
             batch = Minibatch(**{name: tensor.view(*part.shape, *tensor.shape[1:]) for name, tensor in chosen.items()})
-            self.learners.update(batch, objective)
+            self.learners.update(batch, constants)
 
 
 class Encoder:
@@ -211,6 +210,6 @@ def gae(rewards: Array, values: Array, ends: Array, *, gamma: float, gae_lambda:
     advantages = np.zeros_like(values)
     for now in reversed(range(len(rewards))):
         goes_on = 1.0 - ends[now]
-        surprise = rewards[now] + gamma * values[now + 1] * goes_on - values[now]
-        advantages[now] = surprise + gamma * gae_lambda * goes_on * advantages[now + 1]
+        delta = rewards[now] + gamma * values[now + 1] * goes_on - values[now]  # temporal-difference error
+        advantages[now] = delta + gamma * gae_lambda * goes_on * advantages[now + 1]
     return advantages[:-1].astype(np.float32)

@@ -12,9 +12,9 @@ from attrs import field, frozen, validators
 
 from cccad_data import chance, spaces
 from cccad_data.errors import SourceError
-from cccad_data.executors import Progress
 from cccad_data.family import KnowsOptimalActions, Task, TaskFamily
 from cccad_data.history import TaskHistories
+from cccad_data.jobs.job import Progress
 from cccad_data.plain import Array
 from cccad_data.recorder import Outcome, Recorder, refuse_other_autoresets, same_step
 

@@ -1,91 +1,27 @@
-"""Who runs the units of a collection: this process, or several. The arrays are the same either way."""
+"""Jobs in spawned processes; the results are those of one process."""
 
 import multiprocessing
 import os
 import signal
-import traceback
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
-from typing import Any, Protocol
+from typing import Any
 
 from attrs import field, frozen, validators
 
-from cccad_data.errors import DataError, StorageError
+from cccad_data.jobs.job import RETRIES, Outcome, Outcomes, Work
 from cccad_data.process import end_with
-
-Progress = Callable[[int], None]
-Work = Callable[[Any, Progress], Any]
-"A module-level function: does one job, reports the env steps done so far, returns what can be pickled."
-RETRIES = 2
-"How often a job is begun again whose process was lost; an exception is reported at once, for it would come again."
-
-
-@frozen
-class Outcome:
-    """What became of one job: its result, or the traceback of its failure (of a user's mistake, its sentence)."""
-
-    index: int
-    result: Any = None
-    failure: str = ""
-    stops: bool = False
-    "Whether the others would fail alike, as on a full disk."
-
-    @classmethod
-    def of(cls, index: int, error: Exception) -> "Outcome":
-        """Return the outcome of a job that raised *error*, which is being handled."""
-        text = str(error) if isinstance(error, DataError) else traceback.format_exc()
-        return cls(index, failure=text, stops=isinstance(error, StorageError))
-
-
-def attempt(work: Work, index: int, job: Any, progress: Progress) -> Outcome:
-    """Do one job, and return what became of it."""
-    try:
-        return Outcome(index, work(job, progress))
-    except Exception as error:  # noqa: BLE001  # whatever it is, it is this job's outcome
-        return Outcome.of(index, error)
-
-
-def silent(_env_steps: int) -> None:
-    """Be the progress of jobs that are done where nobody watches."""
-
-
-Outcomes = Generator[Outcome, None, None]
-
-
-class Executor(Protocol):
-    """Runs jobs in any order; a job that fails does not stop the others. Closing what it yields stops its workers."""
-
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
-        """Yield the outcome of every job as it ends; *progress* gets (job index, env steps done in it)."""
-        ...
-
-
-@frozen(kw_only=True)
-class InlineSpec:
-    """Run the units one after another in this process."""
-
-    def build(self) -> "Inline":
-        """Return the executor."""
-        return Inline()
-
-
-class Inline:
-    """One unit after another, here."""
-
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
-        """Yield the outcome of every job in order."""
-        for index, job in enumerate(jobs):
-            yield attempt(work, index, job, lambda done, index=index: progress(index, done))  # type: ignore[misc]
 
 
 @frozen(kw_only=True)
 class ProcessesSpec:
-    """Run the units in spawned processes of one thread each."""
+    """Run the jobs in spawned processes of one thread each."""
 
-    num_workers: int = field(default=2, validator=validators.ge(1))
-    "Processes that work at the same time."
+    num_workers: int = field(
+        default=2, validator=validators.ge(1), metadata={"help": "processes that work at the same time"}
+    )
 
     def build(self) -> "Processes":
         """Return the executor."""
@@ -93,12 +29,12 @@ class ProcessesSpec:
 
 
 class Processes:
-    """Spawned workers, each of one thread; where one dies, another takes its place and begins its unit again."""
+    """Spawned workers, each of one thread; where one dies, another takes its place and begins its job again."""
 
     def __init__(self, num_workers: int) -> None:
         self.num_workers = num_workers
 
-    def run(self, work: Work, jobs: Sequence[Any], progress: Callable[[int, int], None]) -> Outcomes:
+    def run(self, work: Work, jobs: Sequence[object], progress: Callable[[int, int], None]) -> Outcomes:
         """Yield the outcome of every job as it ends."""
         waiting = list(enumerate(jobs))[::-1]
         retries = [RETRIES] * len(jobs)
@@ -142,7 +78,7 @@ class _Worker:
         theirs.close()
         self.index = -1
 
-    def give(self, index: int, job: Any) -> None:
+    def give(self, index: int, job: object) -> None:
         self.index = index
         try:
             self.connection.send((index, job))
