@@ -23,7 +23,17 @@ ABSENT = {
     "cccad-core": ("gymnasium", "h5py", "stable_baselines3", "cccad_envs", "cccad_data"),
     "cccad-envs": ("torch", "h5py", "stable_baselines3", "cccad_core", "cccad_data"),
     "cccad-data": ("torch", "gymnasium", "stable_baselines3", "cccad_core", "cccad_envs"),
-    "cccad-train": (),
+    "cccad-train": ("cccad_envs",),
+}
+NEEDED = {"cccad-train": ("cccad-core", "cccad-data")}
+"""Which of the other wheels a package depends on."""
+NEEDED_BY_TESTS = {"cccad-train": ("cccad-envs",)}
+"""Which wheels its tests play with besides: a run joins a task family by entry point alone."""
+ENTRANCES = {
+    "cccad-core": "cccad_core.agent",
+    "cccad-envs": "cccad_envs",
+    "cccad-data": "cccad_data",
+    "cccad-train": "cccad_train.run.execute",
 }
 
 ABSENCE = """
@@ -42,15 +52,18 @@ def build_wheels() -> dict[str, Path]:
 
 
 def check_alone(package: str, wheels: dict[str, Path]) -> None:
-    """Install *package* from its wheel into a fresh environment and run its own tests there."""
+    """Install *package* from its wheel into a fresh environment, import it, and run its own tests there."""
     with tempfile.TemporaryDirectory(prefix=f"{package}-") as folder:
         room = Path(folder)
         venv.create(room / "venv", with_pip=True, symlinks=True)
         python = str(room / "venv" / "bin" / "python")
-        needed = list(wheels.values()) if package == "cccad-train" else [wheels[package]]
-        constraints = ["-c", str(ROOT / "constraints.txt")]
-        _run(python, "-m", "pip", "install", "--quiet", *constraints, *map(str, needed), *TEST_TOOLS)
+        needed = [wheels[name] for name in (package, *NEEDED.get(package, ()))]
+        install = [python, "-m", "pip", "install", "--quiet", "-c", str(ROOT / "constraints.txt")]
+        _run(*install, *map(str, needed), *TEST_TOOLS)
         _run(python, "-c", ABSENCE, *ABSENT[package])
+        _run(python, "-c", f"import {ENTRANCES[package]}")
+        for name in NEEDED_BY_TESTS.get(package, ()):
+            _run(*install, str(wheels[name]))
         bare = room / package  # tests and README, without the source
         shutil.copytree(ROOT / "packages" / package, bare, ignore=shutil.ignore_patterns("src", "__pycache__"))
         settings = ["-c", str(ROOT / "pyproject.toml"), f"--rootdir={bare}", "-p", "no:cacheprovider"]

@@ -34,10 +34,13 @@ def test_collecting_has_a_help_of_its_own(cccad):
     assert [option for option in ("--only", "--processes") if option in told.out] == []
 
 
-def test_every_command_tells_its_version(cccad, cccad_run):
-    number = version("cccad-train")
-    assert cccad("--version").out.split()[1:] == [number]
-    assert cccad_run("--version").out.split()[1:] == [number]
+def test_every_command_tells_its_version_and_those_of_what_it_computes_with(cccad, cccad_run):
+    others = [f"{name} {version(name)}" for name in ("cccad-core", "cccad-data", "cccad-envs", "torch")]
+    for command in (cccad, cccad_run):
+        told = command("--version")
+        assert told.code == 0
+        assert told.out.split()[1] == version("cccad-train")
+        assert [other for other in others if other not in told.out] == []
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("describe",), ("describe", "source", "ppo"), ("describe", "env")])

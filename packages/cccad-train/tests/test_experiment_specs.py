@@ -64,3 +64,21 @@ def test_a_spec_runs_when_it_is_made_small(name, cccad_run, tmp_path):
     assert len(results["tasks"]) == 2
     if name in SETTINGS:
         assert results["training"]["writes_per_history"] == (49 if spec.agent == "cad" else 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("", ["'env' missing; write [env] with", "'data' missing; write [data.source] with"]),
+        (
+            "[data]\nseed = 1\n",
+            ["'env' missing", "'data' needs a source or a path; write [data."],
+        ),
+        ('[env]\nkind = "darkroom"\n', ["required field 'data' missing"]),
+    ],
+)
+def test_a_spec_without_env_or_histories_is_told_what_to_write(text, missing, cccad_run, tmp_path):
+    (tmp_path / "x.toml").write_text(f'name = "x"\n{text}', encoding="utf-8")
+    refused = cccad_run(tmp_path / "x.toml", "--dry-run")
+    assert refused.code == 2
+    assert [words for words in missing if words not in refused.err] == [], refused.err

@@ -5,19 +5,22 @@ import json
 import numpy as np
 import pytest
 from cccad_core.errors import SpecError
+from cccad_data import NoisyOracleSpec
 from cccad_envs import BanditSpec, RecallSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
-from cccad_train.experiment import EvaluateSpec, ExperimentSpec, SplitSpec
+from cccad_train.experiment import DataSpec, EvaluateSpec, ExperimentSpec, SplitSpec
 from cccad_train.run.stages.held_out import Evaluation
 from cccad_train.run.worlds import other_worlds, own_world
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
 
+DATA = DataSpec(source=NoisyOracleSpec())
+
 
 def experiment(env, worlds, **split):
-    return ExperimentSpec(name="x", env=env, split=SplitSpec(**split), evaluate=EvaluateSpec(worlds=worlds))
+    return ExperimentSpec(name="x", env=env, data=DATA, split=SplitSpec(**split), evaluate=EvaluateSpec(worlds=worlds))
 
 
 def ids(tasks):

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +52,17 @@ class _Version(argparse.Action):
     """Looks for the version when it is asked for: that takes a while."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        print("cccad-data", version("cccad-data"))
+        others = []
+        for name in ("numpy", "h5py", "torch"):
+            with suppress(PackageNotFoundError):  # torch is only needed by some sources
+                others.append(f"{name} {version(name)}")
+        print(f"cccad-data {version('cccad-data')} ({', '.join(others)})")
         parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="cccad-data", description=__doc__)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print versions, and end")
     commands = parser.add_subparsers(required=True, metavar="{info,verify,merge,import,export}")
 
     def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:

@@ -13,14 +13,32 @@ from cccad_core.blame import own_frames, sentence_of, shortened
 from cccad_core.errors import CccadError
 from cccad_data.process import Stopped, end_with, print_anything, stoppable
 
-from cccad_train.environment import settle
+from cccad_train.environment import settle, versions
 
 ONLY = ("collect", "pretrain", "train", "evaluate", "release", "report")
 """The kinds of stages, in the order in which a run comes to them."""
 FAILURES = ("CollectionError", "DivergedError", "LostProcessError")
 """Errors of a run, not of its user."""
 RESUMES = "; what was finished is kept, and --resume goes on"
-versioned = click.version_option(package_name="cccad-train", message="%(prog)s %(version)s")
+
+
+def _print_versions(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
+    if is_wanted:
+        installed = versions()
+        ours = installed.pop("cccad-train")
+        others = ", ".join(f"{name} {version}" for name, version in installed.items())
+        click.echo(f"{context.info_name} {ours} ({others})")
+        context.exit()
+
+
+versioned = click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_versions,
+    help="Print the versions of our packages and of torch, and stop.",
+)
 
 threaded = click.option(
     "--threads",

@@ -6,7 +6,9 @@ numbers are computed. What is left is recorded in `meta.json`.
 
 import os
 import re
+from contextlib import suppress
 from fnmatch import fnmatchcase
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from attrs import frozen
@@ -39,6 +41,12 @@ LAUNCHERS = {  # rank, number of processes, rank and number on this node
 }
 PARENT = "CCCAD_PARENT"
 "Set for the processes of `--processes`: the process that started them, and with which they end."
+
+VERSIONED = (
+    *("cccad-core", "cccad-data", "cccad-envs", "cccad-train"),
+    *("torch", "numpy", "accelerate", "gymnasium"),
+)
+"Distributions that results may depend on, as far as they are installed."
 
 _set_aside: list[str] = []
 
@@ -179,3 +187,12 @@ def record() -> dict[str, Any]:
         "variables": {name: text for name, text in sorted(os.environ.items()) if _matches(name, RECORDED)},
         "set_aside": sorted(set(_set_aside)),
     }
+
+
+def versions() -> dict[str, str]:
+    """Return which version of what is installed; nothing of it is imported."""
+    installed = {}
+    for name in VERSIONED:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed

@@ -77,7 +77,7 @@ def _batch(agent: AgentSpec, fit: FitSpec, spaces: Spaces) -> float:
 def _collecting(spec: ExperimentSpec, family: TaskFamily) -> Iterator[Need]:
     """Yield the arrays of one unit, which are written together."""
     source = spec.data.source
-    if spec.data.path is None:
+    if spec.data.path is None and source is not None:
         spaces = Spaces.from_dict(family.spaces)
         rows = source.num_envs * min(source.tasks_per_unit, len(family.tasks))
         per_env_step = spaces.observation.num_features + spaces.action.num_features + 6

@@ -8,8 +8,7 @@ from attrs import Factory, evolve, field, frozen, validators
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind, digest, unstructure
 from cccad_core.specs.toml import show
-from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec
-from cccad_envs.darkroom import DarkroomSpec
+from cccad_data import InlineSpec, SamplerSpec
 
 from cccad_train.fit.spec import PretrainSpec, TrainSpec
 
@@ -17,6 +16,11 @@ _count = validators.ge(1)
 _seed = [validators.ge(0), validators.lt(2**64)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _name = validators.matches_re(NAME)
+FAMILY = "[env] with the kind of a task family, as in kind = \"darkroom\" ('cccad list env' names them)"
+HISTORIES = (
+    "[data.source] with the kind of a learning algorithm, as in kind = \"ppo\" ('cccad list source' names them), "
+    "or [data] with the path of histories that are there"
+)
 
 
 @frozen(kw_only=True)
@@ -44,10 +48,17 @@ class DataSpec:
             "its content; source, executor and seed are ignored then"
         },
     )
-    source: Annotated[Any, Kind("source")] = Factory(NoisyOracleSpec)
+    source: Annotated[Any, Kind("source")] | None = field(
+        default=None, metadata={"help": "the learning algorithm whose histories are collected; required without 'path'"}
+    )
     executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
     sampler: SamplerSpec = Factory(SamplerSpec)
     seed: int = field(default=0, validator=_seed, metadata={"help": "of the learners, not of training"})
+
+    def __attrs_post_init__(self) -> None:
+        """Check what no single field can: raises ValueError."""
+        if self.path is None and self.source is None:
+            raise ValueError(f"'data' needs a source or a path; write {HISTORIES}")
 
 
 @frozen(kw_only=True)
@@ -116,9 +127,11 @@ class ExperimentSpec:
     name: str = field(validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]*"))
     seed: int = field(default=0, validator=_seed, metadata={"help": "of training and weights"})
     imports: tuple[str, ...] = ()
-    env: Annotated[Any, Kind("env")] = Factory(DarkroomSpec)
+    env: Annotated[Any, Kind("env")] = field(
+        metadata={"help": "the family of tasks that are learned, and of those that are held out", "write": FAMILY}
+    )
     split: SplitSpec = Factory(SplitSpec)
-    data: DataSpec = Factory(DataSpec)
+    data: DataSpec = field(metadata={"help": "the histories that are imitated", "write": HISTORIES})
     agent: str = field(default="cad", validator=_name)
     policy: PolicySpec = Factory(PolicySpec)
     pretrain: PretrainSpec | None = None
@@ -147,7 +160,7 @@ class ExperimentSpec:
     def digest(self) -> str:
         """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins and histories.
 
-        What lies in those files is compared apart (see `plan.inputs`).
+        What lies in those files counts in the inputs of stages (see `graph.resolve`).
         """
         files = tuple(Path(file).name for file in self.imports)
         path = None if self.data.path is None else Path(self.data.path).absolute().name

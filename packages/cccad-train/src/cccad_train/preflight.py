@@ -12,7 +12,7 @@ from cccad_core.blame import place_of
 from cccad_core.compressor_laws import Bench, LawBroken, require
 from cccad_core.errors import CccadError, UnknownPart, reason
 from cccad_core.laws.objective import check_objective
-from cccad_core.registry import entry, lookup, name_of, refuse_what_lacks, title
+from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, check_compressor, check_layout
 from cccad_data.errors import DataError, SourceError
@@ -130,7 +130,7 @@ def check_part(kind: str, name: str) -> str:
         "objective": lambda part, _: check_objective(part),
         "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),
         "env": lambda part, is_quick: check_family(part, is_quick=is_quick),
-        "source": _in_some_world,
+        "source": _in_some_family,
     }
     if kind not in laws:
         raise UnknownPart(f"there are no laws for a part of kind '{kind}', but for {', '.join(laws)}")
@@ -142,14 +142,20 @@ def check_part(kind: str, name: str) -> str:
     return _put_to(laws[kind], kind, part)
 
 
-def _in_some_world(part: Any, is_quick: bool) -> None:
-    """Check a source in the first of our worlds that it can play."""
+def _in_some_family(part: Any, is_quick: bool) -> None:
+    """Check a source in the first installed family that it can play, of those that need no settings."""
     refused: list[SourceError] = []
-    for name in ("darkroom", "bandit"):
+    for name in names("env"):
         try:
-            return check_source(part, lookup("env", name)().build(), is_quick=is_quick)
+            family = lookup("env", name)().build()
+        except TypeError:  # it has fields without defaults
+            continue
+        try:
+            return check_source(part, family, is_quick=is_quick)
         except SourceError as error:
             refused.append(error)
+    if not refused:
+        raise UnknownPart("a source is checked in a task family, and none is installed that needs no settings")
     raise refused[0]
 
 

@@ -221,7 +221,8 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
             values.update(zip([key], good, strict=False))
             problems += bad
         elif attribute.default is NOTHING:
-            problems.append(("", f"required field '{key}' missing"))
+            hint = attribute.metadata.get("write", "")
+            problems.append(("", f"required field '{key}' missing{hint and f'; write {hint}'}"))
     problems += _violations(cls, [(known[key], value) for key, value in values.items()])
     if problems:
         raise SpecError(problems)

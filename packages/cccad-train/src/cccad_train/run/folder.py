@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +143,9 @@ def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str
 
 
 def _meta(spec: ExperimentSpec) -> dict[str, Any]:
-    ours = ("cccad-core", "cccad-envs", "cccad-data", "cccad-train", "torch", "numpy", "accelerate", "gymnasium")
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ours} | {"python": platform.python_version()},
+        "versions": {**environment.versions(), "python": platform.python_version()},
         "parts": distributions(sorted(parts(spec))),
         "git_commit": git_commit(),
         "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},

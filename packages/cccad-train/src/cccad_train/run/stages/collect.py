@@ -31,6 +31,7 @@ def do_collect(run: Run, stage: Stage) -> None:
 
 def _collect(run: Run) -> None:
     data, split = run.spec.data, run.spec.split
+    assert data.source is not None
     with Meter("collect", 0, "env steps") as meter:
         collect(
             run.family,
