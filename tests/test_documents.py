@@ -262,7 +262,9 @@ def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
     file = at_desk / "block.toml"
     begin = "" if "name" in table else 'name = "block"\n'
     world = '[env]\nkind = "recall"\n' if "evaluate" in table else ROOM
-    file.write_text(f"{begin}{block.text}\n{'' if 'env' in table else world}", encoding="utf-8")
+    source = '[data.source]\nkind = "noisy-oracle"\n'
+    rest = ("" if "env" in table else world) + ("" if "data" in table else source)
+    file.write_text(f"{begin}{block.text}\n{rest}", encoding="utf-8")
     spec = load(file, ExperimentSpec)
     run(cccad_run, ["block.toml", "--dry-run"])
     assert spec.name == table.get("name", "block")

@@ -10,8 +10,8 @@ from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
+from cccad_train.run.environments import LeakError, refuse_leaks
 from cccad_train.run.stages.held_out import Evaluation, Reference
-from cccad_train.run.worlds import LeakError, refuse_leaks
 
 FAMILY = DarkroomSpec(size=5, horizon=8).build()
 TASKS = FAMILY.split(seed=0, held_out_frac=0.2).held_out

@@ -60,7 +60,7 @@ def test_a_spec_runs_when_it_is_made_small(name, cccad_run, tmp_path):
     [found] = tmp_path.glob("*-s0/evaluation/results.json")
     results = json.loads(found.read_text(encoding="utf-8"))
     assert set(spec.agents()) <= set(results["summary"])
-    assert list(results["worlds"]) == list(spec.evaluate.worlds)
+    assert list(results["worlds"]) == list(spec.evaluate.environments)
     assert len(results["tasks"]) == 2
     if name in SETTINGS:
         assert results["training"]["writes_per_history"] == (49 if spec.agent == "cad" else 0)

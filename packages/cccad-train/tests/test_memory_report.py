@@ -146,7 +146,7 @@ def reported(micro_run, cccad, tmp_path_factory):
     """What the command said, wrote as JSON and wrote as a page, on a copy of the finished run."""
     out = tmp_path_factory.mktemp("memory")
     shutil.copytree(micro_run.parent, out, symlinks=True, dirs_exist_ok=True)
-    world = ("evaluate.worlds.long={ horizon = 12 }", "evaluate.num_episodes=12")
+    world = ("evaluate.environments.long={ horizon = 12 }", "evaluate.num_episodes=12")
     told = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in world), "--device", "cpu")
     assert told.code == 0, told.err
     done = cccad("memory-report", out / micro_run.name, "--lives", 6, "--device", "cpu")
@@ -187,7 +187,7 @@ def test_every_part_is_measured_at_the_writes_it_promises(reported):
     assert all(0 < share < 1 for share in found["attention"]["by_layer"])
 
 
-def test_returns_and_writes_are_told_world_by_world_as_they_were_evaluated(reported):
+def test_returns_and_writes_are_told_environment_by_environment_as_they_were_evaluated(reported):
     _, found, page = reported
     own, other = found["worlds"]
     assert [(row["world"], row["horizon"]) for row in found["worlds"]] == [(None, 8), ("long", 12)]
@@ -196,7 +196,7 @@ def test_returns_and_writes_are_told_world_by_world_as_they_were_evaluated(repor
     assert other["agents"]["cad"]["writes"] == 12 * 12 / 12 - 1
     assert set(other["agents"]) == {"cad", "ad", "optimal", "random"}
     html = page.read_text()
-    assert "World by world" in html
+    assert "Environment by environment" in html
     assert '<th class="number">long</th>' in html
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import accelerate
 import pytest
-from cccad_train import environment
-from cccad_train.environment import LaunchError, Place, settle
+from cccad_train import variables as settings
 from cccad_train.launch import build_accelerator
 from cccad_train.run.execute import Order, execute
+from cccad_train.variables import LaunchError, Place, settle
 from safetensors.numpy import load_file
 
 SHORT = [  # global batches of 8 rows in pre-training, and of 11, which does not divide into two, in training
@@ -51,8 +51,8 @@ def read_by_accelerate():
 @pytest.fixture
 def variables(monkeypatch):
     """An environment that a test may fill, with nothing in it."""
-    monkeypatch.setattr(environment.os, "environ", {})
-    return environment.os.environ
+    monkeypatch.setattr(settings.os, "environ", {})
+    return settings.os.environ
 
 
 def test_the_weights_of_one_process_are_the_same_bits_whatever_the_environment_says(

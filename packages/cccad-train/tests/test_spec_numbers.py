@@ -84,7 +84,7 @@ def test_every_number_at_its_extremes_is_right_or_refused_in_a_sentence(spec, cc
         ("train.optimizer.learning_rate=inf", "expected a number between -1e+30 and 1e+30, got inf"),
         ('policy.compressor={kind="gated-query", num_heads=3}', "'compressor.num_heads' must divide 'width' = 16: 3"),
         ('controls={"../x"={}}', "'controls' must have names of letters"),
-        ('evaluate.worlds={"\\u001b[31m"={}}', "'evaluate.worlds' must have printable names"),
+        ('evaluate.environments={"\\u001b[31m"={}}', "'evaluate.environments' must have printable names"),
     ],
 )
 def test_a_number_or_a_name_that_would_fail_later_is_refused_at_once(spec, cccad_run, setting, message):

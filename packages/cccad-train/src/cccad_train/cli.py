@@ -13,7 +13,7 @@ from cccad_core.blame import own_frames, sentence_of, shortened
 from cccad_core.errors import CccadError
 from cccad_data.process import Stopped, end_with, print_anything, stoppable
 
-from cccad_train.environment import settle, versions
+from cccad_train.variables import settle, versions
 
 ONLY = ("collect", "pretrain", "train", "evaluate", "release", "report")
 """The kinds of stages, in the order in which a run comes to them."""
@@ -113,23 +113,23 @@ _frames = click.option(
 @_trust
 @_frames
 @click.pass_obj
-def run(is_launchable: bool | None, /, *, shows_frames: bool = False, **given: Any) -> None:
+def run(is_launchable: bool | None, /, *, shows_frames: bool = False, **options: Any) -> None:
     """Run the experiment in SPEC: collect, pretrain, train, evaluate, release, report."""
 
     def work() -> None:
-        place = settle(num_threads=given["threads"], is_launchable=bool(is_launchable))
+        place = settle(num_threads=options["threads"], is_launchable=bool(is_launchable))
         if place.parent:  # others write what we would write then; a foreign launcher's processes may still save
             end_with(place.parent, signal.SIGKILL if place.is_owned else signal.SIGTERM)
         from cccad_train.run.execute import Order, execute  # torch is imported only now
 
-        execute(Order(**given, place=place))
+        execute(Order(**options, place=place))
 
     guarded(work, RESUMES, shows_frames=shows_frames)
 
 
-def _collect(**given: Any) -> None:
+def _collect(**options: Any) -> None:
     """Collect the learning histories of the experiment in SPEC, and stop; what is there already stays."""
-    run.callback(**given, only="collect", processes=1, threads=1, device="auto")  # type: ignore[misc]
+    run.callback(**options, only="collect", processes=1, threads=1, device="auto")  # type: ignore[misc]
 
 
 collect = click.Command(
@@ -159,8 +159,8 @@ def list_parts(kind: str | None) -> None:
             click.echo(f"{each}:")
             for entry in entries(each):
                 doc = "" if entry.error else (inspect.getdoc(lookup(each, entry.name)) or "").partition("\n")[0]
-                told = f"BROKEN: {entry.error}" if entry.error else doc
-                click.echo(wrapped(f"  {entry.name:18s} {entry.distribution} {entry.version}  {told}".rstrip()))
+                summary = f"BROKEN: {entry.error}" if entry.error else doc
+                click.echo(wrapped(f"  {entry.name:18s} {entry.distribution} {entry.version}  {summary}".rstrip()))
         click.echo(wrapped("\nMore on one of them: cccad describe KIND NAME; on a whole experiment: cccad describe"))
 
     guarded(show)

@@ -68,8 +68,8 @@ class Meter:
             speed.append(f"{now - self.began:,.0f} s")
         elif rate and is_sure:
             speed.append(f"{(self.total - done) / rate:,.0f} s left")
-        told = "".join(f", {name} {value}" for name, value in figures.items())
-        line = f"{self.label}: {done:,} of {self.total:,} {self.unit} ({', '.join(speed)}){told}"
+        newest = "".join(f", {name} {value}" for name, value in figures.items())
+        line = f"{self.label}: {done:,} of {self.total:,} {self.unit} ({', '.join(speed)}){newest}"
         print(line, file=sys.stderr, flush=True)
 
 

@@ -1,8 +1,9 @@
-"""One TOML file is one experiment, complete: which world, whose histories, what policy, how trained, how judged."""
+"""One TOML file is one experiment, complete: which tasks, whose histories, what policy, how trained, how judged."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from attrs import Factory, evolve, field, frozen, validators
 from cccad_core.policy import PolicySpec
@@ -105,6 +106,8 @@ class AgentSpec:
 class EvaluateSpec:
     """How the held-out tasks are played."""
 
+    MOVED: ClassVar[dict[str, str]] = {"worlds": "environments"}
+
     num_episodes: int = field(
         default=100, validator=_count, metadata={"help": "in a life; its last ten or fewer count"}
     )
@@ -115,7 +118,7 @@ class EvaluateSpec:
         default=(), metadata={"help": "agents whose plain window is played again, sliding instead of being emptied"}
     )
     seed: int = field(default=0, validator=_seed)
-    worlds: dict[str, dict[str, Any]] = field(
+    environments: dict[str, dict[str, Any]] = field(
         factory=dict, metadata={"help": "by name: other settings of 'env' to play in as well"}
     )
 
@@ -146,9 +149,9 @@ class ExperimentSpec:
         for name in self.controls:  # a folder is named after each
             if re.fullmatch(NAME, name) is None:
                 raise ValueError(f"'controls' must have names of letters, digits, '_' and '-': {show(name)}")
-        for name in self.evaluate.worlds:
+        for name in self.evaluate.environments:
             if not name.isprintable():
-                raise ValueError(f"'evaluate.worlds' must have printable names: {show(name)}")
+                raise ValueError(f"'evaluate.environments' must have printable names: {show(name)}")
         refuse_what_does_not_fit(self.agents())
         refuse_what_cannot_slide(self.evaluate.sliding, self.agents())
 
@@ -164,7 +167,14 @@ class ExperimentSpec:
         """
         files = tuple(Path(file).name for file in self.imports)
         path = None if self.data.path is None else Path(self.data.path).absolute().name
-        return digest(unstructure(evolve(self, seed=0, imports=files, data=evolve(self.data, path=path))))
+        plain = unstructure(evolve(self, seed=0, imports=files, data=evolve(self.data, path=path)))
+        return digest({**plain, "evaluate": recorded(plain["evaluate"])})
+
+
+def recorded(evaluate: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain `[evaluate]` by the names under which digests and results have known its fields from the first."""
+    first_names = {"environments": "worlds"}
+    return {first_names.get(name, name): value for name, value in evaluate.items()}
 
 
 def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec]) -> None:
@@ -181,8 +191,8 @@ def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
     for name, agent in agents.items():
         for place, other in agent.named().items():
             if other == name or other not in agents:
-                known = ", ".join(sorted(set(agents) - {name})) or "there is none"
-                raise ValueError(f"'{place}' of {name!r} must name another agent ({known}): {other!r}")
+                others = ", ".join(sorted(set(agents) - {name})) or "there is none"
+                raise ValueError(f"'{place}' of {name!r} must name another agent ({others}): {other!r}")
         if agent.train.warm_start is not None:
             ours, theirs = agent.policy, agents[agent.train.warm_start].policy
             for part in ("tokens", "width", "num_layers", "num_heads", "mlp_ratio"):

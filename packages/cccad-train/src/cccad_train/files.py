@@ -128,12 +128,12 @@ def table(
 METRICS_ROW = table({"stage": TEXT}, {"update": COUNT, "env_step": COUNT, "time_s": NUMBER}, _ANY_NUMBER)
 
 
-def other_format(found: Any, known: str) -> str:
-    """Return the end of a sentence about what is of the format *found*, where only *known* is read."""
-    stem, _, number = known.rpartition("/")
-    version = found.removeprefix(f"{stem}/") if isinstance(found, str) else ""
+def other_format(form: Any, readable: str) -> str:
+    """Return the end of a sentence about what is of the format *form*, where only *readable* is read."""
+    stem, _, number = readable.rpartition("/")
+    version = form.removeprefix(f"{stem}/") if isinstance(form, str) else ""
     is_newer = version.isascii() and version.isdecimal() and len(version) < 9 and int(version) > int(number)
-    return f"of format {found!r:.80}; this version reads {known!r}" + (", and that is newer" if is_newer else "")
+    return f"of format {form!r:.80}; this version reads {readable!r}" + (", and that is newer" if is_newer else "")
 
 
 @contextmanager
@@ -188,8 +188,8 @@ def parsed(text: str, form: Form, where: str) -> Any:
     except RecursionError:
         raise RunFileError(f"{where}: this is more than {MAX_DEPTH} levels deep") from None
     except ValueError as error:
-        told = "it is empty" if not text.strip() else str(error).splitlines()[0]
-        raise RunFileError(f"{where}: this is not valid JSON: {told}") from None
+        cause = "it is empty" if not text.strip() else str(error).splitlines()[0]
+        raise RunFileError(f"{where}: this is not valid JSON: {cause}") from None
     return value
 
 

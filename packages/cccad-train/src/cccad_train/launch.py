@@ -18,7 +18,7 @@ from attrs import frozen
 from cccad_data.process import SIGNALS, Stopped, unstopped
 from torch import distributed
 
-from cccad_train.environment import PARENT, LaunchError, Place
+from cccad_train.variables import PARENT, LaunchError, Place
 
 GRACE_S = 5.0
 "What processes are left when one is lost: gloo tells them at once, but they may evaluate, or wait on a device."

@@ -36,18 +36,18 @@ Law = Callable[[Any, bool], None]
 
 @frozen(slots=False)
 class Bed:
-    """What the parts of an experiment are checked in: its world, and the sizes of its policies."""
+    """What the parts of an experiment are checked in: its environment, and the sizes of its policies."""
 
     spec: ExperimentSpec
 
     @cached_property
     def family(self) -> TaskFamily:
-        """The family of the spec's world."""
+        """The family of the spec's environment."""
         family: TaskFamily = self.spec.env.build()
         return family
 
     def parts(self) -> Iterator[tuple[str, Any, Law]]:
-        """Yield the kind, the spec and the laws of every part that has laws, worlds first."""
+        """Yield the kind, the spec and the laws of every part that has laws, environments first."""
         yield "env", self.spec.env, self._family
         if self.spec.data.path is None:
             yield "source", self.spec.data.source, self._source

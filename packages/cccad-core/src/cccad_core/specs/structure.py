@@ -38,10 +38,13 @@ def load(
 
     `imports` lists Python files with plugins, relative to *relative_to*, by default the folder of the spec; it stays in
     the spec if *cls* has a field of that name. Where the spec *is_bundle*, one that came with its plugins in a folder,
-    they must lie there, and run only if the caller says *trust_plugins*. Raises SpecError with every problem, and
+    they must lie there, and run only if the caller says *trust_plugins*; an earlier version may have written it, with
+    fields where they were then. Raises SpecError with every problem, and
     UntrustedPlugin.
     """
     data = read(Path(path))
+    if is_bundle:
+        data = with_moved(data, cls, registry)
     problems: Problems = []
     cause: Exception | None = None
     for text in overrides:
@@ -71,6 +74,33 @@ def load(
     if problems:
         raise SpecError(problems, str(path)) from cause
     return spec
+
+
+def with_moved(data: Any, cls: Any, registry: Registry = REGISTRY) -> Any:
+    """Return *data*, which an earlier version wrote for a spec of *cls*, with every field where it is now.
+
+    A table that a field moved into, and that is not there, is begun with the defaults of its spec.
+    """
+    if not (isinstance(data, Mapping) and has(cls)):
+        return data
+    moved, hints = dict(data), hints_of(cls)
+    for name, place in getattr(cls, "MOVED", {}).items():
+        if name in moved:
+            value, (table, _, inner) = moved.pop(name), place.partition(".")
+            if inner:
+                default = next(attribute.default for attribute in fields(cls) if attribute.alias == table)
+                begun = moved.get(table) or plain_value(default.factory(), hints[table], registry)
+                moved[table] = {**begun, inner: value}
+            else:
+                moved[table] = value
+    for name in moved.keys() & hints.keys():
+        members = (hints[name], *get_args(hints[name]))  # perhaps a table of such specs
+        inner_class = next((member for member in members if isinstance(member, type) and has(member)), None)
+        if get_origin(hints[name]) is dict and isinstance(moved[name], Mapping):
+            moved[name] = {key: with_moved(item, inner_class, registry) for key, item in moved[name].items()}
+        else:
+            moved[name] = with_moved(moved[name], inner_class, registry)
+    return moved
 
 
 def structure(data: Mapping[str, Any], cls: type[T], source: str = "", registry: Registry = REGISTRY) -> T:

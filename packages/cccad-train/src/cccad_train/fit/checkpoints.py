@@ -139,8 +139,8 @@ def _load(file: Path, fit: Callable[[Any, int], None]) -> dict[str, Any]:
     except Misfit as misfit:
         raise RunFileError(f"{file}: {misfit}") from None
     except _DAMAGE as error:
-        told = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
-        raise RunFileError(f"{file}: it is damaged: {told[:120]}") from None
+        cause = (str(error).splitlines() or [""])[0].strip() or type(error).__name__
+        raise RunFileError(f"{file}: it is damaged: {cause[:120]}") from None
     return state
 
 

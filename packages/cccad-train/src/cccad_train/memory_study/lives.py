@@ -109,37 +109,37 @@ class Witness:
 
 
 class Torn:
-    """Lives where `play` expects an agent, in *worlds*, and asks at each decision what the *donors* would have it do.
+    """Lives in *environments* where `play` expects an agent, and asks at each decision what is best in the *donors*.
 
-    The same actions are taken in the donors' worlds; from where these look otherwise, or an episode ended, a life is
-    no longer compared. `returns`, `e`, are those on the donor's terms.
+    The same actions are taken in the donors' environments; from where these look otherwise, or an episode ended, a life
+    is no longer compared. `returns`, `e`, are those on the donor's terms.
     """
 
-    def __init__(self, agent: Agent, worlds: VectorEnvironment, donors: VectorEnvironment, seed: int) -> None:
-        self.agent, self.begin, self.worlds, self.donors = agent, agent.begin, worlds, donors
-        self.seen, _ = donors.reset(seed=seed)
-        self.is_alike = np.ones(worlds.num_envs, dtype=np.bool_)
-        self.returns = np.zeros(worlds.num_envs)
+    def __init__(self, agent: Agent, environments: VectorEnvironment, donors: VectorEnvironment, seed: int) -> None:
+        self.agent, self.begin, self.environments, self.donors = agent, agent.begin, environments, donors
+        self.observed, _ = donors.reset(seed=seed)
+        self.is_alike = np.ones(environments.num_envs, dtype=np.bool_)
+        self.returns = np.zeros(environments.num_envs)
         self.compared: list[NDArray[np.bool_]] = []  # by decision, e
         self.asked: list[NDArray[np.int64]] = []  # what was done, what is best: own and donor's; 3 e
 
     def act(self, state: AgentState, observations: Any, **how: Any) -> tuple[Tensor, AgentState]:
-        """Decide, ask, and do the same in the donors' worlds."""
+        """Decide, ask, and do the same in the donors' environments."""
         drawn, state = self.agent.act(state, observations, **how)
         actions = drawn.cpu().numpy()
-        self.is_alike &= (np.asarray(self.seen) == np.asarray(observations)).reshape(len(actions), -1).all(1)
+        self.is_alike &= (np.asarray(self.observed) == np.asarray(observations)).reshape(len(actions), -1).all(1)
         self.compared.append(self.is_alike.copy())
-        if isinstance(self.worlds, KnowsOptimalActions) and isinstance(self.donors, KnowsOptimalActions):
-            self.asked.append(np.stack([actions, self.worlds.optimal_actions(), self.donors.optimal_actions()]))
-        self.seen, rewards, terminations, truncations, _ = self.donors.step(actions)
+        if isinstance(self.environments, KnowsOptimalActions) and isinstance(self.donors, KnowsOptimalActions):
+            self.asked.append(np.stack([actions, self.environments.optimal_actions(), self.donors.optimal_actions()]))
+        self.observed, rewards, terminations, truncations, _ = self.donors.step(actions)
         self.returns += rewards * self.is_alike
         self.is_alike &= ~(terminations | truncations)
         return drawn, state
 
-    def observe(self, state: AgentState, rewards: Any, terminations: Any, truncations: Any, seen: Any) -> AgentState:
-        """Pass on what the actions led to in the own worlds."""
+    def observe(self, state: AgentState, rewards: Any, terminations: Any, truncations: Any, after: Any) -> AgentState:
+        """Pass on what the actions led to in the own environments."""
         self.is_alike &= ~(terminations | truncations)
-        return self.agent.observe(state, rewards, terminations, truncations, seen)
+        return self.agent.observe(state, rewards, terminations, truncations, after)
 
     def agreement(self, is_swapped: NDArray[np.bool_]) -> dict[str, float | None]:
         """Return how often what was done is optimal on the own and on the donor's task, where these two differ.

@@ -24,36 +24,36 @@ def write_memory_report(run: Run, num_lives: int, out: Path | None = None) -> tu
     Writes `evaluation/memory.json` into the run folder, and the page to *out* or `memory.html`; where that is beside
     `report.html`, each links to the other. Raises as `study` does.
     """
-    found = study(run, num_lives)
-    write_text(run.folder.path / "evaluation" / "memory.json", json.dumps(found))
-    page, rows = out or run.folder.path / MEMORY_PAGE, _rows(found)
+    measured = study(run, num_lives)
+    write_text(run.folder.path / "evaluation" / "memory.json", json.dumps(measured))
+    page, rows = out or run.folder.path / MEMORY_PAGE, _rows(measured)
     has_report = page == run.folder.path / MEMORY_PAGE and (run.folder.path / "report.html").is_file()
-    words = {"found": found, "rows": rows, "floor": FLOOR, "number": two_digits, "has_report": has_report}
-    write_text(page, fill("memory.html", **words, **_figures(found)))
+    words = {"found": measured, "rows": rows, "floor": FLOOR, "number": two_digits, "has_report": has_report}
+    write_text(page, fill("memory.html", **words, **_figures(measured)))
     if has_report:
         write_report(run.folder.path)
     return page, table([list(rows[0]), *(list(row.values()) for row in rows)])
 
 
-def _parts(found: Json) -> tuple[list[Json], list[Json], list[Json]]:
+def _parts(measured: Json) -> tuple[list[Json], list[Json], list[Json]]:
     """Return what was measured by write; to every probe the mean over coordinates of its R^2 is added."""
-    for probe in found["probe"]["by_write"]:
-        for told in (probe, probe["transferred"]):
-            known = [value for value in told["r2"].values() if value is not None]
-            told["mean_r2"] = sum(known) / len(known) if known else None
-    return found["probe"]["by_write"], found["swap"]["by_write"], found["latents"]
+    for probe in measured["probe"]["by_write"]:
+        for fit in (probe, probe["transferred"]):
+            values = [value for value in fit["r2"].values() if value is not None]
+            fit["mean_r2"] = sum(values) / len(values) if values else None
+    return measured["probe"]["by_write"], measured["swap"]["by_write"], measured["latents"]
 
 
-def _rows(found: Json) -> list[dict[str, str]]:
+def _rows(measured: Json) -> list[dict[str, str]]:
     """Return by write, as text, what was measured after it."""
-    probes, swaps, shapes = ({row["write"]: row for row in part} for part in _parts(found))
+    probes, swaps, shapes = ({row["write"]: row for row in part} for part in _parts(measured))
     rows = []
     for write in sorted({0, *probes, *swaps}):
-        told, lent, shape = probes.get(write, {}), swaps.get(write, {}), shapes.get(write, {})
-        cells = {"R²": told.get("mean_r2"), "R² of write 1": told.get("transferred", {}).get("mean_r2")}
-        cells |= {f"{name} right": told.get("accuracy", {}).get(name) for name in found["probe"]["chance"]}
+        probe, lent, shape = probes.get(write, {}), swaps.get(write, {}), shapes.get(write, {})
+        cells = {"R²": probe.get("mean_r2"), "R² of write 1": probe.get("transferred", {}).get("mean_r2")}
+        cells |= {f"{name} right": probe.get("accuracy", {}).get(name) for name in measured["probe"]["chance"]}
         cells |= {f"goes for {whose}": lent.get(f"follows_{whose}") for whose in ("donor", "own")}
-        cells |= {name: shape.get(name) for name in _shown(found["latents"])}
+        cells |= {name: shape.get(name) for name in _shown(measured["latents"])}
         texts = {name.replace("_", " "): two_digits(value) for name, value in cells.items()}
         rows.append({"write": str(write), **texts})
     return rows
@@ -63,25 +63,25 @@ def _shown(shapes: list[Json]) -> list[str]:
     return [name for name in (shapes[0] if shapes else ()) if name not in {"write", "lives"}]
 
 
-def _figures(found: Json) -> dict[str, Json | None]:
+def _figures(measured: Json) -> dict[str, Json | None]:
     """Return what the template draws."""
-    probes, swaps, shapes = _parts(found)
-    seen, kept = found["attention"], found["retention"]
-    told = {"R², refitted": [row["mean_r2"] for row in probes]}
-    told["R², probe of write 1"] = [row["transferred"]["mean_r2"] for row in probes]
-    told |= {f"{name} right": [row["accuracy"][name] for row in probes] for name in found["probe"]["chance"]}
+    probes, swaps, shapes = _parts(measured)
+    attention, kept = measured["attention"], measured["retention"]
+    readings = {"R², refitted": [row["mean_r2"] for row in probes]}
+    readings["R², probe of write 1"] = [row["transferred"]["mean_r2"] for row in probes]
+    readings |= {f"{name} right": [row["accuracy"][name] for row in probes] for name in measured["probe"]["chance"]}
     names = {"follows": "goes for", "actions": "action best for", "first_actions": "first action best for"}
     lent = {
         f"{label} {whose}": [row.get(f"{name}_{whose}") for row in swaps]
         for name, label in names.items()
         for whose in ("donor", "own")
     }
-    layers = {f"layer {number}": mass for number, mass in enumerate(seen["mass"], 1)}
-    layers["even"] = seen["even_by_raw_tokens"]
-    rug = [env_step / found["horizon"] for env_step in kept["writes"]] if len(kept["writes"]) <= MAX_RUG else []
+    layers = {f"layer {number}": mass for number, mass in enumerate(attention["mass"], 1)}
+    layers["even"] = attention["even_by_raw_tokens"]
+    rug = [env_step / measured["horizon"] for env_step in kept["writes"]] if len(kept["writes"]) <= MAX_RUG else []
     episodes = range(1, len(kept["curves"]["intact"]) + 1)
     return {
-        "probe": _figure([row["write"] for row in probes], told, ("write", "")),
+        "probe": _figure([row["write"] for row in probes], readings, ("write", "")),
         "swap": _figure([row["write"] for row in swaps], lent, ("write", "share")),
         "shapes": {
             name.replace("_", " "): _figure(
@@ -89,7 +89,7 @@ def _figures(found: Json) -> dict[str, Json | None]:
             )
             for name in _shown(shapes)
         },
-        "attention": _figure(seen["raw_tokens"], layers, ("raw tokens in view", "share on latents")),
+        "attention": _figure(attention["raw_tokens"], layers, ("raw tokens in view", "share on latents")),
         "retention": _figure(episodes, kept["curves"], ("episode", "normalised return"), rug=rug),
     }
 

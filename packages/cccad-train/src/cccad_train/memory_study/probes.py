@@ -37,10 +37,10 @@ def _ridge(x: Floats, y: Floats, penalties: Floats) -> Floats:
 
 def places(names: Sequence[str]) -> dict[str, list[int]]:
     """Return the columns that make up one thing: `goal_x` and `goal_y` the `goal`, `arm_0`, `arm_1`, ... the `arm`."""
-    found: dict[str, list[int]] = {}
+    columns: dict[str, list[int]] = {}
     for column, name in enumerate(names):
-        found.setdefault(name.rpartition("_")[0] or name, []).append(column)
-    return found
+        columns.setdefault(name.rpartition("_")[0] or name, []).append(column)
+    return columns
 
 
 def told_exactly(names: Sequence[str], targets: Floats) -> dict[str, list[int]]:
@@ -50,9 +50,9 @@ def told_exactly(names: Sequence[str], targets: Floats) -> dict[str, list[int]]:
 
 
 def score(
-    read: Floats, targets: Floats, guess: Floats, names: Sequence[str], told: Mapping[str, list[int]]
+    read: Floats, targets: Floats, guess: Floats, names: Sequence[str], columns: Mapping[str, list[int]]
 ) -> dict[str, Any]:
-    """Return how well *read*, `n p`, tells *targets*, `n p`: `r2` by name, and `accuracy` by place in *told*.
+    """Return how well *read*, `n p`, tells *targets*, `n p`: `r2` by name, and `accuracy` by place in *columns*.
 
     R^2 is against always saying *guess*, `p`, the mean over the training tasks: below 0 the probe is worse than that.
     A place is right where all its numbers, rounded, are.
@@ -61,7 +61,7 @@ def score(
     is_right = np.rint(read) == targets
     return {
         "r2": {name: float(1 - a / b) if b > 0 else None for name, a, b in zip(names, lost, least, strict=True)},
-        "accuracy": {name: float(is_right[:, where].all(axis=1).mean()) for name, where in told.items()},
+        "accuracy": {name: float(is_right[:, where].all(axis=1).mean()) for name, where in columns.items()},
     }
 
 

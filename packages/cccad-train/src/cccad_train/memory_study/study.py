@@ -17,6 +17,7 @@ from cccad_core.specs import unstructure
 from cccad_data.family import Task, VectorEnvironment, optimal_returns, random_returns
 
 from cccad_train.console import Meter
+from cccad_train.experiment import recorded
 from cccad_train.memory_study.lives import Lent, Torn, Witness
 from cccad_train.memory_study.probes import effective_rank, fit_probe, score, told_exactly
 from cccad_train.report.runs import read_agents, read_run
@@ -98,13 +99,13 @@ class Study:
     meter: Meter
     num_lived_episodes: int = 0
 
-    def live(self, agent: Any, worlds: VectorEnvironment, num_episodes: int) -> Played:
-        """Live *num_episodes* in every row of *worlds*."""
+    def live(self, agent: Any, environments: VectorEnvironment, num_episodes: int) -> Played:
+        """Live *num_episodes* in every row of *environments*."""
         before, spec = self.num_lived_episodes, self.run.spec.evaluate
         self.num_lived_episodes += num_episodes
         return play(
             cast("Agent", agent),
-            worlds,
+            environments,
             num_episodes=num_episodes,
             generator=torch.Generator(next(self.policy.parameters()).device).manual_seed(spec.seed),
             greedy=spec.greedy,
@@ -140,25 +141,25 @@ class Study:
         """Return what the first episode of lives looks like that begin with the memory of a life on another task."""
         tasks, reached = watched.tasks[:NUM_LENDERS], watched.witness.reached
         num_tasks, num_loans = len(tasks), min(NUM_LOANS, watched.num_replicas)
-        found: Json = {"tasks": [task.task_id for task in tasks], "by_write": [], "matrix": None}
+        measured: Json = {"tasks": [task.task_id for task in tasks], "by_write": [], "matrix": None}
         own, donor, loan = (axis.ravel() for axis in np.indices((num_tasks, num_tasks, num_loans)))
         for number in (0, *WRITES) if num_tasks > 1 else ():
             if number < len(reached) and bool(reached[number].all()):
                 lender = torch.as_tensor(donor * watched.num_replicas + loan, device=reached[number].device)
                 memory = take_rows(watched.witness.memories[number], lender)
                 returns, torn = self._lend(memory, [tasks[i] for i in own], [tasks[i] for i in donor])
-                told = {**_followed(returns, own != donor), **torn.agreement(own != donor)}
-                found["by_write"].append({"write": number, **told})
+                row = {**_followed(returns, own != donor), **torn.agreement(own != donor)}
+                measured["by_write"].append({"write": number, **row})
                 means = returns.reshape(2, num_tasks, num_tasks, num_loans).mean(-1).tolist()
-                found["matrix"] = {"write": number, "own": means[0], "donor": means[1]}
-        return found
+                measured["matrix"] = {"write": number, "own": means[0], "donor": means[1]}
+        return measured
 
     def _lend(self, memory: Any, own: list[Task], donors: list[Task]) -> tuple[Floats, Torn]:
         """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and who lived it."""
-        worlds = self.run.family.make_vec(own)
+        environments = self.run.family.make_vec(own)
         agent = Agent(self.policy, Lent(self.policy.compressor, start=memory))
-        torn = Torn(agent, worlds, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
-        played = self.live(torn, worlds, 1)
+        torn = Torn(agent, environments, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
+        played = self.live(torn, environments, 1)
         returns = [self.normalised(played.returns, own)[:, 0], self.normalised(torn.returns, donors)[:, 0]]
         return np.stack(returns), torn
 
@@ -198,8 +199,8 @@ def probe(trained: Watched, held_out: Watched) -> Json:
     return {"params": names, "chance": chance, "by_write": by_write}
 
 
-def by_world(path: Path) -> list[Json]:
-    """Return normalised last returns and writes in a life by agent, as the run in *path* was evaluated, world by world.
+def by_environment(path: Path) -> list[Json]:
+    """Return normalised last returns and writes in a life by agent, in every environment of the evaluation in *path*.
 
     The first, unnamed, is the run's own; none where it has no others.
     """
@@ -246,7 +247,7 @@ def study(run: Run, num_lives: int) -> Json:
         "num_latents": policy.compressor.num_latents,
         "window": spec.policy.context.window,
         "horizon": run.family.horizon,
-        "evaluate": unstructure(spec.evaluate),
+        "evaluate": recorded(run.graph.plain["evaluate"]),
         "tasks": {"training": len(trained.tasks), "held_out": len(watched.tasks)},
         "lives": {"training": len(trained.rows), "held_out": len(watched.rows)},
         "probe": probe(trained, watched),
@@ -254,5 +255,5 @@ def study(run: Run, num_lives: int) -> Json:
         "latents": watched.shapes(),
         "attention": watched.attention(),
         "retention": retained,
-        "worlds": by_world(run.folder.path),
+        "worlds": by_environment(run.folder.path),
     }

@@ -173,10 +173,10 @@ def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
         lines = [Line(css="c0", x=finite[:, 0], y=finite[:, 1], is_main=True)]
         if len(guesses):
             lines.append(Line(css="c2", x=guesses[:, 0], y=guesses[:, 1]))  # dashed by the style sheet
-        told: Chart = {"end": _end(finite), "majority": _end(guesses) if len(guesses) else None}
+        ends: Chart = {"end": _end(finite), "majority": _end(guesses) if len(guesses) else None}
         chart = line_chart(lines, labels=("update", ""), size=SMALL)
-        told |= {"title": name, "stage": stage, "num_lost": len(points) - len(finite)}
-        charts[stage, np.array(points).tobytes()] = {**chart, **told}
+        ends |= {"title": name, "stage": stage, "num_lost": len(points) - len(finite)}
+        charts[stage, np.array(points).tobytes()] = {**chart, **ends}
     return list(charts.values())
 
 

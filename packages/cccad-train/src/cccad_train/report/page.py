@@ -74,7 +74,7 @@ def _rows(agents: Sequence[AgentRecord]) -> list[tuple[AgentRecord, dict[str, st
 
 
 def summary_table(results: Json) -> str:
-    """Return the tables of agents and their statistics as plain text that fits the terminal, world by world.
+    """Return the tables of agents and their statistics as text that fits the terminal, environment by environment.
 
     Raises:
         ReportError: see `check_results`.
@@ -179,7 +179,7 @@ def write_report(run_dir: Path) -> Path:
         "stage_seconds": _flat(run.meta.get("seconds", {})),
         "number": two_digits,
         "spec": run.spec,
-        "worlds": {name: _rows(read_agents(inner)) for name, inner in run.results.get("worlds", {}).items()},
+        "environments": {name: _rows(read_agents(inner)) for name, inner in run.results.get("worlds", {}).items()},
     }
     return _render(run_dir / "report.html", page, agents, agents, run.results)
 
@@ -220,14 +220,14 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
     agents, results = _side_by_side(titled)
     if len({members[0].results.get("trained_episodes") for members in titled.values()}) > 1:
         results = {**results, "trained_episodes": None}  # one line would be true of some runs alone
-    worlds = dict.fromkeys(name for run in runs for name in run.results.get("worlds", {}))
+    environments = dict.fromkeys(name for run in runs for name in run.results.get("worlds", {}))
     inner = {
-        world: {
-            title: [within(run, world) for run in members]
+        environment: {
+            title: [within(run, environment) for run in members]
             for title, members in titled.items()
-            if all(world in run.results.get("worlds", {}) for run in members)
+            if all(environment in run.results.get("worlds", {}) for run in members)
         }
-        for world in worlds
+        for environment in environments
     }
     on_trial = [agent for agent in agents if agent.role == "agent"] or agents
     digest = hashlib.sha256("\n".join(run.folder for run in runs).encode()).hexdigest()[:8]
@@ -241,7 +241,7 @@ def write_comparison(run_dirs: Sequence[Path]) -> Path:
         "notes": notes
         + notes_on_lengths(titled)
         + [f"Warning, {run.folder}: {text}." for run in runs for text in warnings_of(run.results)],
-        "worlds": {world: _rows(_side_by_side(those)[0]) for world, those in inner.items() if those},
+        "environments": {environment: _rows(_side_by_side(those)[0]) for environment, those in inner.items() if those},
     }
     return _render(path, page, agents, on_trial, results)
 

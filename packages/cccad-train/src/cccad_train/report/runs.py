@@ -142,8 +142,8 @@ def read_run(run_dir: Path) -> RunRecord:
 
 
 def _name_in(spec: str) -> str:
-    found = re.search(r'^name = "([A-Za-z0-9_.-]+)"$', spec, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r'^name = "([A-Za-z0-9_.-]+)"$', spec, re.MULTILINE)
+    return match[1] if match else ""
 
 
 def check_results(results: Any, where: str = "results.json") -> Json:
@@ -152,9 +152,9 @@ def check_results(results: Any, where: str = "results.json") -> Json:
     Raises:
         ReportError: names the first thing that is wrong.
     """
-    found = results.get("format") if isinstance(results, dict) else None
-    if found != RESULTS_FORMAT:
-        raise ReportError(f"{where}: the results are {other_format(found, RESULTS_FORMAT)}")
+    form = results.get("format") if isinstance(results, dict) else None
+    if form != RESULTS_FORMAT:
+        raise ReportError(f"{where}: the results are {other_format(form, RESULTS_FORMAT)}")
     try:
         _RESULTS(results)
     except Misfit as misfit:
@@ -166,7 +166,7 @@ def check_results(results: Any, where: str = "results.json") -> Json:
         if not {"returns", "normalized_curve"} & agent.keys():
             raise ReportError(f"{where}: agent {name!r} has neither 'returns' nor 'normalized_curve'")
     for name, inner in results.get("worlds", {}).items():
-        check_results(inner, f"{where}, world {name!r}")
+        check_results(inner, f"{where}, environment {name!r}")
     return results  # type: ignore[no-any-return]
 
 
@@ -180,13 +180,13 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
     """
     agents = []
     for name, entry in results["agents"].items():
-        given = {} if seeds is not None else results.get("summary", {}).get(name, {})
+        summary = {} if seeds is not None else results.get("summary", {}).get(name, {})
         about = AgentRecord(
             name=name,
             label=entry.get("label") or name,
             role=entry.get("role", "control"),
             description=entry.get("description", ""),
-            row=given,
+            row=summary,
             curve=np.zeros(0),
             compressions=tuple(tuple(steps) for steps in entry.get("compressions") or ()),
             compressions_per_history=entry.get("compressions_per_history"),
@@ -205,7 +205,7 @@ def read_agents(results: Json, seeds: Mapping[str, Sequence[int]] | None = None)
 
 
 def warnings_of(results: Json) -> list[str]:
-    """Return what an evaluation warns of, world by world."""
+    """Return what an evaluation warns of, environment by environment."""
     others = [f"in {name}: {text}" for name, inner in results.get("worlds", {}).items() for text in warnings_of(inner)]
     return [*results.get("warnings", []), *others]
 
@@ -249,9 +249,9 @@ def _curve_only(about: AgentRecord, results: Json) -> AgentRecord:
     return evolve(about, row=row, curve=random + curve * (optimal - random))
 
 
-def within(run: RunRecord, world: str) -> RunRecord:
-    """Return *run* as if it had been judged in another of its worlds."""
-    return evolve(run, results=run.results["worlds"][world])
+def within(run: RunRecord, environment: str) -> RunRecord:
+    """Return *run* as if it had been judged in another of its environments."""
+    return evolve(run, results=run.results["worlds"][environment])
 
 
 def distinct(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
@@ -269,8 +269,8 @@ def distinct(runs: Sequence[RunRecord]) -> tuple[list[RunRecord], list[str]]:
         if first is run:
             continue
         if _played_in(first) != _played_in(run):
-            told = f"{first.folder} and {run.folder} are both seed {run.seed} of {run.experiment}, with other results"
-            raise ReportError(f"{told}; name one of them")
+            clash = f"{first.folder} and {run.folder} are both seed {run.seed} of {run.experiment}, with other results"
+            raise ReportError(f"{clash}; name one of them")
         notes.append(f"{run.folder} is the same run as {first.folder}, named twice or copied: it counts once.")
     return list(kept.values()), notes
 
@@ -287,13 +287,13 @@ def notes_on_lengths(titled: Mapping[str, Sequence[RunRecord]]) -> list[str]:
     """Return sentences on lives of different lengths, within an experiment and from one to the other."""
     lengths = {title: sorted({_num_episodes(run) for run in runs}) for title, runs in titled.items()}
     notes = [
-        f"{title}: lives of {found[0]:,} to {found[-1]:,} episodes, cut to the shortest."
-        for title, found in lengths.items()
-        if len(found) > 1
+        f"{title}: lives of {numbers[0]:,} to {numbers[-1]:,} episodes, cut to the shortest."
+        for title, numbers in lengths.items()
+        if len(numbers) > 1
     ]
-    if len({found[0] for found in lengths.values()}) > 1:
-        told = ", ".join(f"{title} {found[0]:,}" for title, found in lengths.items())
-        notes.append(f"Lives differ in length, and the last episodes of each are those before its own end: {told}.")
+    if len({numbers[0] for numbers in lengths.values()}) > 1:
+        listed = ", ".join(f"{title} {numbers[0]:,}" for title, numbers in lengths.items())
+        notes.append(f"Lives differ in length, and the last episodes of each are those before its own end: {listed}.")
     return notes
 
 

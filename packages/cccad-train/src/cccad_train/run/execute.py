@@ -15,7 +15,6 @@ from cccad_data.owner import owner_of
 from cccad_data.process import Stopped
 
 from cccad_train.console import say
-from cccad_train.environment import LaunchError, Place
 from cccad_train.estimate import refuse_too_large
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import owning
@@ -32,6 +31,7 @@ from cccad_train.run.stages.evaluate import do_evaluate, evaluate
 from cccad_train.run.stages.release import do_release, refresh_cards, released
 from cccad_train.run.stages.report import do_report
 from cccad_train.run.stages.train import do_fit
+from cccad_train.variables import LaunchError, Place
 
 STAGES: dict[str, Callable[[Run, Stage], None]] = {
     "collect": do_collect,
@@ -82,7 +82,7 @@ def execute(order: Order) -> None:
         preflight(spec)
     folder = _folder(order, spec)
     graph = resolve(spec)
-    listing = progress.dry_run(graph, folder, order.only)  # of every run: are there such worlds, and such a split?
+    listing = progress.dry_run(graph, folder, order.only)  # of every run: is there such a split?
     if order.processes > 1 and order.place.num_processes > 1:
         raise LaunchError("a launcher has started several processes, and --processes would start more; leave it out")
     if order.dry_run:
@@ -183,9 +183,9 @@ def reopened(
 
 
 def _as_arguments(order: Order) -> list[str]:
-    told = [str(order.spec), "--device", order.device, "--threads", str(order.threads)]
-    told += ["--out", str(order.out)] if order.out is not None else []
+    words = [str(order.spec), "--device", order.device, "--threads", str(order.threads)]
+    words += ["--out", str(order.out)] if order.out is not None else []
     for override in order.overrides:
-        told += ["--set", override]
-    told += ["--trust-plugins"] if order.trust_plugins else []
-    return told + (["--only", order.only] if order.only else [])
+        words += ["--set", override]
+    words += ["--trust-plugins"] if order.trust_plugins else []
+    return words + (["--only", order.only] if order.only else [])

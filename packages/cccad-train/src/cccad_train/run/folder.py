@@ -15,7 +15,7 @@ from cccad_core.artefact import copy_plugins
 from cccad_core.registry import distributions
 from cccad_core.specs import parts, to_toml, unstructure
 
-from cccad_train import environment
+from cccad_train import variables
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import NUMBER, TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
 from cccad_train.fit.checkpoints import updates
@@ -145,12 +145,12 @@ def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str
 def _meta(spec: ExperimentSpec) -> dict[str, Any]:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {**environment.versions(), "python": platform.python_version()},
+        "versions": {**variables.versions(), "python": platform.python_version()},
         "parts": distributions(sorted(parts(spec))),
         "git_commit": git_commit(),
         "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
-        "environment": environment.record(),
+        "environment": variables.record(),
         "seed": spec.seed,
     }
 
@@ -158,7 +158,7 @@ def _meta(spec: ExperimentSpec) -> dict[str, Any]:
 def git_commit() -> str | None:
     """Return the commit of the working directory, or None outside a repository."""
     try:
-        told = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        answer = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
     except OSError:
         return None
-    return told.stdout.strip() or None
+    return answer.stdout.strip() or None

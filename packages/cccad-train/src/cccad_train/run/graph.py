@@ -13,8 +13,8 @@ from cccad_core.registry import distributions
 from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
 
-from cccad_train.experiment import AgentSpec, ExperimentSpec
-from cccad_train.run.given import content
+from cccad_train.experiment import AgentSpec, ExperimentSpec, recorded
+from cccad_train.run.histories import content
 
 FITTING = ("pretrain", "train")
 """The kinds that change the weights of one agent."""
@@ -178,7 +178,7 @@ def _digest_of_data(spec: ExperimentSpec, plain: dict[str, Any]) -> str | None:
 def _judged(agents: list[str], trained: list[str], plain: dict[str, Any]) -> dict[str, Any]:
     most = plain["split"].get("max_held_out_tasks")
     limited = {} if most is None else {"max_held_out_tasks": most}
-    return {"agents": trained, "names": agents, "evaluate": plain["evaluate"], **limited}
+    return {"agents": trained, "names": agents, "evaluate": recorded(plain["evaluate"]), **limited}
 
 
 def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], dict[str, Any]]) -> str | None:

@@ -7,10 +7,10 @@ from cccad_data.dataset import finished_shards, read_manifest
 
 from cccad_train.estimate import refuse_too_large
 from cccad_train.fit.checkpoints import updates
+from cccad_train.run.environments import other_environments, own_environment
 from cccad_train.run.folder import RunFolder
-from cccad_train.run.given import open_given
 from cccad_train.run.graph import Graph, Stage
-from cccad_train.run.worlds import other_worlds, own_world
+from cccad_train.run.histories import open_existing
 
 
 class UnfinishedRunError(ValueError):
@@ -84,14 +84,14 @@ def require(graph: Graph, folder: RunFolder, only: str) -> None:
 def dry_run(graph: Graph, folder: RunFolder, only: str | None) -> str:
     """Return what a run would do, as comment lines below a spec in TOML: every stage, its state and what it needs."""
     spec = graph.spec
-    own = own_world(spec)
+    own = own_environment(spec)
     num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
     refuse_too_large(spec, own.family, num_held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
     if spec.data.path is not None:
-        lines.append(f"  {open_given(spec, lazy=True)[1]}")
-    for name, world in other_worlds(spec, own).items():
-        lines.append(f"  also played in {name}: {len(world.held_out):,} held-out tasks")
+        lines.append(f"  {open_existing(spec, lazy=True)[1]}")
+    for name, environment in other_environments(spec, own).items():
+        lines.append(f"  also played in {name}: {len(environment.held_out):,} held-out tasks")
     wanted = graph.wanted(only)
     for stage, state in states(graph, folder).items():
         shown = state if stage in wanted else "left out by --only"

@@ -13,11 +13,11 @@ from cccad_train.console import say
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.launch import as_main
 from cccad_train.run import progress
+from cccad_train.run.environments import Environment, own_environment, refuse_leaks
 from cccad_train.run.folder import RunFolder
-from cccad_train.run.given import content_of, open_given
 from cccad_train.run.graph import Graph, Stage
+from cccad_train.run.histories import content_of, open_existing
 from cccad_train.run.progress import UnfinishedRunError
-from cccad_train.run.worlds import World, own_world, refuse_leaks
 
 
 @frozen(kw_only=True, slots=False)
@@ -35,14 +35,14 @@ class Run:
         return self.graph.spec
 
     @cached_property
-    def world(self) -> World:
+    def environment(self) -> Environment:
         """The task family of the spec, and its split."""
-        return own_world(self.spec)
+        return own_environment(self.spec)
 
     @property
     def family(self) -> TaskFamily:
         """The task family of the spec."""
-        return self.world.family
+        return self.environment.family
 
     @cached_property
     def dataset(self) -> Path:
@@ -52,21 +52,21 @@ class Run:
     @property
     def held_out(self) -> Sequence[Task]:
         """The tasks that are kept for evaluation."""
-        return self.world.held_out
+        return self.environment.held_out
 
     @cached_property
     def histories(self) -> Histories:
         """The histories of training tasks, collected or given.
 
         Raises UnfinishedRunError when they are not (all) there, HistoryFileError when they are damaged, SpecError when
-        those that were given are of another world, LeakError when a held-out task is among the collected, and
+        those that were given are of another environment, LeakError when a held-out task is among the collected, and
         OtherContentError when they are not those that the run was made with.
         """
         if self.spec.data.path is not None:
-            histories = open_given(self.spec)[0]
+            histories = open_existing(self.spec)[0]
         elif not progress.is_collected(self.dataset):
-            told = f"there are no finished histories in {self.dataset}"
-            raise UnfinishedRunError(f"{told}; run with '--only collect' first")
+            problem = f"there are no finished histories in {self.dataset}"
+            raise UnfinishedRunError(f"{problem}; run with '--only collect' first")
         else:
             histories = Histories.open(self.dataset)
             refuse_leaks(self.held_out, histories.task_ids, f"the data in {self.dataset}")

@@ -120,15 +120,15 @@ def _score(place: str, name: str, results: dict[str, Any]) -> str:
 def data_card(histories: Histories) -> dict[str, Any]:
     """Return what the report tells of the data."""
     early, late = np.array(list(early_late_returns(histories, num_episodes=NUM_LAST_EPISODES).values())).T
-    told = f"{min(NUM_LAST_EPISODES, *map(len, learning_curve(histories).values()))}_episodes"
+    episodes = f"{min(NUM_LAST_EPISODES, *map(len, learning_curve(histories).values()))}_episodes"
     return {
         "tasks": len(histories),
         "held_out_tasks": len(histories.held_out_task_ids),
         "histories": histories.num_histories,
         "env_steps": histories.num_env_steps,
-        f"return_of_first_{told}": round(float(early.mean()), 3),
-        f"return_of_last_{told}": round(float(late.mean()), 3),
-        f"lowest_task_return_of_last_{told}": round(float(late.min()), 3),
+        f"return_of_first_{episodes}": round(float(early.mean()), 3),
+        f"return_of_last_{episodes}": round(float(late.mean()), 3),
+        f"lowest_task_return_of_last_{episodes}": round(float(late.min()), 3),
         "source": histories.header["source"],
         "env": histories.header["env"],
         "seed": histories.header["seed"],

@@ -5,8 +5,8 @@ from cccad_data.audit import refuse_faulty
 
 from cccad_train.console import Meter, say
 from cccad_train.run import progress
-from cccad_train.run.given import open_given
 from cccad_train.run.graph import Stage
+from cccad_train.run.histories import open_existing
 from cccad_train.run.run import Run
 
 
@@ -17,7 +17,7 @@ def do_collect(run: Run, stage: Stage) -> None:
         if is_new:
             run.folder.keep("histories", None)
         if run.spec.data.path is not None:
-            say(f"collect: {open_given(run.spec, lazy=True)[1]}")
+            say(f"collect: {open_existing(run.spec, lazy=True)[1]}")
         elif progress.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:

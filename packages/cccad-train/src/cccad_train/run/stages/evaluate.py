@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cccad_core.policy import Policy
-from cccad_core.specs import unstructure
 
 from cccad_train.console import Meter, say
+from cccad_train.experiment import recorded
 from cccad_train.files import write_json
 from cccad_train.report.runs import read_run
+from cccad_train.run.environments import Environment, other_environments, refuse_leaks
 from cccad_train.run.graph import Stage
 from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
 from cccad_train.run.stages.cards import data_card, describe_agent, describe_sliding, label, num_parameters
 from cccad_train.run.stages.held_out import Evaluation
 from cccad_train.run.stages.train import load_weights
-from cccad_train.run.worlds import World, other_worlds, refuse_leaks
 
 
 def do_evaluate(run: Run, stage: Stage) -> None:
@@ -35,19 +35,19 @@ def trained(run: Run, name: str) -> Policy:
 
 
 def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str]) -> None:
-    """Play the held-out tasks of all worlds and write `evaluation/`; *trained_ids* are the tasks of the training.
+    """Play the held-out tasks of all environments and write `evaluation/`; *trained_ids* are the tasks of the training.
 
     Raises LeakError, SpecError and RunFileError before anything is played or written.
     """
     run.folder.stages()
-    spec, others = run.spec, other_worlds(run.spec, run.world)
+    spec, others = run.spec, other_environments(run.spec, run.environment)
     trained = run.graph.stage("train", spec.agent)
     counted = [row["writes"] for row in run.folder.metrics(trained.name) if "writes" in row]
     earlier = _earlier(run)
-    for name, world in others.items():
-        refuse_leaks(world.held_out, trained_ids, f"the data, in the world '{name}',")
+    for name, environment in others.items():
+        refuse_leaks(environment.held_out, trained_ids, f"the data, in the environment '{name}',")
     with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
-    evaluation = _live(run, run.world, policies, with_controls=with_controls)
+    evaluation = _live(run, run.environment, policies, with_controls=with_controls)
     if earlier is None:
         evaluation.source(run.histories)
     else:
@@ -55,10 +55,12 @@ def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str
     extra = {
         "spec_digest": run.graph.digest,
         "seed": spec.seed,
-        "evaluate": unstructure(spec.evaluate),
+        "evaluate": recorded(run.graph.plain["evaluate"]),
         "trained_episodes": _trained_episodes(run) if earlier is None else earlier.get("trained_episodes"),
         "training": _training_facts(run, policies[spec.agent], evaluation, counted),
-        "worlds": {name: _live(run, world, policies, f" {name}").results({}) for name, world in others.items()},
+        "worlds": {
+            name: _live(run, environment, policies, f" {name}").results({}) for name, environment in others.items()
+        },
     }
     write_json(run.folder.results, evaluation.results(extra), indent=None)
     if earlier is None:
@@ -83,13 +85,13 @@ def _earlier(run: Run) -> dict[str, Any] | None:
 
 
 def _live(
-    run: Run, world: World, policies: Mapping[str, Policy], where: str = "", *, with_controls: bool = False
+    run: Run, environment: Environment, policies: Mapping[str, Policy], where: str = "", *, with_controls: bool = False
 ) -> Evaluation:
-    """Let all policies live in one world, and its references; return what they did."""
+    """Let all policies live in one environment, and its references; return what they did."""
     spec = run.spec
     with Meter(f"evaluate{where}", 0, "episodes") as meter:
-        evaluation = Evaluation(world.family, world.held_out, spec.evaluate, meter)
-        others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.worlds())]
+        evaluation = Evaluation(environment.family, environment.held_out, spec.evaluate, meter)
+        others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.environments())]
         meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
         for name, policy in policies.items():
             role = "agent" if name == spec.agent else "control"

@@ -13,7 +13,6 @@ from cccad_data.process import Stopped, unstopped
 from torch import Tensor
 
 from cccad_train.console import Meter, say, warn
-from cccad_train.environment import LaunchError
 from cccad_train.experiment import AgentSpec
 from cccad_train.fit import checkpoints
 from cccad_train.fit.batches import Batches
@@ -24,6 +23,7 @@ from cccad_train.launch import Agreement, as_main
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
 from cccad_train.run.stages.metrics import Metrics
+from cccad_train.variables import LaunchError
 
 
 class DivergedError(ValueError):
@@ -200,5 +200,5 @@ class _Recorder:
 def _against_majority(means: dict[str, float]) -> str:
     """Return the accuracy of every rebuilt field beside that of always telling its most common value."""
     fields = [name.removesuffix("_majority") for name in means if name.endswith("_majority")]
-    told = {f.removeprefix("reconstruction_"): (means[f"{f}_accuracy"], means[f"{f}_majority"]) for f in fields}
-    return "".join(f", {name} {right:.1%} (majority {most:.1%})" for name, (right, most) in told.items())
+    accuracies = {f.removeprefix("reconstruction_"): (means[f"{f}_accuracy"], means[f"{f}_majority"]) for f in fields}
+    return "".join(f", {name} {right:.1%} (majority {most:.1%})" for name, (right, most) in accuracies.items())

@@ -70,8 +70,8 @@ class Evaluation:
     agents: dict[str, dict[str, Any]] = field(factory=dict)
     num_lived: int = 0
 
-    def worlds(self) -> VectorEnvironment:
-        """Return the batched worlds: every task, *replicas* times, task by task."""
+    def environments(self) -> VectorEnvironment:
+        """Return the batched environments: every task, *replicas* times, task by task."""
         return self.family.make_vec([task for task in self.tasks for _ in range(self.spec.num_replicas)])
 
     def add(self, name: str, label: str, role: str, description: str, played: Played) -> None:
@@ -93,7 +93,7 @@ class Evaluation:
         self, policy: Policy, compressor: Compressor | None = None, context: RollingContext | None = None
     ) -> Played:
         """Play the policy on every held-out task, with another *compressor* or *context* than its own if given."""
-        return self._play(Agent(policy, compressor, context), self.worlds(), next(policy.parameters()).device)
+        return self._play(Agent(policy, compressor, context), self.environments(), next(policy.parameters()).device)
 
     def live_sliding(self, name: str, description: str, policy: Policy) -> None:
         """Play the plain window of *policy* again, sliding: every decision sees the newest transitions that fit."""
@@ -101,13 +101,13 @@ class Evaluation:
         written = evolve(played, writes=[[] for _ in played.writes])  # it forgets at every decision, and never writes
         self.add(f"{name}-sliding", f"{name}, sliding window", "control", description, written)
 
-    def _play(self, agent: Player, worlds: VectorEnvironment, device: torch.device | str) -> Played:
+    def _play(self, agent: Player, environments: VectorEnvironment, device: torch.device | str) -> Played:
         before = self.num_lived * self.spec.num_episodes
         self.num_lived += 1
         try:
             return play(
                 agent,
-                worlds,
+                environments,
                 num_episodes=self.spec.num_episodes,
                 generator=torch.Generator(device).manual_seed(self.spec.seed),
                 greedy=self.spec.greedy,
@@ -127,33 +127,36 @@ class Evaluation:
             description = "the same weights, the backbone reads the latents of a life on another task"
             self.add(f"{name}-swapped", f"{label}, latents swapped", "control", description, played)
 
-    def rules(self, worlds: VectorEnvironment) -> dict[str, tuple[str, Reference]]:
-        """Return who plays *worlds* by rule, one after the other, by name, with a word on each.
+    def rules(self, environments: VectorEnvironment) -> dict[str, tuple[str, Reference]]:
+        """Return who plays *environments* by rule, one after the other, by name, with a word on each.
 
         Besides the optimal and the random policy it is what the family offers as `reference_players`: functions of
-        worlds and seed, which return what can `choose` and `learn`.
+        environments and seed, which return what can `choose` and `learn`.
         """
-        rules = {"random": ("acts uniformly at random", Reference(self._uniform(worlds)))}
-        if isinstance(worlds, KnowsOptimalActions):
-            rules = {"optimal": ("acts with full knowledge of the task", Reference(worlds.optimal_actions)), **rules}
+        rules = {"random": ("acts uniformly at random", Reference(self._uniform(environments)))}
+        if isinstance(environments, KnowsOptimalActions):
+            rules = {
+                "optimal": ("acts with full knowledge of the task", Reference(environments.optimal_actions)),
+                **rules,
+            }
         players = self.family.reference_players if isinstance(self.family, HasReferencePlayers) else {}
         for name, make in players.items():
-            player = make(worlds, self.spec.seed)
+            player = make(environments, self.spec.seed)
             rules[name] = (f"a known strategy for {self.family.name}", Reference(player.choose, player.learn))
         return rules
 
-    def _uniform(self, worlds: VectorEnvironment) -> Callable[[], Any]:
-        """Return what draws uniformly random actions, from the worlds' own space where they have one."""
-        if isinstance(worlds, HasActionSpace):
-            worlds.action_space.seed(self.spec.seed)
-            return worlds.action_space.sample
-        return random_actions(self.family.spaces["action"], worlds.num_envs, self.spec.seed)
+    def _uniform(self, environments: VectorEnvironment) -> Callable[[], Any]:
+        """Return what draws uniformly random actions, from the environments' own space where they have one."""
+        if isinstance(environments, HasActionSpace):
+            environments.action_space.seed(self.spec.seed)
+            return environments.action_space.sample
+        return random_actions(self.family.spaces["action"], environments.num_envs, self.spec.seed)
 
     def references(self) -> None:
         """Play the optimal and the random policy, and the family's own strategies."""
-        worlds = self.worlds()
-        for name, (told, rule) in self.rules(worlds).items():
-            self.add(name, name, "control", told, self._play(rule, worlds, "cpu"))
+        environments = self.environments()
+        for name, (description, rule) in self.rules(environments).items():
+            self.add(name, name, "control", description, self._play(rule, environments, "cpu"))
             self.agents[name]["actions_per_s"] = None
 
     def source(self, histories: Histories) -> None:

@@ -10,13 +10,13 @@ from safetensors import SafetensorError
 
 from cccad_train.files import write_text
 from cccad_train.report.runs import read_run
-from cccad_train.run.given import content_of_policy
+from cccad_train.run.environments import refuse_leaks
 from cccad_train.run.graph import Stage
+from cccad_train.run.histories import content_of_policy
 from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
 from cccad_train.run.stages.cards import model_card
 from cccad_train.run.stages.train import load_weights
-from cccad_train.run.worlds import refuse_leaks
 
 
 def do_release(run: Run, stage: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Where an experiment is judged: in its own world, and in others that differ from it in a few settings."""
+"""Where an experiment is judged: in its own environment, and in others that differ from it in a few settings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ def refuse_leaks(held_out: Sequence[Task], trained_ids: Sequence[str], where: st
 
 
 @frozen(kw_only=True)
-class World:
+class Environment:
     """A task family, its tasks to train on, and those that are kept for evaluation."""
 
     family: TaskFamily
@@ -35,53 +35,55 @@ class World:
     held_out: Sequence[Task]
 
 
-def own_world(spec: ExperimentSpec) -> World:
-    """Return the world of the spec's `env` and `split`; raises SpecError for a family without optimum, or detours."""
-    world = _split(spec, spec.env.build())
-    if not has_scores(world.family):
+def own_environment(spec: ExperimentSpec) -> Environment:
+    """Return the environment of `env` and `split`; raises SpecError for a family without optimum, or detours."""
+    environment = _split(spec, spec.env.build())
+    if not has_scores(environment.family):
         needed = "normalised returns need a family with 'optimal_returns' and 'random_returns'"
-        raise SpecError([("env", f"{needed}, which {world.family.name!r} has not both")])
+        raise SpecError([("env", f"{needed}, which {environment.family.name!r} has not both")])
     try:
-        spec.data.sampler.detours.check(world.family, world.train[: spec.split.max_train_tasks])
+        spec.data.sampler.detours.check(environment.family, environment.train[: spec.split.max_train_tasks])
     except SamplingError as error:
         raise SpecError([("data.sampler.detours", str(error))]) from None
-    return world
+    return environment
 
 
-def other_worlds(spec: ExperimentSpec, own: World) -> dict[str, World]:
-    """Return the worlds of `evaluate.worlds` by name.
+def other_environments(spec: ExperimentSpec, own: Environment) -> dict[str, Environment]:
+    """Return the environments of `evaluate.environments` by name.
 
     Their held-out tasks are those of *own*, by id, where all of these exist there too; else those of the same split of
     their own tasks, without any that may be trained on. Raises SpecError with everything that is wrong with any.
     """
-    found, problems = {}, []
-    for name, changes in spec.evaluate.worlds.items():
+    environments, problems = {}, []
+    for name, changes in spec.evaluate.environments.items():
         try:
-            found[name] = _other(spec, own, changes)
+            environments[name] = _other(spec, own, changes)
         except SpecError as error:
-            problems += [(f"evaluate.worlds.{name}{path and '.'}{path}", told) for path, told in error.problems]
+            problems += [
+                (f"evaluate.environments.{name}{path and '.'}{path}", problem) for path, problem in error.problems
+            ]
         except ValueError as error:  # of the family: such settings, or such a split of them, cannot be
-            problems.append((f"evaluate.worlds.{name}", str(error)))
+            problems.append((f"evaluate.environments.{name}", str(error)))
     if problems:
         raise SpecError(problems)
-    return found
+    return environments
 
 
-def _other(spec: ExperimentSpec, own: World, changes: Mapping[str, Any]) -> World:
-    world = _split(spec, structure({**unstructure(spec.env), **changes}, type(spec.env)).build())
-    if world.family.spaces != own.family.spaces:
-        told = f"an agent plays only where spaces are those of its env: {world.family.spaces}, not {own.family.spaces}"
-        raise SpecError([("", told)])
+def _other(spec: ExperimentSpec, own: Environment, changes: Mapping[str, Any]) -> Environment:
+    environment = _split(spec, structure({**unstructure(spec.env), **changes}, type(spec.env)).build())
+    if environment.family.spaces != own.family.spaces:
+        differ = f"{environment.family.spaces}, not {own.family.spaces}"
+        raise SpecError([("", f"an agent plays only where spaces are those of its env: {differ}")])
     try:
-        held_out: Sequence[Task] = [world.family.task(task.task_id) for task in own.held_out]
+        held_out: Sequence[Task] = [environment.family.task(task.task_id) for task in own.held_out]
     except LookupError:
         trained = {task.task_id for task in own.train}
-        held_out = [task for task in world.held_out if task.task_id not in trained]
+        held_out = [task for task in environment.held_out if task.task_id not in trained]
     if not held_out:
         raise SpecError([("", "all tasks that would be held out here are trained on; change what tells tasks apart")])
-    return World(family=world.family, train=world.train, held_out=held_out)
+    return Environment(family=environment.family, train=environment.train, held_out=held_out)
 
 
-def _split(spec: ExperimentSpec, family: TaskFamily) -> World:
+def _split(spec: ExperimentSpec, family: TaskFamily) -> Environment:
     split = family.split(seed=spec.split.seed, held_out_frac=spec.split.held_out_frac)
-    return World(family=family, train=split.train, held_out=split.held_out[: spec.split.max_held_out_tasks])
+    return Environment(family=family, train=split.train, held_out=split.held_out[: spec.split.max_held_out_tasks])

@@ -1,4 +1,4 @@
-"""Other worlds: which tasks are held out in them, what is refused, and who plays them by rule."""
+"""Other environments: which tasks are held out in them, what is refused, and who plays them by rule."""
 
 import json
 
@@ -10,8 +10,8 @@ from cccad_envs import BanditSpec, RecallSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.experiment import DataSpec, EvaluateSpec, ExperimentSpec, SplitSpec
+from cccad_train.run.environments import other_environments, own_environment
 from cccad_train.run.stages.held_out import Evaluation
-from cccad_train.run.worlds import other_worlds, own_world
 from gymnasium.spaces import Box
 from gymnasium.vector import VectorEnv
 from gymnasium.vector.utils import batch_space
@@ -19,8 +19,9 @@ from gymnasium.vector.utils import batch_space
 DATA = DataSpec(source=NoisyOracleSpec())
 
 
-def experiment(env, worlds, **split):
-    return ExperimentSpec(name="x", env=env, data=DATA, split=SplitSpec(**split), evaluate=EvaluateSpec(worlds=worlds))
+def experiment(env, environments, **split):
+    evaluate = EvaluateSpec(environments=environments)
+    return ExperimentSpec(name="x", env=env, data=DATA, split=SplitSpec(**split), evaluate=evaluate)
 
 
 def ids(tasks):
@@ -29,43 +30,43 @@ def ids(tasks):
 
 def test_where_ids_agree_the_same_tasks_are_held_out():
     spec = experiment(RecallSpec(num_bits=4), {"x10": {"num_filler": 200}}, max_held_out_tasks=5)
-    own = own_world(spec)
-    world = other_worlds(spec, own)["x10"]
-    assert world.family.horizon == 208
+    own = own_environment(spec)
+    environment = other_environments(spec, own)["x10"]
+    assert environment.family.horizon == 208
     assert len(own.held_out) == 5
-    assert ids(world.held_out) == ids(own.held_out)
+    assert ids(environment.held_out) == ids(own.held_out)
 
 
-def test_where_ids_differ_the_split_is_the_worlds_own():
+def test_where_ids_differ_the_split_is_the_environments_own():
     spec = experiment(BanditSpec(num_tasks=40), {"fresh": {"task_seed": 1}}, seed=3, held_out_frac=0.2)
-    world = other_worlds(spec, own_world(spec))["fresh"]
-    assert ids(world.held_out) == ids(BanditSpec(num_tasks=40, task_seed=1).build().split(3, 0.2).held_out)
+    environment = other_environments(spec, own_environment(spec))["fresh"]
+    assert ids(environment.held_out) == ids(BanditSpec(num_tasks=40, task_seed=1).build().split(3, 0.2).held_out)
 
 
-def test_a_world_with_only_some_of_the_tasks_never_holds_out_a_trained_one():
+def test_an_environment_with_only_some_of_the_tasks_never_holds_out_a_trained_one():
     spec = experiment(RecallSpec(num_tasks=100), {"fewer": {"num_tasks": 40}}, seed=5, held_out_frac=0.5)
-    own = own_world(spec)
-    held_out = ids(other_worlds(spec, own)["fewer"].held_out)
+    own = own_environment(spec)
+    held_out = ids(other_environments(spec, own)["fewer"].held_out)
     assert len(held_out) == 18  # of 20: two are trained on
     assert set(held_out) & set(ids(own.train)) == set()
 
 
-def test_all_that_is_wrong_with_worlds_is_said_with_its_path():
+def test_all_that_is_wrong_with_environments_is_said_with_its_path():
     wrong = {"typo": {"horizn": 9}, "other": {"size": 6}, "never": {"horizon": 0}, "good": {"horizon": 9}}
     spec = experiment(DarkroomSpec(size=5), wrong)
     with pytest.raises(SpecError) as caught:
-        other_worlds(spec, own_world(spec))
+        other_environments(spec, own_environment(spec))
     typo, other, never = str(caught.value).splitlines()
-    assert typo == "extra field 'horizn' (did you mean 'horizon'?) @ evaluate.worlds.typo"
+    assert typo == "extra field 'horizn' (did you mean 'horizon'?) @ evaluate.environments.typo"
     assert other.startswith("an agent plays only where spaces are those of its env: {'observation'")
-    assert other.endswith("@ evaluate.worlds.other")
-    assert never == "'horizon' must be >= 1: 0 @ evaluate.worlds.never"
+    assert other.endswith("@ evaluate.environments.other")
+    assert never == "'horizon' must be >= 1: 0 @ evaluate.environments.never"
 
 
-def test_a_wrong_world_is_refused_before_anything_is_done(micro, cccad_run, tmp_path):
-    told = cccad_run(micro, "--out", tmp_path / "out", "--set", "evaluate.worlds.big={ size = 5 }")
+def test_a_wrong_environment_is_refused_before_anything_is_done(micro, cccad_run, tmp_path):
+    told = cccad_run(micro, "--out", tmp_path / "out", "--set", "evaluate.environments.big={ size = 5 }")
     assert told.code == 2
-    assert "evaluate.worlds.big" in told.err
+    assert "evaluate.environments.big" in told.err
     assert not (tmp_path / "out").exists()
 
 
@@ -91,9 +92,9 @@ def test_detours_that_cannot_be_had_are_refused_before_anything_is_collected(
     assert not (tmp_path / "out").exists()
 
 
-def test_results_and_report_tell_of_every_world(copied_run, cccad):
-    worlds = "evaluate.worlds.long={ horizon = 12 }"
-    told = cccad("evaluate", copied_run, "--set", worlds, "--set", "evaluate.num_episodes=3", "--device", "cpu")
+def test_results_and_report_tell_of_every_environment(copied_run, cccad):
+    environments = "evaluate.environments.long={ horizon = 12 }"
+    told = cccad("evaluate", copied_run, "--set", environments, "--set", "evaluate.num_episodes=3", "--device", "cpu")
     assert told.code == 0, told.err
     results = json.loads((copied_run / "evaluation" / "results.json").read_text())
     inner = results["worlds"]["long"]
@@ -105,7 +106,7 @@ def test_results_and_report_tell_of_every_world(copied_run, cccad):
     assert inner["summary"]["optimal"]["normalized_last10_mean"] == 1.0
     page = (copied_run / "report.html").read_text()
     assert page.count("<th>agent</th>") == 2
-    assert "In the world long" in page
+    assert "In the environment long" in page
     assert "last 3 or 10" in page  # the source's histories are longer
     assert "in long:" in told.out
 
@@ -162,3 +163,24 @@ def test_real_actions_are_drawn_at_random_and_an_unknown_optimum_is_left_out():
     evaluation = played(ReachFamily(), ["only"], num_episodes=2, num_replicas=50)
     assert list(evaluation.agents) == ["random"]
     assert np.mean(evaluation.agents["random"]["returns"]) == pytest.approx(-4.0, abs=0.3)
+
+
+OLD = "[evaluate]\nnum_episodes = 12\nworlds.long = { horizon = 12 }\n"
+
+
+def test_a_spec_with_the_old_name_of_the_field_is_told_the_new_one(micro, cccad_run, tmp_path):
+    (tmp_path / "old.toml").write_text(micro.read_text().replace("[evaluate]\nnum_episodes = 12\n", OLD))
+    refused = cccad_run(tmp_path / "old.toml", "--dry-run")
+    assert refused.code == 2
+    assert "the field 'worlds' is now 'environments' @ evaluate" in refused.err
+
+
+def test_a_run_of_an_earlier_version_is_read_with_the_old_name_and_keeps_its_digests(
+    copied_run, micro, cccad, cccad_run
+):
+    text = (copied_run / "spec.toml").read_text()
+    assert "[evaluate.environments]" in text
+    (copied_run / "spec.toml").write_text(text.replace("[evaluate.environments]", "[evaluate.worlds]"))
+    assert cccad("evaluate", copied_run, "--device", "cpu").code == 0
+    again = cccad_run(micro, "--out", copied_run.parent)
+    assert "evaluate: done before, nothing to do" in again.out

@@ -1,4 +1,4 @@
-"""Histories that are there already: whether they are of the spec's world, and which of them may be trained on."""
+"""Histories that are there already: whether they are of the spec's family, and which of them may be trained on."""
 
 import hashlib
 import json
@@ -14,45 +14,49 @@ from cccad_data.dataset import finished_shards, read_manifest
 from cccad_data.family import TaskFamily
 
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.run.worlds import own_world
+from cccad_train.run.environments import own_environment
 
 
-def open_given(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histories, str]:
+def open_existing(spec: ExperimentSpec, *, lazy: bool | None = None) -> tuple[Histories, str]:
     """Return the histories at `data.path` that are of the split's training tasks, and what there is to say of them.
 
-    Raises HistoryFileError when they are not there, unfinished or damaged, and SpecError when they are of another world
-    or of no training task.
+    Raises HistoryFileError when they are not there, unfinished or damaged, and SpecError when they are of another
+    environment or of no training task.
     """
     assert spec.data.path is not None
-    world, found = own_world(spec), Histories.open(spec.data.path, lazy=lazy)
-    place, family = f"the histories in {spec.data.path}", world.family
-    if differs := _difference(found, family):
+    environment, existing = own_environment(spec), Histories.open(spec.data.path, lazy=lazy)
+    place, family = f"the histories in {spec.data.path}", environment.family
+    if differs := _difference(existing, family):
         raise SpecError([("data.path", f"{place} {differs}")])
-    train = {task.task_id for task in world.train}
-    wanted = {task.task_id for task in world.train[: spec.split.max_train_tasks]}
-    tasks = tuple(task for task in found if task.task_id in wanted)
+    train = {task.task_id for task in environment.train}
+    wanted = {task.task_id for task in environment.train[: spec.split.max_train_tasks]}
+    tasks = tuple(task for task in existing if task.task_id in wanted)
     if not tasks:
-        raise SpecError([("data.path", f"{place} are of no training task of this split, but of {found.task_ids[0]!r}")])
-    num_held_out = len(set(found.task_ids) - train)
-    told = f"{place} are of {len(tasks):,} of {len(wanted):,} training tasks"
-    told += f"; those of {num_held_out:,} held-out tasks are left out" if num_held_out else ""
-    listed = [task for task in found.header["tasks"] if task["task_id"] in wanted]
+        raise SpecError(
+            [("data.path", f"{place} are of no training task of this split, but of {existing.task_ids[0]!r}")]
+        )
+    num_held_out = len(set(existing.task_ids) - train)
+    note = f"{place} are of {len(tasks):,} of {len(wanted):,} training tasks"
+    note += f"; those of {num_held_out:,} held-out tasks are left out" if num_held_out else ""
+    listed = [task for task in existing.header["tasks"] if task["task_id"] in wanted]
     held_out = [task.task_id for task in family.tasks if task.task_id not in train]
-    return evolve(found, header={**found.header, "tasks": listed, "held_out_task_ids": held_out}, tasks=tasks), told
+    return evolve(
+        existing, header={**existing.header, "tasks": listed, "held_out_task_ids": held_out}, tasks=tasks
+    ), note
 
 
-def _difference(found: Histories, family: TaskFamily) -> str:
-    """Return how the world of *found* differs from *family*, as the end of a sentence; empty if it does not."""
-    env = {name: value for name, value in found.header["env"].items() if value is not None}
+def _difference(existing: Histories, family: TaskFamily) -> str:
+    """Return how the family of *existing* differs from *family*, as the end of a sentence; empty if it does not."""
+    env = {name: value for name, value in existing.header["env"].items() if value is not None}
     if (kind := env.pop("kind")) != family.name:
         return f"are of the env {kind!r}, not {family.name!r}"
     theirs, ours = asdict(structure(env, type(family.spec), "the env of the histories")), asdict(family.spec)
     differing = [f"{name} = {theirs[name]!r}, not {ours[name]!r}" for name in ours if theirs[name] != ours[name]]
     if differing:
         return f"are of another env: {', '.join(differing)}"
-    if not spaces.all_alike(found.spaces, family.spaces):
-        return f"have the spaces {found.spaces}, not {family.spaces}"
-    for task_id in found.task_ids:
+    if not spaces.all_alike(existing.spaces, family.spaces):
+        return f"have the spaces {existing.spaces}, not {family.spaces}"
+    for task_id in existing.task_ids:
         try:
             family.task(task_id)
         except LookupError:

@@ -89,43 +89,43 @@ def settle(*, num_threads: int = 1, is_launchable: bool = False) -> Place:
     return place
 
 
-def _place(given: dict[str, str]) -> tuple[Place, dict[str, str]]:
+def _place(variables: dict[str, str]) -> tuple[Place, dict[str, str]]:
     """Return where a launcher put this process, and the variables that torch.distributed reads of it."""
-    rank, size, local_rank, local_size, by = _numbers(given)
-    cpu = given.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes", "on", "t", "y"}
-    owner = int(given.get(PARENT, "0"))
-    is_launched = any(name in given for name in ("TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_BACKEND"))
+    rank, size, local_rank, local_size, by = _numbers(variables)
+    cpu = variables.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes", "on", "t", "y"}
+    owner = int(variables.get(PARENT, "0"))
+    is_launched = any(name in variables for name in ("TORCHELASTIC_RUN_ID", "ACCELERATE_DYNAMO_BACKEND"))
     parent = owner or (os.getppid() if is_launched else 0)
     place = Place(
-        rank=rank, num_processes=size, parent=parent, is_owned=bool(owner), wants_cpu=cpu, notes=_notes(given)
+        rank=rank, num_processes=size, parent=parent, is_owned=bool(owner), wants_cpu=cpu, notes=_notes(variables)
     )
     if size == 1:
         return place, {}
-    address, port = given.get("MASTER_ADDR", ""), given.get("MASTER_PORT", "")
+    address, port = variables.get("MASTER_ADDR", ""), variables.get("MASTER_PORT", "")
     if by == "srun":
-        address = address or _first_node(given)
-        port = port or str(15_000 + int(given.get("SLURM_JOB_ID", 0)) % 20_000)
+        address = address or _first_node(variables)
+        port = port or str(15_000 + int(variables.get("SLURM_JOB_ID", 0)) % 20_000)
     elif by != "a launcher" and local_size == size:  # all are here
         address, port = address or "127.0.0.1", port or "29500"
     absent = [name for name, text in (("MASTER_ADDR", address), ("MASTER_PORT", port)) if not text]
     if absent:
         raise LaunchError(f"{by} set process {rank} of {size}, but not {' and '.join(absent)}: where the others are")
     names = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": local_rank, "LOCAL_WORLD_SIZE": local_size}
-    kept = {name: text for name, text in given.items() if name.startswith("TORCHELASTIC_")}
+    kept = {name: text for name, text in variables.items() if name.startswith("TORCHELASTIC_")}
     kept |= {name: str(number) for name, number in names.items() if number is not None}
     return place, kept | {"MASTER_ADDR": address, "MASTER_PORT": str(_number("MASTER_PORT", port))}
 
 
-def _numbers(given: dict[str, str]) -> tuple[int, int, int | None, int, str]:
+def _numbers(variables: dict[str, str]) -> tuple[int, int, int | None, int, str]:
     for by, names in LAUNCHERS.items():
-        rank, size = (given.get(name) for name in names[:2])
+        rank, size = (variables.get(name) for name in names[:2])
         if rank is None and size in (None, "1"):
             continue
         absent = [name for name, text in zip(names, (rank, size), strict=False) if text is None]
         if absent and not (by == "a launcher" and (rank, size) == ("0", None)):
             other = f"{names[0]}={rank}" if size is None else f"{names[1]}={size}"
             raise LaunchError(f"{other} is set and {absent[0]} is not: set both, MASTER_ADDR and MASTER_PORT, or none")
-        local_rank, local_size = (given.get(name) for name in names[2:])
+        local_rank, local_size = (variables.get(name) for name in names[2:])
         numbers = _number(names[0], str(rank)), _number(names[1], size or "1")
         if not numbers[0] < numbers[1]:
             raise LaunchError(f"{names[0]} must be 0 or more and below {names[1]}: {rank} of {size}")
@@ -141,33 +141,33 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def _first_node(given: dict[str, str]) -> str:
+def _first_node(variables: dict[str, str]) -> str:
     """Return the first host of a SLURM step, whose list reads like `gpu[03-06,9],cpu1`."""
-    if given.get("SLURM_STEP_NUM_NODES") == "1":
+    if variables.get("SLURM_STEP_NUM_NODES") == "1":
         return "127.0.0.1"
-    hosts = given.get("SLURM_STEP_NODELIST", given.get("SLURM_NODELIST", ""))
+    hosts = variables.get("SLURM_STEP_NODELIST", variables.get("SLURM_NODELIST", ""))
     first = re.match(r"([^\[,]*)(?:\[(\d+)[^\]]*\]([^,\[]*))?", hosts)
     return "" if first is None else "".join(part or "" for part in first.groups())
 
 
-def _refuse_lone_process(given: dict[str, str], place: Place) -> None:
+def _refuse_lone_process(variables: dict[str, str], place: Place) -> None:
     """Refuse what `accelerate launch --cpu --num_processes 2` does: it starts one process, and tells it of others."""
-    if place.num_processes == 1 and "ACCELERATE_DYNAMO_BACKEND" in given and "MASTER_PORT" in given:
+    if place.num_processes == 1 and "ACCELERATE_DYNAMO_BACKEND" in variables and "MASTER_PORT" in variables:
         raise LaunchError(
             "'accelerate launch' was asked for several processes and started one, as it does on CPUs; "
             "use 'cccad-run SPEC --processes N' or 'torchrun --nproc_per_node N -m cccad_train SPEC'"
         )
 
 
-def _notes(given: dict[str, str]) -> tuple[str, ...]:
+def _notes(variables: dict[str, str]) -> tuple[str, ...]:
     """Return a word on what a launcher's own settings ask for in vain."""
     usual = {"", "no", "false", "0", "1", "default"}
     ours = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_DYNAMO_BACKEND", "ACCELERATE_GRADIENT_ACCUMULATION_STEPS")
-    idle = [n for n in ours if given.get(n, "").lower() not in usual]
-    idle += [n for n in sorted(given) if n.startswith("ACCELERATE_USE_") and n != "ACCELERATE_USE_CPU"]
-    idle = [n for n in idle if given[n].lower() not in usual - {"1"}]
-    settings = ", ".join(f"{n.removeprefix('ACCELERATE_').lower()} = {given[n]}" for n in idle)
-    return (f"not used: {settings} of accelerate; the spec says it all (train.precision = \"bf16\")",) if idle else ()
+    idle = [n for n in ours if variables.get(n, "").lower() not in usual]
+    idle += [n for n in sorted(variables) if n.startswith("ACCELERATE_USE_") and n != "ACCELERATE_USE_CPU"]
+    idle = [n for n in idle if variables[n].lower() not in usual - {"1"}]
+    settings = ", ".join(f"{n.removeprefix('ACCELERATE_').lower()} = {variables[n]}" for n in idle)
+    return (f'not used: {settings} of accelerate; the spec says it all (train.precision = "bf16")',) if idle else ()
 
 
 def _matches(name: str, patterns: str) -> bool:
