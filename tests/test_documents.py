@@ -263,7 +263,7 @@ def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
     begin = "" if "name" in table else 'name = "block"\n'
     world = '[env]\nkind = "recall"\n' if "evaluate" in table else ROOM
     source = '[data.source]\nkind = "noisy-oracle"\n'
-    rest = ("" if "env" in table else world) + ("" if "data" in table else source)
+    rest = ("" if "env" in table else world) + ("" if {"source", "path"} & table.get("data", {}).keys() else source)
     file.write_text(f"{begin}{block.text}\n{rest}", encoding="utf-8")
     spec = load(file, ExperimentSpec)
     run(cccad_run, ["block.toml", "--dry-run"])
