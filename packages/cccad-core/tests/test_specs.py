@@ -1,15 +1,16 @@
 """A spec is read strictly, all its mistakes are told at once, and it comes back equal from its own plain data."""
 
 from textwrap import dedent
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 import tomli
-from attrs import field, frozen, validators
+from attrs import Factory, field, frozen, validators
 from cccad_core import registry as registry_module
 from cccad_core.errors import SpecError
 from cccad_core.registry import Registry
 from cccad_core.specs import Kind, describe, load, parts, structure, to_toml, unstructure
+from cccad_core.specs.structure import with_moved
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -367,3 +368,30 @@ def test_a_description_tells_each_field_with_its_default_and_what_is_asked_of_it
     assert "  policy: table (PolicySpec) = { width = 64," in text
     assert "      stages: list of table (StageSpec) = []\n          at_update: int, required  (>= 0)\n" in text
     assert describe(WindowSpec, REGISTRY) == "Remember nothing."
+
+
+@frozen(kw_only=True)
+class MovedSpec:
+    """Had `capacity` and `size` of its own once."""
+
+    MOVED: ClassVar[dict[str, str]] = {"capacity": "memory", "size": "part.size"}
+
+    memory: int = 3
+    part: Annotated[Any, Kind("compressor")] = Factory(WindowSpec)
+
+
+@frozen(kw_only=True)
+class HouseSpec:
+    """Holds specs whose fields moved."""
+
+    rooms: dict[str, MovedSpec] = Factory(dict)
+    attic: MovedSpec | None = None
+
+
+def test_what_an_earlier_version_wrote_is_read_with_every_field_where_it_is_now():
+    old = {"rooms": {"a": {"capacity": 5, "size": 7}}, "attic": {"part": {"kind": "window", "x": 1}, "size": 2}}
+    moved = with_moved(old, HouseSpec, REGISTRY)
+    assert moved["rooms"]["a"]["memory"] == 5
+    assert (moved["rooms"]["a"]["part"]["kind"], moved["rooms"]["a"]["part"]["size"]) == ("spec-test-window", 7)
+    assert moved["attic"]["part"] == {"kind": "window", "x": 1, "size": 2}
+    assert old["rooms"]["a"] == {"capacity": 5, "size": 7}
