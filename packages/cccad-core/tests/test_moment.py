@@ -54,7 +54,7 @@ def test_chance_is_felt_and_repeats_with_its_seed(policy, batch, moment):
 
 @pytest.mark.parametrize("moment", [PASSED, evolve(PASSED, from_itself=True)], ids=["another", "its own"])
 def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch, moment):
-    windows = policy.context.windows(batch.flags(), None, batch.mask.device)
+    windows = policy.context.windows(batch.flags(), CALM, batch.mask.device)
     tokens, think = policy.layout.sequence(batch), policy.backbone.think
     writes = windows.writes(tokens, batch.mask)
     with torch.no_grad():

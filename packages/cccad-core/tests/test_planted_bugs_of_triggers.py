@@ -12,6 +12,7 @@ from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.compressors.rmt import Rmt, RmtSpec
 from cccad_core.compressors.sink import Sink, SinkSpec
 from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.moment import Moment
 from cccad_core.policy import PolicySpec
 from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Triple, TripleSpec
@@ -86,8 +87,8 @@ def test_a_trigger_that_only_training_hears_is_caught(monkeypatch):
 def test_a_trigger_that_only_the_agent_hears_is_caught(monkeypatch):
     windows = RollingContext.windows
 
-    def deaf(self, flags, seed, device):
-        return windows(self, evolve(flags, ended=torch.zeros_like(flags.ended)), seed, device)
+    def deaf(self, flags, moment, device):
+        return windows(self, evolve(flags, ended=torch.zeros_like(flags.ended)), moment, device)
 
     monkeypatch.setattr(RollingContext, "windows", deaf)
     with caught("writes asked for are writes done"):
@@ -110,7 +111,11 @@ def test_an_agent_that_keeps_stale_tokens_after_an_early_write_is_caught(monkeyp
 
 def test_chance_without_a_seed_is_caught(monkeypatch):
     windows = RollingContext.windows
-    monkeypatch.setattr(RollingContext, "windows", lambda self, flags, seed, on: windows(self, flags, seed or 0, on))
+
+    def always(self, flags, _moment, device):
+        return windows(self, flags, Moment(shared_seed=0), device)
+
+    monkeypatch.setattr(RollingContext, "windows", always)
     with caught("writes asked for are writes done"):
         check_policy(evolve(FULL, context=ContextSpec(window=8, trigger="random")))
 

@@ -167,7 +167,7 @@ class Agent:
     @torch.no_grad()
     def decide(self, state: AgentState, observations: Tensor | Any, record: AttentionRecord | None = None) -> Tensor:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
-        layout, context, last = self.policy.layout, self.context, state.last
+        context, last = self.context, state.last
         seen = self._border(observations, "the observations", state.num_decisions)
         ended = (last.terminations | last.truncations)[:, 0] & state.has_last if context.by_row else None
         full = torch.nonzero(context.due(state.num_raw, state.num_new, ended))[:, 0]
@@ -175,8 +175,13 @@ class Agent:
             self._write(state, full)
         if not context.evicts:
             self._make_room(state)
+        return self._answer(state, seen, record)
+
+    def _answer(self, state: AgentState, observations: Tensor, record: AttentionRecord | None = None) -> Tensor:
+        """Return the parameters that the policy gives *observations*: tensors in, tensors out, no wait for a device."""
+        layout, last = self.policy.layout, state.last
         told = layout.told(last, state.has_last)
-        last.observations[:, 0] = seen
+        last.observations[:, 0] = observations
         hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0, record)
         state.num_decisions += 1
         parameters: Tensor = self.policy.head(hidden)[:, 0]

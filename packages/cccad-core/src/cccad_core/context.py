@@ -16,6 +16,7 @@ from attrs import evolve, field, frozen, validators
 from torch import Tensor
 
 from cccad_core.batch import Flags
+from cccad_core.moment import Moment
 from cccad_core.windows import RowWindows, SharedWindows, Window, Windows
 
 TRIGGERS = ("full", "episode", "every", "random")
@@ -114,16 +115,18 @@ class RollingContext:
             is_due = is_due | (num_new >= self.every)
         return is_due if ended is None or not self.by_row else is_due | (ended & (num_new > 0))
 
-    def windows(self, flags: Flags, seed: int | None, device: torch.device) -> Windows:
-        """Return the windows of a pass over a batch with these *flags*; where chance triggers, *seed* decides them.
+    def windows(self, flags: Flags, moment: Moment, device: torch.device) -> Windows:
+        """Return the windows of a pass over a batch with these *flags*; where chance triggers, *moment* decides them.
 
-        Without a seed nothing is left to chance: a policy whose writes chance triggers writes when its window is full.
+        A calm moment leaves nothing to chance: a policy whose writes chance triggers writes when its window is full.
         """
         size, length = flags.ended.shape
         if self.by_row:
             ends = [torch.nonzero(row)[:, 0].tolist() for row in flags.ended]
             return RowWindows([self.cut(length, ends=each) for each in ends], self.slots, device)
-        lengths = None if seed is None or self.trigger != "random" else self.random_lengths(seed)
+        lengths = None
+        if self.trigger == "random" and moment.shared_seed is not None:  # read here alone: a compiled pass guards it
+            lengths = self.random_lengths(moment.shared_seed)
         return SharedWindows(self.cut(length, lengths=lengths), size, self.slots, flags.is_padded)
 
     def cut(

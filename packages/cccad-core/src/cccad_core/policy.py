@@ -99,7 +99,7 @@ class Policy(nn.Module):
         Gradients of the last window's decisions reach its *horizon* newest writes (see `folding.fold`). *moment* is all
         the chance that there is. *flags*: those of the batch, if they are at hand on the CPU.
         """
-        windows = self.context.windows(flags or batch.flags(), moment.shared_seed, batch.mask.device)
+        windows = self.context.windows(flags or batch.flags(), moment, batch.mask.device)
         tokens, queries = self.layout.sequence(batch), self.layout.queries(batch)
         memory = self.remember(windows, tokens, batch.mask, horizon=horizon, moment=moment)
         shown = windows.shown(memory.prefixes, tokens, queries)

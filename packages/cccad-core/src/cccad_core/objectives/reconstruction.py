@@ -48,7 +48,7 @@ class Rebuilding(Objective):
         flags: Flags | None = None,
     ) -> dict[str, Tensor]:
         policy = self.policy
-        windows = policy.context.windows(flags or batch.flags(), moment.shared_seed, batch.mask.device)
+        windows = policy.context.windows(flags or batch.flags(), moment, batch.mask.device)
         tokens = policy.layout.sequence(batch)
         memory = policy.remember(windows, tokens, batch.mask, horizon=self.horizon, moment=moment)
         losses = rebuilt_losses(rebuild(policy, windows, memory, batch))
