@@ -11,8 +11,8 @@ from cccad_data import (
     NoisyOracleSpec,
     SamplerSpec,
     collect,
-    columns,
     merging,
+    pieces,
     store,
 )
 from cccad_data.columns import Column, joined
@@ -107,7 +107,7 @@ def test_drawing_from_compressed_histories_says_how_to_make_it_fast(both, thinni
 
 def test_a_plain_file_that_is_cut_off_is_an_error(dataset, tmp_path):
     path, column = lazy_copy(dataset, tmp_path)
-    column.bases[0] = column.pieces[0].offset = path.stat().st_size - 8
+    column.extents.bases[0] = column.pieces[0].offset = path.stat().st_size - 8
     with pytest.raises(HistoryFileError, match="is damaged"):
         column[:30]
 
@@ -120,7 +120,7 @@ def lazy_copy(dataset, tmp_path):
 
 def test_a_file_that_changes_under_its_readers_is_an_error(dataset, tmp_path):
     path, column = lazy_copy(dataset, tmp_path)
-    columns._mapped.cache_clear()  # as when many other files have been read meanwhile
+    pieces.mapped.cache_clear()  # as when many other files have been read meanwhile
     os.utime(path, ns=(1, 1))
     with pytest.raises(HistoryFileError, match="has changed since these histories were opened"):
         column[:3]

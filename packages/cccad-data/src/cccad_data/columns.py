@@ -1,30 +1,25 @@
 """Columns that stay on the disk: they look like arrays, and read the stretches that are asked for, and no more.
 
 A column has ``shape dtype len() [...] take(places, axis=0)``; ``np.asarray`` reads it whole, and `take_all` several at
-once. It lies in pieces: what is stored without compression is mapped into memory, where pages of files are the system's
-to keep or to drop, and the rest goes through HDF5, which unpacks whole chunks.
+once. It lies in pieces (see `cccad_data.pieces`).
 """
 
 import math
-import mmap
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from copy import copy
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import h5py
 import numpy as np
+from attrs import frozen
 
-from cccad_data.errors import HistoryFileError
+from cccad_data.pieces import Extent, Packed, Piece, Whole, bytes_of, mapped
 from cccad_data.plain import Array
 
 _BLOCK_ENV_STEPS = 256  # how finely the places of episode ends are known without reading them, in 8 bytes each
 _BRIDGED_ROWS = 64  # are read too where they lie between two that were asked for
-_MOST_OPEN_FILES, _MOST_OPEN_DATASETS = 512, 512
-_UNPACKED_BYTES = 1 << 16  # that HDF5 keeps for each open dataset
 
 
 class Column(ABC):
@@ -119,94 +114,14 @@ def _starts(counts: Array) -> Array:
     return np.cumsum(counts) - counts
 
 
-class Piece(ABC):
-    """Rows that are read alike; *shift* is added to each, which offsets in joined histories need."""
-
-    def __init__(self, path: Path, dataset: h5py.Dataset, num_rows: int) -> None:
-        self.path, self.name, self.shift = str(path), dataset.name, 0
-        self.file = (self.path, _version(path.stat()))
-        self.shape, self.dtype = (num_rows, *dataset.shape[1:]), dataset.dtype
-        self.is_reward = self.name.endswith("/rewards")
-
-    @abstractmethod
-    def load(self, out: Array, begin: int) -> None:
-        """Read the rows from *begin* on into *out*."""
-
-    def fill(self, out: Array, begin: int) -> None:
-        """Read the rows from *begin* on into *out*, and check them; raises HistoryFileError."""
-        try:
-            self.load(out, begin)
-        except HistoryFileError:
-            raise
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
-            raise HistoryFileError(f"{self.path}: {self.name!r} is damaged: {error}") from error
-        if self.shift:
-            out += self.shift
-        if self.is_reward and not math.isfinite(out.dot(out)) and not np.isfinite(out).all():
-            raise HistoryFileError(f"{self.path}: a reward in {self.name!r} is not a finite number")
-
-    def shifted(self, by: int) -> "Piece":
-        """Return this piece with *by* added to every row."""
-        other = copy(self)
-        other.shift = self.shift + by
-        return other
-
-
-class Extent(Piece):
-    """Rows that lie in a file as they do in memory, from byte *offset* on."""
-
-    def __init__(self, path: Path, dataset: h5py.Dataset, num_rows: int, offset: int) -> None:
-        super().__init__(path, dataset, num_rows)
-        self.offset = offset
-
-    def load(self, out: Array, begin: int) -> None:
-        """Read the rows from *begin* on into *out*."""
-        into = out if out.dtype == self.dtype else np.empty(out.shape, self.dtype)
-        row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
-        first = self.offset + begin * row_bytes
-        _bytes(into)[:] = _mapped(*self.file)[first : first + into.nbytes]
-        if into is not out:
-            out[...] = into
-
-
-class Packed(Piece):
-    """A dataset that HDF5 has to unpack."""
-
-    def load(self, out: Array, begin: int) -> None:
-        """Read the rows from *begin* on into *out*."""
-        _dataset(*self.file, self.name, os.getpid()).read_direct(out, np.s_[begin : begin + len(out)])
-
-
-class Held(Piece):
-    """An array, or a column of another kind, as a piece."""
-
-    def __init__(self, rows: Any) -> None:
-        self.rows, self.shape, self.dtype, self.shift, self.is_reward = rows, rows.shape, rows.dtype, 0, False
-        self.path, self.name = getattr(rows, "packed_in", ""), "rows"
-
-    def load(self, out: Array, begin: int) -> None:
-        """Put the rows from *begin* on into *out*."""
-        out[...] = self.rows[begin : begin + len(out)]
-
-
-class Joined(Column):
+class Pieces(Column, ABC):
     """Pieces, one after the other."""
 
     def __init__(self, pieces: Sequence[Piece]) -> None:
         self.pieces, self.births = list(pieces), np.cumsum([0, *(piece.shape[0] for piece in pieces)])
         shape = (int(self.births[-1]), *pieces[0].shape[1:])
         super().__init__(shape, np.result_type(*{piece.dtype for piece in pieces}))
-        self.packed_in = next((piece.path for piece in pieces if isinstance(piece, Packed | Held) and piece.path), "")
-        self.row_bytes = self.dtype.itemsize * math.prod(shape[1:])
-        extents = [piece for piece in pieces if isinstance(piece, Extent) and piece.dtype == self.dtype]
-        self.is_plain = len(extents) == len(pieces)
-        births = self.births[: len(extents)]
-        self.bases = np.array([piece.offset for piece in extents]) - births * self.row_bytes  # where row 0 would lie
-        self.shifts = np.array([piece.shift for piece in pieces])
-        self.is_shifted = bool(self.shifts.any())
-        numbers: dict[Any, int] = {}
-        self.file_of = np.array([numbers.setdefault(piece.file, len(numbers)) for piece in extents])
-        self.files = list(numbers)
+        self.packed_in = next((piece.path for piece in pieces if not isinstance(piece, Extent) and piece.path), "")
 
     def gather(self, out: Array, begins: Array, stops: Array, places: Array) -> None:
         """Read the rows from each of *begins* up to its stop into *out* at its place."""
@@ -215,29 +130,85 @@ class Joined(Column):
             begins, stops, lags = begins[left], stops[left], lags[left]
             which = self.births.searchsorted(begins, side="right") - 1
             ends = np.minimum(stops, self.births[which + 1])
-            if not (self.is_plain and self._read(out, which, begins, ends, lags)):
-                rows = (which, begins - self.births[which], begins + lags, ends + lags)
-                for piece, start, place, end in zip(*(numbers.tolist() for numbers in rows), strict=True):
-                    self.pieces[piece].fill(out[place:end], start)
+            self._read(out, which, begins, ends, lags)
             begins = ends
 
-    def _read(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> bool:
-        """Read plain rows; return whether they are sound: if not, the pieces say what is wrong with them."""
-        view, first, last = _bytes(out), begins * self.row_bytes, ends * self.row_bytes
-        base, lag = self.bases[which], lags * self.row_bytes
-        parts = (self.file_of[which], base + first, base + last, first + lag, last + lag)
-        mapped = {file: _mapped(*self.files[file]) for file in set(parts[0].tolist())}
+    @abstractmethod
+    def _read(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> None:
+        """Read the rows from *begins* up to *ends*, each run from the one piece *which*, into *out* at begin + lag."""
+
+    def _read_one_by_one(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> None:
+        """Let each piece read and check its own rows."""
+        rows = (which, begins - self.births[which], begins + lags, ends + lags)
+        for piece, start, place, end in zip(*(numbers.tolist() for numbers in rows), strict=True):
+            self.pieces[piece].fill(out[place:end], start)
+
+
+class PackedColumn(Pieces):
+    """Pieces of any kind, some of which have to be unpacked or converted."""
+
+    def _read(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> None:
+        self._read_one_by_one(out, which, begins, ends, lags)
+
+
+@frozen(kw_only=True, eq=False)
+class Extents:
+    """Where extents lie, a number for each: a table that many reads at once look up."""
+
+    files: list[tuple[str, tuple[int, ...]]]
+    file_of: Array  # the place of its file in `files`
+    bases: Array  # the byte of its file at which row 0 of the whole column would lie
+    shifts: Array  # what is added to its rows
+
+    @classmethod
+    def of(cls, extents: Sequence[Extent], births: Array, row_bytes: int) -> "Extents":
+        """Return the table of *extents*, the first rows of which are *births* in the column."""
+        numbers: dict[tuple[str, tuple[int, ...]], int] = {}
+        return cls(
+            file_of=np.array([numbers.setdefault(extent.file, len(numbers)) for extent in extents]),
+            files=list(numbers),
+            bases=np.array([extent.offset for extent in extents]) - births * row_bytes,
+            shifts=np.array([extent.shift for extent in extents]),
+        )
+
+
+class MappedColumn(Pieces):
+    """Extents of one dtype, one after the other: many runs are copied out of the mapped files in one loop."""
+
+    def __init__(self, extents: Sequence[Extent]) -> None:
+        super().__init__(extents)
+        self.row_bytes = self.dtype.itemsize * math.prod(self.shape[1:])
+        self.extents = Extents.of(extents, self.births[:-1], self.row_bytes)
+        self._is_shifted, self._are_rewards = bool(self.extents.shifts.any()), extents[0].is_reward
+
+    def _read(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> None:
+        if not self._copy(out, which, begins, ends, lags):
+            self._read_one_by_one(out, which, begins, ends, lags)  # which says what is wrong with one of them
+
+    def _copy(self, out: Array, which: Array, begins: Array, ends: Array, lags: Array) -> bool:
+        """Copy the rows; return whether they are all there, and finite where they are rewards."""
+        table, view = self.extents, bytes_of(out)
+        first, last = begins * self.row_bytes, ends * self.row_bytes
+        base, lag = table.bases[which], lags * self.row_bytes
+        parts = (table.file_of[which], base + first, base + last, first + lag, last + lag)
+        contents = {file: mapped(*table.files[file]) for file in set(parts[0].tolist())}
         try:
             for file, begin, stop, place, end in zip(*(numbers.tolist() for numbers in parts), strict=True):
-                view[place:end] = mapped[file][begin:stop]
-        except ValueError:  # cut off
+                view[place:end] = contents[file][begin:stop]
+        except ValueError:  # the file was cut off
             return False
-        if self.is_shifted:
+        if self._is_shifted:
             change = np.zeros(len(out) + 1, np.int64)
-            np.add.at(change, begins + lags, self.shifts[which])
-            np.subtract.at(change, ends + lags, self.shifts[which])
+            np.add.at(change, begins + lags, table.shifts[which])
+            np.subtract.at(change, ends + lags, table.shifts[which])
             out += change[:-1].cumsum().astype(out.dtype)
-        return not self.pieces[0].is_reward or bool(np.isfinite(out).all())
+        return not self._are_rewards or bool(np.isfinite(out).all())
+
+
+def in_pieces(pieces: Sequence[Piece]) -> Pieces:
+    """Return *pieces* as one column, mapped where all of them can be."""
+    extents = [piece for piece in pieces if isinstance(piece, Extent) and piece.dtype == pieces[0].dtype]
+    return MappedColumn(extents) if len(extents) == len(pieces) else PackedColumn(pieces)
 
 
 class Following(Column):
@@ -249,9 +220,9 @@ class Following(Column):
         observations, final_observations, ends = zip(*lives, strict=True)
         births = _starts(np.array([len(part) for part in observations])).tolist()
         self.observations = cast("Column", joined(observations))
-        self.final_observations = Joined([piece for part in final_observations for piece in _pieces(part)])
+        self.final_observations = in_pieces([piece for part in final_observations for piece in _pieces(part)])
         lists = [(piece, birth) for part, birth in zip(ends, births, strict=True) for piece in _pieces(part)]
-        self.episode_ends = Joined([piece.shifted(birth) for piece, birth in lists])
+        self.episode_ends = in_pieces([piece.shifted(birth) for piece, birth in lists])
         super().__init__(self.observations.shape, self.observations.dtype)
         self.packed_in = self.observations.packed_in
         self._row = np.dtype((np.void, self.dtype.itemsize * math.prod(self.shape[1:])))  # copied as one item
@@ -301,11 +272,11 @@ def stored(path: Path, dataset: h5py.Dataset) -> Array:
     num_rows, chunk = len(dataset), dataset.chunks
     is_plain = dataset.id.get_create_plist().get_nfilters() == int(dataset.fletcher32)
     if not is_plain or chunk is None or chunk[1:] != dataset.shape[1:]:
-        return cast("Array", Joined([Packed(path, dataset, num_rows)]))
+        return cast("Array", in_pieces([Packed(path, dataset, num_rows)]))
     found = [dataset.id.get_chunk_info(index) for index in range(dataset.id.get_num_chunks())]
     offsets = sorted((info.chunk_offset[0], info.byte_offset) for info in found)
     pieces = [Extent(path, dataset, min(chunk[0], num_rows - birth), offset) for birth, offset in offsets]
-    return cast("Array", Joined(pieces))
+    return cast("Array", in_pieces(pieces))
 
 
 def joined(parts: Sequence[Any]) -> Array:
@@ -314,39 +285,10 @@ def joined(parts: Sequence[Any]) -> Array:
         return np.concatenate(parts)
     if all(isinstance(part, Following) for part in parts):
         return cast("Array", Following([life for part in parts for life in part.lives]))
-    return cast("Array", Joined([piece for part in parts for piece in _pieces(part)]))
-
-
-def _bytes(array: Any) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return cast("Array", in_pieces([piece for part in parts for piece in _pieces(part)]))
 
 
 def _pieces(part: Any) -> list[Piece]:
-    return part.pieces if isinstance(part, Joined) else [Held(part)]
-
-
-@lru_cache(maxsize=_MOST_OPEN_FILES)
-def _mapped(path: str, version: tuple[int, ...]) -> memoryview:
-    _check_version(path, version)
-    with open(path, "rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-@lru_cache(maxsize=_MOST_OPEN_DATASETS)
-def _dataset(path: str, version: tuple[int, ...], name: str, _pid: int) -> Any:
-    """Open a dataset, for this process alone: an HDF5 handle from before a fork gives garbage."""
-    _check_version(path, version)
-    return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=_UNPACKED_BYTES)[name]
-
-
-def _check_version(path: str, version: tuple[int, ...]) -> None:
-    try:
-        found = _version(Path(path).stat())
-    except OSError as error:
-        raise HistoryFileError(f"{path}: can no longer be read: {error}") from error
-    if found != version:
-        raise HistoryFileError(f"{path}: has changed since these histories were opened; open them again")
-
-
-def _version(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    if isinstance(part, Pieces):
+        return part.pieces
+    return [Whole(part, part.packed_in if isinstance(part, Column) else "")]

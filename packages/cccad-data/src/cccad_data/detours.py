@@ -36,12 +36,19 @@ _MOST_COMPARED = 100  # tasks, before there are histories
 class DetourSpec:
     """How often, and for how many episodes, a stretch begins with detours; off by default."""
 
-    frac: float = field(default=0.0, validator=[validators.ge(0.0), validators.le(1.0)])
-    "Fraction of the stretches that begin with detours."
-    max_episodes: int = field(default=10, validator=validators.ge(1))
-    "Their number is uniform from 1 to this."
-    repeat_frac: float = field(default=0.0, validator=[validators.ge(0.0), validators.le(1.0)])
-    "How likely each further one is the next episode of the same history: a visit to where nothing was found before."
+    frac: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), validators.le(1.0)],
+        metadata={"help": "fraction of the stretches that begin with detours"},
+    )
+    max_episodes: int = field(
+        default=10, validator=validators.ge(1), metadata={"help": "their number is uniform from 1 to this"}
+    )
+    repeat_frac: float = field(
+        default=0.0,
+        validator=[validators.ge(0.0), validators.le(1.0)],
+        metadata={"help": "chance that each further one is the next episode of the same history, a second visit"},
+    )
 
     def build(
         self, tasks: list[TaskHistories], columns: Mapping[str, Array], family: TaskFamily | None

@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
-from attrs import Factory, field, frozen, validators
+from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
 from cccad_data.columns import Column, Runs, joined, take_all
@@ -24,16 +24,29 @@ _DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same 
 class SamplerSpec:
     """How stretches are cut from histories. A task is drawn by weight, then one of its histories, all alike."""
 
-    starts: str = field(default="uniform", validator=validators.in_(("uniform", "birth")))
-    "Where a stretch without detours begins: anywhere in its history, or at its birth."
-    subsample_episodes: int = field(default=1, validator=validators.ge(1))
-    "Keep every k-th episode of each history, so that the same improvement takes fewer episodes (arXiv 2210.14215)."
-    weights: dict[str, float] = field(factory=dict, validator=validators.instance_of(dict))
-    "How likely each task is, by its id, where the others have 1; 0 leaves it out."
-    prefetch: bool = field(default=True, validator=validators.instance_of(bool))
-    "Draw the next batch while the last one is trained on; what is drawn stays the same."
-    detours: DetourSpec = Factory(DetourSpec)
-    "Fruitless visits at the head of a stretch; see `DetourSpec`."
+    starts: str = field(
+        default="uniform",
+        validator=validators.in_(("uniform", "birth")),
+        metadata={"help": "where a stretch without detours begins: anywhere in its history, or at its birth"},
+    )
+    subsample_episodes: int = field(
+        default=1,
+        validator=validators.ge(1),
+        metadata={"help": "keep every k-th episode, so that the same improvement takes fewer (arXiv 2210.14215)"},
+    )
+    weights: dict[str, float] = field(
+        factory=dict,
+        validator=validators.instance_of(dict),
+        metadata={"help": "how likely each task is, by its id; the others have 1, and 0 leaves a task out"},
+    )
+    prefetch: bool = field(
+        default=True,
+        validator=validators.instance_of(bool),
+        metadata={"help": "draw the next batch while the last one is trained on; what is drawn stays the same"},
+    )
+    detours: DetourSpec = field(
+        factory=DetourSpec, metadata={"help": "fruitless visits of other tasks' learners at the head of a stretch"}
+    )
 
     def build(self, histories: Histories, seed: int, family: TaskFamily | None = None) -> "Sampler":
         """Return a sampler over *histories*; detours need their task *family*. Raises SamplingError."""

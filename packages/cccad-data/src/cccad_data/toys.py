@@ -39,11 +39,16 @@ class CorridorSplit:
 class CorridorSpec:
     """A corridor of *size* cells."""
 
-    size: int = field(default=7, validator=[validators.ge(2), validators.le(10_000)])
-    horizon: int = field(default=8, validator=[validators.ge(1), validators.le(10_000)])
-    ends_on_goal: bool = False
-    breaks_on: str = ""
-    "Id of a task that cannot be played, to test what a failure does."
+    size: int = field(
+        default=7, validator=[validators.ge(2), validators.le(10_000)], metadata={"help": "cells of the corridor"}
+    )
+    horizon: int = field(
+        default=8, validator=[validators.ge(1), validators.le(10_000)], metadata={"help": "env steps in an episode"}
+    )
+    ends_on_goal: bool = field(default=False, metadata={"help": "whether the goal terminates the episode"})
+    breaks_on: str = field(
+        default="", metadata={"help": "id of a task that cannot be played, to test what a failure does"}
+    )
 
     def build(self) -> "Corridor":
         """Return the family."""
@@ -210,7 +215,7 @@ class CorridorVec(_Vec):
 class TrackSpec:
     """A track from -1 to 1, where each env step pays the more the nearer it ends to the goal."""
 
-    horizon: int = field(default=8, validator=validators.ge(1))
+    horizon: int = field(default=8, validator=validators.ge(1), metadata={"help": "env steps in an episode"})
 
     def build(self) -> "Track":
         """Return the family."""
@@ -256,8 +261,8 @@ class TrackVec(_Vec):
 class LeversSpec:
     """Some levers that pay 1 or 0; one of them pays four times in five, the others once in five."""
 
-    num_levers: int = field(default=4, validator=validators.ge(2))
-    horizon: int = field(default=20, validator=validators.ge(1))
+    num_levers: int = field(default=4, validator=validators.ge(2), metadata={"help": "levers to choose from"})
+    horizon: int = field(default=20, validator=validators.ge(1), metadata={"help": "env steps in an episode"})
 
     def build(self) -> "Levers":
         """Return the family."""

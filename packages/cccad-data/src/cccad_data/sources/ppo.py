@@ -34,19 +34,31 @@ class PPOSpec(LifeSpec):
         validator=validators.ge(1),
         metadata={"help": "environments of a learner, and so histories per task"},
     )
-    n_steps: int = field(default=80, validator=validators.ge(1))
-    "Env steps in each environment between two rounds of learning."
-    batch_size: int = field(default=40, validator=validators.ge(2))
-    n_epochs: int = field(default=20, validator=validators.ge(1))
-    learning_rate: float = field(default=3e-4, validator=validators.gt(0.0))
-    gamma: float = field(default=0.99, validator=_FRACTION)
-    gae_lambda: float = field(default=0.95, validator=_FRACTION)
-    normalize_advantage: bool = True
-    "Whether the advantages of each minibatch are brought to mean 0 and deviation 1."
-    clip_range: float = field(default=0.2, validator=validators.gt(0.0))
-    ent_coef: float = field(default=0.0, validator=validators.ge(0.0))
-    vf_coef: float = field(default=0.5, validator=validators.ge(0.0))
-    max_grad_norm: float = field(default=0.5, validator=validators.gt(0.0))
+    n_steps: int = field(
+        default=80,
+        validator=validators.ge(1),
+        metadata={"help": "env steps in each environment between two rounds of learning"},
+    )
+    batch_size: int = field(default=40, validator=validators.ge(2), metadata={"help": "env steps in a minibatch"})
+    n_epochs: int = field(
+        default=20, validator=validators.ge(1), metadata={"help": "times that a round goes through its env steps"}
+    )
+    learning_rate: float = field(default=3e-4, validator=validators.gt(0.0), metadata={"help": "Adam's step size"})
+    gamma: float = field(default=0.99, validator=_FRACTION, metadata={"help": "discount per env step"})
+    gae_lambda: float = field(
+        default=0.95, validator=_FRACTION, metadata={"help": "lambda of generalised advantage estimation"}
+    )
+    normalize_advantage: bool = field(
+        default=True, metadata={"help": "bring the advantages of each minibatch to mean 0 and deviation 1"}
+    )
+    clip_range: float = field(
+        default=0.2, validator=validators.gt(0.0), metadata={"help": "how far a probability's ratio may move from 1"}
+    )
+    ent_coef: float = field(default=0.0, validator=validators.ge(0.0), metadata={"help": "weight of the entropy bonus"})
+    vf_coef: float = field(default=0.5, validator=validators.ge(0.0), metadata={"help": "weight of the value loss"})
+    max_grad_norm: float = field(
+        default=0.5, validator=validators.gt(0.0), metadata={"help": "norm to which a learner's gradient is clipped"}
+    )
     tasks_per_unit: int = field(
         default=37, validator=validators.ge(1), metadata={"help": "tasks that learn, and are written, together"}
     )

@@ -29,18 +29,30 @@ class QLearningSpec(LifeSpec):
 
     num_envs: int = field(default=100, validator=validators.ge(1), metadata={"help": "histories, and tables, per task"})
     env_steps: int = field(default=2000, validator=validators.ge(1), metadata={"help": "length of each history"})
-    learning_rate: float = field(default=0.8, validator=[validators.gt(0.0), validators.le(1.0)])
-    gamma: float = field(default=0.8, validator=_FRACTION)
+    learning_rate: float = field(
+        default=0.8,
+        validator=[validators.gt(0.0), validators.le(1.0)],
+        metadata={"help": "share of the way that an entry moves towards its target"},
+    )
+    gamma: float = field(default=0.8, validator=_FRACTION, metadata={"help": "discount per env step"})
     initial_value: float = field(
         default=1.0,
         metadata={"help": "of every entry; above what a state is worth, it draws the learner to the unknown"},
     )
-    exploration: Literal["ucb", "epsilon"] = field(default="ucb", validator=validators.in_(("ucb", "epsilon")))
+    exploration: Literal["ucb", "epsilon"] = field(
+        default="ucb",
+        validator=validators.in_(("ucb", "epsilon")),
+        metadata={"help": "ucb: a bonus for actions that were rarely tried; epsilon: a random action now and then"},
+    )
     ucb_scale: float = field(
         default=0.02, validator=validators.ge(0.0), metadata={"help": "of the bonus sqrt(ln(1 + visits) / tries)"}
     )
-    epsilon_start: float = field(default=0.2, validator=_FRACTION)
-    epsilon_end: float = field(default=0.0, validator=_FRACTION)
+    epsilon_start: float = field(
+        default=0.2, validator=_FRACTION, metadata={"help": "chance of a random action at birth, for epsilon"}
+    )
+    epsilon_end: float = field(
+        default=0.0, validator=_FRACTION, metadata={"help": "the same chance once epsilon has fallen"}
+    )
     epsilon_frac: float = field(
         default=0.7,
         validator=[validators.gt(0.0), validators.le(1.0)],
