@@ -4,7 +4,7 @@ import json
 
 import pytest
 from cccad_core.context import ContextSpec
-from cccad_train.fit.curricula import LinearSpec, NoneSpec, Stage, StagedSpec
+from cccad_train.fit.curricula import LinearSpec, NoneSpec, StagedSpec, WriteLimit
 
 
 def test_no_curriculum_always_asks_for_all_writes():
@@ -40,7 +40,7 @@ def test_without_writes_the_linear_curriculum_has_nothing_to_grow():
 @pytest.mark.parametrize("starts", [(), (5,), (0, 20, 10), (0, 10, 10)])
 def test_stages_that_do_not_go_up_from_zero_are_refused(starts):
     with pytest.raises(ValueError, match="must begin at update 0 and go up"):
-        StagedSpec(stages=tuple(Stage(at_update=at, num_writes=1) for at in starts))
+        StagedSpec(stages=tuple(WriteLimit(at_update=at, num_writes=1) for at in starts))
 
 
 def test_the_writes_that_training_does_follow_the_stages_and_the_lengths(micro_run):

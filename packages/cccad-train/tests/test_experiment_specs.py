@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import pytest
+from attrs import fields, has
+from cccad_core.registry import lookup
 from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 
@@ -82,3 +85,21 @@ def test_a_spec_without_env_or_histories_is_told_what_to_write(text, missing, cc
     refused = cccad_run(tmp_path / "x.toml", "--dry-run")
     assert refused.code == 2
     assert [words for words in missing if words not in refused.err] == [], refused.err
+
+
+def spec_classes(cls=ExperimentSpec):
+    """Return *cls* and every spec class of this package that one of its fields holds or may hold."""
+    inner = {cls}
+    for hint in get_type_hints(cls).values():
+        for member in (hint, *get_args(hint)):
+            if isinstance(member, type) and has(member) and member.__module__.startswith("cccad_train"):
+                inner |= spec_classes(member)
+    return inner
+
+
+def test_every_field_of_every_spec_tells_what_it_is_for():
+    curricula = [lookup("curriculum", name) for name in ("none", "staged", "linear")]
+    classes = set().union(*map(spec_classes, [ExperimentSpec, *curricula]))
+    assert len(classes) >= 12
+    silent = [f"{cls.__name__}.{each.name}" for cls in classes for each in fields(cls) if not each.metadata.get("help")]
+    assert silent == []

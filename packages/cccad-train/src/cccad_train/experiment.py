@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from attrs import Factory, evolve, field, frozen, validators
+from attrs import evolve, field, frozen, validators
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind, digest, unstructure
 from cccad_core.specs.toml import show
@@ -28,8 +28,12 @@ HISTORIES = (
 class SplitSpec:
     """Which tasks are held out; the ids that follow from it travel with the data, the policy and the results."""
 
-    seed: int = field(default=0, validator=_seed)
-    held_out_frac: float = field(default=0.1, validator=[validators.gt(0.0), validators.lt(1.0)])
+    seed: int = field(default=0, validator=_seed, metadata={"help": "of the draw of the held-out tasks"})
+    held_out_frac: float = field(
+        default=0.1,
+        validator=[validators.gt(0.0), validators.lt(1.0)],
+        metadata={"help": "the share of all tasks that no training ever sees"},
+    )
     max_train_tasks: int | None = field(
         default=None, validator=validators.optional(_count), metadata={"help": "collect only the first of the split"}
     )
@@ -52,8 +56,12 @@ class DataSpec:
     source: Annotated[Any, Kind("source")] | None = field(
         default=None, metadata={"help": "the learning algorithm whose histories are collected; required without 'path'"}
     )
-    executor: Annotated[Any, Kind("executor")] = Factory(InlineSpec)
-    sampler: SamplerSpec = Factory(SamplerSpec)
+    executor: Annotated[Any, Kind("executor")] = field(
+        factory=InlineSpec, metadata={"help": "who does the collecting, and how much of it at a time"}
+    )
+    sampler: SamplerSpec = field(
+        factory=SamplerSpec, metadata={"help": "how stretches are cut from the histories for training"}
+    )
     seed: int = field(default=0, validator=_seed, metadata={"help": "of the learners, not of training"})
 
     def __attrs_post_init__(self) -> None:
@@ -66,9 +74,11 @@ class DataSpec:
 class AgentSpec:
     """A policy with its own training: the main agent of an experiment, or one that it is compared with."""
 
-    policy: PolicySpec = Factory(PolicySpec)
-    pretrain: PretrainSpec | None = None
-    train: TrainSpec = Factory(TrainSpec)
+    policy: PolicySpec = field(factory=PolicySpec, metadata={"help": "what is trained"})
+    pretrain: PretrainSpec | None = field(
+        default=None, metadata={"help": "what comes before training; nothing, without it"}
+    )
+    train: TrainSpec = field(factory=TrainSpec, metadata={"help": "how it is trained"})
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""
@@ -117,7 +127,7 @@ class EvaluateSpec:
     sliding: tuple[str, ...] = field(
         default=(), metadata={"help": "agents whose plain window is played again, sliding instead of being emptied"}
     )
-    seed: int = field(default=0, validator=_seed)
+    seed: int = field(default=0, validator=_seed, metadata={"help": "of the lives that are played"})
     environments: dict[str, dict[str, Any]] = field(
         factory=dict, metadata={"help": "by name: other settings of 'env' to play in as well"}
     )
@@ -127,20 +137,32 @@ class EvaluateSpec:
 class ExperimentSpec:
     """A whole experiment. `agent` names the main agent in tables; `controls` are others, by name."""
 
-    name: str = field(validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]*"))
+    name: str = field(
+        validator=validators.matches_re(r"[A-Za-z0-9][A-Za-z0-9_.-]*"),
+        metadata={"help": "what the folder of a run begins with"},
+    )
     seed: int = field(default=0, validator=_seed, metadata={"help": "of training and weights"})
-    imports: tuple[str, ...] = ()
+    imports: tuple[str, ...] = field(
+        default=(), metadata={"help": "Python files with parts of your own, relative to the spec"}
+    )
     env: Annotated[Any, Kind("env")] = field(
         metadata={"help": "the family of tasks that are learned, and of those that are held out", "write": FAMILY}
     )
-    split: SplitSpec = Factory(SplitSpec)
+    split: SplitSpec = field(factory=SplitSpec, metadata={"help": "which tasks are trained on, and which are held out"})
     data: DataSpec = field(metadata={"help": "the histories that are imitated", "write": HISTORIES})
-    agent: str = field(default="cad", validator=_name)
-    policy: PolicySpec = Factory(PolicySpec)
-    pretrain: PretrainSpec | None = None
-    train: TrainSpec = Factory(TrainSpec)
-    controls: dict[str, AgentSpec] = Factory(dict)
-    evaluate: EvaluateSpec = Factory(EvaluateSpec)
+    agent: str = field(
+        default="cad", validator=_name, metadata={"help": "the name of the main agent in tables and folders"}
+    )
+    policy: PolicySpec = field(factory=PolicySpec, metadata={"help": "the main agent's policy"})
+    pretrain: PretrainSpec | None = field(
+        default=None, metadata={"help": "what comes before its training; nothing, without it"}
+    )
+    train: TrainSpec = field(factory=TrainSpec, metadata={"help": "its training"})
+    controls: dict[str, AgentSpec] = field(
+        factory=dict,
+        metadata={"help": "by name: other agents, trained on the same histories and played on the same tasks"},
+    )
+    evaluate: EvaluateSpec = field(factory=EvaluateSpec, metadata={"help": "how held-out tasks are played"})
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""

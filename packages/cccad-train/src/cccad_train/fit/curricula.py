@@ -27,22 +27,25 @@ class NoneSpec:
 
 
 @frozen(kw_only=True)
-class Stage:
+class WriteLimit:
     """From this update on, stretches need this many writes; 0 lifts the limit."""
 
-    at_update: int = field(validator=validators.ge(0))
-    num_writes: int = field(validator=validators.ge(0))
+    at_update: int = field(validator=validators.ge(0), metadata={"help": "the first update of the stage"})
+    num_writes: int = field(validator=validators.ge(0), metadata={"help": "the limit of writes; none, where it is 0"})
 
 
 @frozen(kw_only=True)
 class StagedSpec:
     """Few writes first, more from given updates on (the defaults are those of the user's description)."""
 
-    stages: tuple[Stage, ...] = (
-        Stage(at_update=0, num_writes=1),
-        Stage(at_update=10_000, num_writes=2),
-        Stage(at_update=25_000, num_writes=3),
-        Stage(at_update=40_000, num_writes=0),
+    stages: tuple[WriteLimit, ...] = field(
+        default=(
+            WriteLimit(at_update=0, num_writes=1),
+            WriteLimit(at_update=10_000, num_writes=2),
+            WriteLimit(at_update=25_000, num_writes=3),
+            WriteLimit(at_update=40_000, num_writes=0),
+        ),
+        metadata={"help": "from which update on there may be how many writes"},
     )
 
     def __attrs_post_init__(self) -> None:
@@ -65,7 +68,9 @@ class StagedSpec:
 class LinearSpec:
     """Stretches grow evenly, decision by decision, from one window to the full length over the first `num_updates`."""
 
-    num_updates: int = field(default=1_000, validator=validators.ge(1))
+    num_updates: int = field(
+        default=1_000, validator=validators.ge(1), metadata={"help": "in which stretches grow to their full length"}
+    )
 
     def build(self) -> "LinearSpec":
         """Return the schedule, which has no state."""

@@ -12,13 +12,21 @@ _fraction = [validators.ge(0.0), validators.le(1.0)]
 class OptimizerSpec:
     """AdamW (arXiv 1711.05101); matrices and tables are decayed, vectors are not."""
 
-    learning_rate: float = field(default=3e-3, validator=_positive)
-    warmup_updates: int = field(default=100, validator=validators.ge(0))
+    learning_rate: float = field(
+        default=3e-3, validator=_positive, metadata={"help": "of the plateau between warm-up and decay"}
+    )
+    warmup_updates: int = field(
+        default=100, validator=validators.ge(0), metadata={"help": "in which the rate rises evenly from zero"}
+    )
     decay_frac: float = field(default=0.6, validator=_fraction, metadata={"help": "last part, decaying to zero"})
-    weight_decay: float = field(default=0.01, validator=validators.ge(0.0))
-    beta1: float = field(default=0.9, validator=_below_one)
-    beta2: float = field(default=0.99, validator=_below_one)
-    max_grad_norm: float = field(default=1.0, validator=_positive)
+    weight_decay: float = field(
+        default=0.01, validator=validators.ge(0.0), metadata={"help": "of matrices and tables, times the learning rate"}
+    )
+    beta1: float = field(default=0.9, validator=_below_one, metadata={"help": "memory of the mean of gradients"})
+    beta2: float = field(default=0.99, validator=_below_one, metadata={"help": "memory of the mean of their squares"})
+    max_grad_norm: float = field(
+        default=1.0, validator=_positive, metadata={"help": "longer gradients are shortened to this length"}
+    )
     compressor_scale: float = field(
         default=1.0, validator=_positive, metadata={"help": "of the compressor's rate, in parts of learning_rate"}
     )

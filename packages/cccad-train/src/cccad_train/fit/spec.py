@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from attrs import Factory, field, frozen, validators
+from attrs import field, frozen, validators
 from cccad_core.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
@@ -20,7 +20,7 @@ _count = validators.ge(1)
 class FitSpec:
     """A run of gradient updates: how many, on how much, how fast."""
 
-    num_updates: int = field(default=2_000, validator=_count)
+    num_updates: int = field(default=2_000, validator=_count, metadata={"help": "gradient steps"})
     targets_per_update: int = field(
         default=24_000, validator=_count, metadata={"help": "decisions in one batch; the batch size follows from it"}
     )
@@ -34,10 +34,16 @@ class FitSpec:
         validator=validators.optional(_count),
         metadata={"help": "writes that the last decisions' gradient reaches; all, without it"},
     )
-    optimizer: OptimizerSpec = Factory(OptimizerSpec)
-    precision: Literal["fp32", "bf16"] = "fp32"
-    checkpoint_every_updates: int = field(default=500, validator=_count)
-    log_every_updates: int = field(default=20, validator=_count)
+    optimizer: OptimizerSpec = field(factory=OptimizerSpec, metadata={"help": "how gradients become steps"})
+    precision: Literal["fp32", "bf16"] = field(
+        default="fp32", metadata={"help": "of the matrix products in the forward pass; weights stay fp32"}
+    )
+    checkpoint_every_updates: int = field(
+        default=500, validator=_count, metadata={"help": "updates between two states from which --resume goes on"}
+    )
+    log_every_updates: int = field(
+        default=20, validator=_count, metadata={"help": "updates between two lines of metrics.jsonl"}
+    )
 
     curriculum: Annotated[Any, Kind("curriculum")] = field(
         factory=NoneSpec, metadata={"help": "how many writes a stretch needs, by update"}
