@@ -314,7 +314,7 @@ def test_a_checkpoint_with_another_value_in_any_place_is_passed_over(strange, ou
     state = torch.load(stage / "update_3" / "state.pt", weights_only=True)
     spec = load(out / "run" / "spec.toml", ExperimentSpec)
     policy = spec.policy.build(Spaces.from_dict(spec.env.build().spaces), seed=0)
-    assemble(Stage(kind="train", agent="cad"), policy, spec.agents()["cad"])  # which says what is trained
+    assemble(Stage(kind="train", agent="cad"), policy, spec.agents()["cad"], {})  # which says what is trained
     fit = fitting(policy.state_dict(), spec.train.optimizer.build(policy, policy.compressor), most=3)
     assert load_latest(stage, fit)["progress"]["update"] == 3
     shutil.copytree(stage / "update_2", tmp_path / "update_2")

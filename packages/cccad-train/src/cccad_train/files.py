@@ -15,7 +15,9 @@ from typing import Any
 
 from cccad_data.owner import owned
 
-Form = Callable[[Any], None]
+Json = dict[str, Any]
+"Plain data, as it enters from JSON and TOML."
+Form = Callable[[object], None]
 
 MAX_BYTES = 1 << 28
 "Larger files are refused unread: results of a thousand tasks take a tenth of it."
@@ -32,7 +34,7 @@ class RunFileError(ValueError):
 class Misfit(ValueError):
     """A value is not what its form declares; `place` are the steps to it, the innermost first."""
 
-    def __init__(self, expected: str, value: Any, *place: str) -> None:
+    def __init__(self, expected: str, value: object, *place: str) -> None:
         super().__init__(expected, value)
         self.expected, self.value, self.place = expected, value, list(place)
 
@@ -46,7 +48,7 @@ class Misfit(ValueError):
 def leaf(expected: str, is_right: Callable[[Any], bool]) -> Form:
     """Return the form of the values that *is_right* says yes to."""
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if not is_right(value):
             raise Misfit(expected, value)
 
@@ -59,11 +61,11 @@ NUMBER = leaf("a finite number", lambda value: _is_number(value) and abs(value) 
 _ANY_NUMBER = leaf("a number", lambda value: value is None or _is_number(value))
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and type(value) is not bool
 
 
-def anything(value: Any, depth: int = 0) -> None:
+def anything(value: object, depth: int = 0) -> None:
     """Check that *value* is plain data that can be shown: finite, without control characters, not endlessly deep."""
     if depth > MAX_DEPTH:
         raise Misfit(f"at most {MAX_DEPTH} levels deep", value)
@@ -89,7 +91,7 @@ def maybe(form: Form) -> Form:
 def each(form: Form, least: int = 0, most: float = float("inf")) -> Form:
     """Return the form of a list of *least* to *most* values, each of *form*."""
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if type(value) is not list or not least <= len(value) <= most:
             raise Misfit(f"a list{f' of at least {least}' if least else ''}", value)
         for index, item in enumerate(value):
@@ -109,7 +111,7 @@ def table(
     needed = required or {}
     forms = {**needed, **(optional or {})}
 
-    def check(value: Any) -> None:
+    def check(value: object) -> None:
         if not isinstance(value, dict):
             raise Misfit("a table", value)
         if missing := [key for key in needed if key not in value]:
@@ -128,7 +130,7 @@ def table(
 METRICS_ROW = table({"stage": TEXT}, {"update": COUNT, "env_step": COUNT, "time_s": NUMBER}, _ANY_NUMBER)
 
 
-def other_format(form: Any, readable: str) -> str:
+def other_format(form: object, readable: str) -> str:
     """Return the end of a sentence about what is of the format *form*, where only *readable* is read."""
     stem, _, number = readable.rpartition("/")
     version = form.removeprefix(f"{stem}/") if isinstance(form, str) else ""
@@ -193,7 +195,7 @@ def parsed(text: str, form: Form, where: str) -> Any:
     return value
 
 
-def read_metrics(path: Path) -> list[dict[str, Any]]:
+def read_metrics(path: Path) -> list[Json]:
     """Return the rows of a `metrics.jsonl`; none where there is no such file.
 
     A last line that a kill cut short is left out; any other that is no row raises RunFileError with its number. What is
@@ -216,7 +218,7 @@ def _plain(value: Any) -> Any:
     return float("nan") if is_lost else value
 
 
-def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 2) -> None:
+def write_json(path: Path, content: Json, indent: int | None = 2) -> None:
     """Replace *path* by *content* as JSON; raises RunFileError, writing nothing, for a number that is not finite."""
     try:
         text = json.dumps(content, indent=indent, allow_nan=False)

@@ -17,7 +17,7 @@ from attrs import Factory, define
 from torch import Tensor
 
 from cccad_train.console import warn
-from cccad_train.files import NUMBER, TEXT, Form, Misfit, RunFileError, each, leaf, maybe, table
+from cccad_train.files import NUMBER, TEXT, Form, Json, Misfit, RunFileError, each, leaf, maybe, table
 
 STATE = "state.pt"
 _DAMAGE = (
@@ -57,7 +57,7 @@ def _number(path: Path) -> int:
     return int(path.name.removeprefix("update_")) if re.fullmatch(r"update_[0-9]{1,18}", path.name) else -1
 
 
-def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, keep: int = 2) -> Path:
+def save(folder: Path, update: int, state: Json, *, is_best: bool, keep: int = 2) -> Path:
     """Write *state* as `update_<n>` under *folder*; old ones are removed.
 
     The small text files `latest` and `best` name the newest and the one with the lowest loss, for people.
@@ -87,7 +87,7 @@ def save(folder: Path, update: int, state: dict[str, Any], *, is_best: bool, kee
     return place
 
 
-def _as_bytes(state: dict[str, Any]) -> bytes:
+def _as_bytes(state: Json) -> bytes:
     """Return *state* as torch saves it, from memory: a full disk is then an OSError, not torch's own error."""
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -114,7 +114,7 @@ def _target(pointer: Path) -> str:
 
 def load_latest(
     folder: Path, fit: Callable[[Any, int], None] = lambda *_: None, tell: Callable[[str], None] = warn
-) -> dict[str, Any] | None:
+) -> Json | None:
     """Return the newest whole state under *folder*, or None when there is none.
 
     A checkpoint that is damaged, or for which *fit* (of the state and its update) raises `Misfit`, is passed over, and
@@ -128,13 +128,13 @@ def load_latest(
     return None
 
 
-def _load(file: Path, fit: Callable[[Any, int], None]) -> dict[str, Any]:
+def _load(file: Path, fit: Callable[[Any, int], None]) -> Json:
     """Return the state in *file*; raises RunFileError when it is damaged or does not fit."""
     if not file.is_file():
         raise RunFileError(f"{file}: there is no such file")
     try:
         _check_archive(file)
-        state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        state: Json = torch.load(file, map_location="cpu", weights_only=True)
         fit(state, _number(file.parent))
     except Misfit as misfit:
         raise RunFileError(f"{file}: {misfit}") from None

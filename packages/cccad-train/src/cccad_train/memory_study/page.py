@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from cccad_train.console import table
-from cccad_train.files import write_text
-from cccad_train.memory_study.study import Json, study
+from cccad_train.files import Json, write_text
+from cccad_train.memory_study.study import study
 from cccad_train.report.charts import SMALL, Line, line_chart, line_charts
 from cccad_train.report.page import MAX_RUG, MEMORY_PAGE, NUM_COLOURS, fill, two_digits, write_report
 from cccad_train.run.run import Run

@@ -1,11 +1,11 @@
 """What a linear map reads out of a memory: ridge regression in closed form, its score, and directions in use."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cccad_train.files import Json
 from cccad_train.report.statistics import Floats
 
 PENALTIES: Floats = np.logspace(-3, 4, 8)  # times the number of examples; features have unit variance
@@ -49,9 +49,7 @@ def told_exactly(names: Sequence[str], targets: Floats) -> dict[str, list[int]]:
     return {n: at for n, at in places(names).items() if all(len(np.unique(targets[:, c])) <= most for c in at)}
 
 
-def score(
-    read: Floats, targets: Floats, guess: Floats, names: Sequence[str], columns: Mapping[str, list[int]]
-) -> dict[str, Any]:
+def score(read: Floats, targets: Floats, guess: Floats, names: Sequence[str], columns: Mapping[str, list[int]]) -> Json:
     """Return how well *read*, `n p`, tells *targets*, `n p`: `r2` by name, and `accuracy` by place in *columns*.
 
     R^2 is against always saying *guess*, `p`, the mean over the training tasks: below 0 the probe is worse than that.

@@ -18,6 +18,7 @@ from cccad_data.family import Task, VectorEnvironment, optimal_returns, random_r
 
 from cccad_train.console import Meter
 from cccad_train.experiment import recorded
+from cccad_train.files import Json
 from cccad_train.memory_study.lives import Lent, Torn, Witness
 from cccad_train.memory_study.probes import effective_rank, fit_probe, score, told_exactly
 from cccad_train.report.runs import read_agents, read_run
@@ -29,8 +30,6 @@ FORMAT = "cccad-memory/1"
 WRITES = (1, 2, 5, 10, 20)  # after which a memory is probed and lent
 FROZEN_AFTER = (1, 5)  # writes
 NUM_LENDERS, NUM_LOANS = 8, 4  # tasks in the swap matrix, and lives for each pair of them
-
-Json = dict[str, Any]
 
 
 class MemoryReportError(ValueError):

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
+from cccad_train.files import Json
+
 Floats = NDArray[np.float64]
-Chart = dict[str, Any]
+Chart = Json
 
 WIDE, NARROW, SMALL = (760, 400), (360, 300), (320, 200)  # of a page, of a telephone's page, of one among many
 
@@ -112,7 +114,7 @@ def line_charts(lines: Sequence[Line], **how: Any) -> list[Chart]:
     return [line_chart(lines, size=size, **how) for size in (WIDE, NARROW)]
 
 
-def _drawn(line: Line, frame: Frame) -> dict[str, Any]:
+def _drawn(line: Line, frame: Frame) -> Json:
     x, y = _thin(line.x), _thin(line.y)
     band = ""
     if line.band:
@@ -144,7 +146,7 @@ def short(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or float(value).is_integer() else f"{value:.3g}"
 
 
-def metric_charts(metrics: Sequence[Mapping[str, Any]]) -> list[Chart]:
+def metric_charts(metrics: Sequence[Json]) -> list[Chart]:
     """Return one small chart for every number that a stage wrote by update, stage by stage and losses first.
 
     Numbers that are the same at every update, such as a loss of one part and that part, share a chart. Where there is a

@@ -21,12 +21,11 @@ from attrs import evolve
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from cccad_train.console import table, warn
-from cccad_train.files import write_text
+from cccad_train.files import Json, write_text
 from cccad_train.report import statistics
 from cccad_train.report.charts import Chart, Line, line_charts, metric_charts
 from cccad_train.report.runs import (
     AgentRecord,
-    Json,
     ReportError,
     RunRecord,
     check_results,

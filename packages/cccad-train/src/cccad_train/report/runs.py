@@ -14,6 +14,7 @@ from cccad_train.files import (
     COUNT,
     NUMBER,
     TEXT,
+    Json,
     Misfit,
     RunFileError,
     each,
@@ -27,8 +28,6 @@ from cccad_train.files import (
 )
 from cccad_train.report import statistics
 from cccad_train.report.statistics import Floats, StatisticsError
-
-Json = dict[str, Any]
 
 RESULTS_FORMAT = "cccad-results/1"
 _RUN_NAME = re.compile(r"(?P<experiment>(?P<name>.+)-[0-9a-f]{8})-s(?P<seed>\d+)")

@@ -6,10 +6,10 @@ seeds may stand side by side, and `seeds` then names the seed of each. Everythin
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from cccad_train.files import Json
 
 Floats = NDArray[np.float64]
 
@@ -225,7 +225,7 @@ def summarise(
     *,
     rng_seed: int = 0,
     seeds: ArrayLike | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """Return the row of one agent in the table of results, as plain JSON data.
 
     Args:

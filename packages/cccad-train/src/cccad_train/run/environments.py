@@ -1,7 +1,6 @@
 """Where an experiment is judged: in its own environment, and in others that differ from it in a few settings."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from attrs import frozen
 from cccad_core.errors import SpecError
@@ -10,6 +9,7 @@ from cccad_data.errors import SamplingError
 from cccad_data.family import Task, TaskFamily, has_scores
 
 from cccad_train.experiment import ExperimentSpec
+from cccad_train.files import Json
 
 
 class LeakError(ValueError):
@@ -69,7 +69,7 @@ def other_environments(spec: ExperimentSpec, own: Environment) -> dict[str, Envi
     return environments
 
 
-def _other(spec: ExperimentSpec, own: Environment, changes: Mapping[str, Any]) -> Environment:
+def _other(spec: ExperimentSpec, own: Environment, changes: Json) -> Environment:
     environment = _split(spec, structure({**unstructure(spec.env), **changes}, type(spec.env)).build())
     if environment.family.spaces != own.family.spaces:
         differ = f"{environment.family.spaces}, not {own.family.spaces}"

@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from attrs import evolve, frozen
 from cccad_core.artefact import copy_plugins
@@ -17,7 +16,18 @@ from cccad_core.specs import parts, to_toml, unstructure
 
 from cccad_train import variables
 from cccad_train.experiment import ExperimentSpec
-from cccad_train.files import NUMBER, TEXT, RunFileError, each, read_json, read_metrics, table, write_json, write_text
+from cccad_train.files import (
+    NUMBER,
+    TEXT,
+    Json,
+    RunFileError,
+    each,
+    read_json,
+    read_metrics,
+    table,
+    write_json,
+    write_text,
+)
 from cccad_train.fit.checkpoints import updates
 
 STAGES = "stages.json"
@@ -55,7 +65,7 @@ class RunFolder:
         """Return where the release artefact of *agent* lies; that of the main agent is `policy/`."""
         return self.path / "policy" if agent == spec.agent else self.path / "controls" / agent / "policy"
 
-    def metrics(self, stage: str) -> list[dict[str, Any]]:
+    def metrics(self, stage: str) -> list[Json]:
         """Return the lines of `metrics.jsonl` that belong to *stage*."""
         return [row for row in read_metrics(self.path / METRICS) if row["stage"] == stage]
 
@@ -78,7 +88,7 @@ class RunFolder:
             meta = {**first, "continued": [*first.get("continued", []), meta]}
         write_json(self.path / "meta.json", meta)
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> Json:
         """Return what ran where, and by which versions; nothing where that was not written."""
         return read_json(self.path / "meta.json", META) or {}
 
@@ -142,7 +152,7 @@ def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str
     return {**record, name: value}
 
 
-def _meta(spec: ExperimentSpec) -> dict[str, Any]:
+def _meta(spec: ExperimentSpec) -> Json:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {**variables.versions(), "python": platform.python_version()},

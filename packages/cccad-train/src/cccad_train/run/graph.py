@@ -14,6 +14,7 @@ from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec, recorded
+from cccad_train.files import Json
 from cccad_train.run.histories import content
 
 FITTING = ("pretrain", "train")
@@ -50,7 +51,7 @@ class Graph:
     """
 
     spec: ExperimentSpec
-    plain: Mapping[str, Any]
+    plain: Json
     digest: str
     stages: tuple[Stage, ...]
     suppliers: Mapping[str, str]
@@ -122,7 +123,7 @@ class _Fits:
     """The training stages so far, in an order in which they can be done."""
 
     spec: ExperimentSpec
-    plain: dict[str, Any]
+    plain: Json
     collect: Stage
     agents: dict[str, AgentSpec] = field(init=False, default=Factory(lambda self: self.spec.agents(), takes_self=True))
     stages: dict[tuple[str, str], Stage] = field(init=False, factory=dict)
@@ -150,7 +151,7 @@ class _Fits:
             return self.add("pretrain", name)
         return None if agent.train.warm_start is None else self.add("train", agent.train.warm_start)
 
-    def _trained(self, kind: str, name: str, before: list[str]) -> dict[str, Any]:
+    def _trained(self, kind: str, name: str, before: list[str]) -> Json:
         policy, fit = self.agents[name].policy, self.agents[name].fit(kind)
         return {
             "before": before,
@@ -162,7 +163,7 @@ class _Fits:
         }
 
 
-def _digest_of_data(spec: ExperimentSpec, plain: dict[str, Any]) -> str | None:
+def _digest_of_data(spec: ExperimentSpec, plain: Json) -> str | None:
     """Return a digest of the histories: of how they are collected, or of the bytes that are there."""
     split = {name: value for name, value in plain["split"].items() if name != "max_held_out_tasks"}
     if spec.data.path is None:
@@ -175,19 +176,19 @@ def _digest_of_data(spec: ExperimentSpec, plain: dict[str, Any]) -> str | None:
     return digest({"data": [plain["env"], split, *hashes], **_by_files([spec.env])})
 
 
-def _judged(agents: list[str], trained: list[str], plain: dict[str, Any]) -> dict[str, Any]:
+def _judged(agents: list[str], trained: list[str], plain: Json) -> Json:
     most = plain["split"].get("max_held_out_tasks")
     limited = {} if most is None else {"max_held_out_tasks": most}
     return {"agents": trained, "names": agents, "evaluate": recorded(plain["evaluate"]), **limited}
 
 
-def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], dict[str, Any]]) -> str | None:
+def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], Json]) -> str | None:
     """Return the digest of what *describe* makes of the inputs of the stages *before*; None where one has none."""
     inputs = [stage.inputs for stage in before if stage.inputs is not None]
     return digest(describe(inputs)) if len(inputs) == len(before) else None
 
 
-def _by_files(specs: list[Any]) -> dict[str, Any]:
+def _by_files(specs: list[Any]) -> Json:
     """Return the contents, as hashes, of the plugin files that supplied parts of *specs*, if there are any."""
     suppliers = distributions(sorted(parts(specs)))
     files = {name: version for name, version in suppliers.items() if name.endswith(".py")}

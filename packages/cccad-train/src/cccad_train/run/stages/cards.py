@@ -1,7 +1,6 @@
 """Short descriptions for people: what an agent is, what it was trained on, and what the data hold."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from cccad_core.policy import Policy, PolicySpec
@@ -9,6 +8,7 @@ from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
 from cccad_train.experiment import AgentSpec
+from cccad_train.files import Json
 from cccad_train.report.page import two_digits
 from cccad_train.report.runs import RunRecord, read_agents, warnings_of
 from cccad_train.report.statistics import NUM_LAST_EPISODES
@@ -101,7 +101,7 @@ def _scores(graph: Graph, name: str, judged: RunRecord) -> str:
     return "\n".join(lines)
 
 
-def _score(place: str, name: str, results: dict[str, Any]) -> str:
+def _score(place: str, name: str, results: Json) -> str:
     [agent] = (agent for agent in read_agents(results) if agent.name == name)
     interval = agent.row.get("ci95")
     spread = f" ({' to '.join(map(two_digits, interval))})" if interval else ""
@@ -117,7 +117,7 @@ def _score(place: str, name: str, results: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def data_card(histories: Histories) -> dict[str, Any]:
+def data_card(histories: Histories) -> Json:
     """Return what the report tells of the data."""
     early, late = np.array(list(early_late_returns(histories, num_episodes=NUM_LAST_EPISODES).values())).T
     episodes = f"{min(NUM_LAST_EPISODES, *map(len, learning_curve(histories).values()))}_episodes"

@@ -1,18 +1,18 @@
 """Whether what was played agrees with the optimum and the random return that a task family declares."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from cccad_data.declared import contradiction, gap
 
+from cccad_train.files import Json
 from cccad_train.report.statistics import Floats
 
 RULES = {"optimal": "the optimum", "random": "the random return"}
 
 
 def contradictions(
-    agents: Mapping[str, Mapping[str, Any]], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int = 1
+    agents: Mapping[str, Json], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int = 1
 ) -> list[str]:
     """Return a sentence for everything that chance cannot account for; scores rest on the declared returns.
 
@@ -24,7 +24,7 @@ def contradictions(
 
 
 def _contradictions(
-    agents: Mapping[str, Mapping[str, Any]], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int
+    agents: Mapping[str, Json], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int
 ) -> Iterator[str]:
     span = np.asarray(optimal) - np.asarray(random)
     for name, agent in agents.items():

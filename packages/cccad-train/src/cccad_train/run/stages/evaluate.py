@@ -2,13 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from cccad_core.policy import Policy
 
 from cccad_train.console import Meter, say
 from cccad_train.experiment import recorded
-from cccad_train.files import write_json
+from cccad_train.files import Json, write_json
 from cccad_train.report.runs import read_run
 from cccad_train.run.environments import Environment, other_environments, refuse_leaks
 from cccad_train.run.graph import Stage
@@ -69,7 +68,7 @@ def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str
     run.folder.finish(stage.name, stage.inputs)
 
 
-def _earlier(run: Run) -> dict[str, Any] | None:
+def _earlier(run: Run) -> Json | None:
     """Return earlier results that tell of the histories where these are not there themselves; None where they are.
 
     Raises UnfinishedRunError where there is neither.
@@ -112,11 +111,11 @@ def _trained_episodes(run: Run) -> float:
     return longest / float(run.family.horizon)
 
 
-def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: Sequence[float]) -> dict[str, Any]:
+def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: Sequence[float]) -> Json:
     """Return how long trained stretches were, and how often was written in them (*counted*) and in lives so long."""
     train = run.spec.train
     length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
-    facts: dict[str, Any] = {"stretch_env_steps": length}
+    facts: Json = {"stretch_env_steps": length}
     if counted and math.isfinite(counted[-1]):
         facts["writes_per_history"] = counted[-1]
     if run.spec.evaluate.num_episodes * run.family.horizon >= length:  # else no life is as long as a stretch

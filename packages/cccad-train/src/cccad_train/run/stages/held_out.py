@@ -31,6 +31,7 @@ from torch import Tensor
 
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
+from cccad_train.files import Json
 from cccad_train.report.statistics import NUM_LAST_EPISODES, summarise
 from cccad_train.run.stages.contradictions import contradictions
 
@@ -43,16 +44,16 @@ class Reference:
     def __init__(self, choose: Callable[[], Any], learn: Callable[[Any, Any], object] | None = None) -> None:
         self.choose, self.learn = choose, learn
 
-    def begin(self, num_envs: int) -> Any:
+    def begin(self, num_envs: int) -> SimpleNamespace:
         """Return a state that never writes."""
         return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64), actions=None)
 
-    def act(self, state: Any, observations: Any, **_: Any) -> tuple[Tensor, Any]:
+    def act(self, state: SimpleNamespace, observations: object, **_: object) -> tuple[Tensor, SimpleNamespace]:
         """Return one action per row."""
         state.actions = self.choose()
         return torch.as_tensor(state.actions), state
 
-    def observe(self, state: Any, rewards: Any, *_: Any) -> Any:
+    def observe(self, state: SimpleNamespace, rewards: object, *_: object) -> SimpleNamespace:
         """Return the state, having learned."""
         if self.learn is not None:
             self.learn(state.actions, rewards)
@@ -67,7 +68,7 @@ class Evaluation:
     tasks: Sequence[Task]
     spec: EvaluateSpec
     meter: Meter
-    agents: dict[str, dict[str, Any]] = field(factory=dict)
+    agents: dict[str, Json] = field(factory=dict)
     num_lived: int = 0
 
     def environments(self) -> VectorEnvironment:
@@ -174,7 +175,7 @@ class Evaluation:
             "worst_task_normalized": float(scores[:, -NUM_LAST_EPISODES:].mean(1).min()),
         }
 
-    def results(self, extra: dict[str, Any]) -> dict[str, Any]:
+    def results(self, extra: Json) -> Json:
         """Return what `results.json` holds."""
         optimal, random = optimal_returns(self.family, self.tasks), random_returns(self.family, self.tasks)
         summary = {

@@ -6,11 +6,10 @@ import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from cccad_train.files import read_metrics, write_text
+from cccad_train.files import Json, read_metrics, write_text
 from cccad_train.run.folder import METRICS
 
 
@@ -31,7 +30,7 @@ class Metrics:
         for row in kept:
             self._show(row)
 
-    def _rewind(self, update: int) -> list[dict[str, Any]]:
+    def _rewind(self, update: int) -> list[Json]:
         """Return the rows of the stage that stay."""
         rows = read_metrics(self.path)
         kept = [row for row in rows if row["stage"] != self.stage or row.get("update", 0) <= update]
@@ -40,7 +39,7 @@ class Metrics:
 
     def write(self, update: int, values: dict[str, float]) -> None:
         """Append one line."""
-        row: dict[str, Any] = {
+        row: Json = {
             "stage": self.stage,
             "update": update,
             "time_s": round(time.monotonic() - self.began, 3),
@@ -48,17 +47,17 @@ class Metrics:
         }
         self._append(row)
 
-    def adopt(self, rows: Iterable[dict[str, Any]]) -> None:
+    def adopt(self, rows: Iterable[Json]) -> None:
         """Append the lines of another run in which the stage was done."""
         for row in rows:
             self._append(row)
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def _append(self, row: Json) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(_line(row))
         self._show(row)
 
-    def _show(self, row: dict[str, Any]) -> None:
+    def _show(self, row: Json) -> None:
         for name, value in row.items():
             if name not in ("stage", "update", "time_s"):
                 self.writer.add_scalar(name, value, row.get("update"))
@@ -68,7 +67,7 @@ class Metrics:
         self.writer.close()
 
 
-def _line(row: dict[str, Any]) -> str:
+def _line(row: Json) -> str:
     """Return *row* as a line of JSON, which has no word for what is no finite number but null."""
     plain = {name: value if type(value) is str or math.isfinite(value) else None for name, value in row.items()}
     return json.dumps(plain, allow_nan=False) + "\n"

@@ -1,14 +1,13 @@
 """The stages `pretrain` and `train`: one agent's weights, fitted here or taken from a run that did the same."""
 
 import shutil
-from typing import Any
 
 from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
 
 from cccad_train.console import say, warn
 from cccad_train.experiment import AgentSpec
-from cccad_train.files import RunFileError
+from cccad_train.files import Json, RunFileError
 from cccad_train.fit import checkpoints
 from cccad_train.launch import as_main
 from cccad_train.run.folder import RunFolder
@@ -71,7 +70,7 @@ def _take(run: Run, stage: Stage, twin: RunFolder) -> None:
     say(f"{stage.name}: taken from {twin.path}, where it was done on the same inputs")
 
 
-def _outcome(run: Run, folder: RunFolder, stage: Stage) -> dict[str, Any] | None:
+def _outcome(run: Run, folder: RunFolder, stage: Stage) -> Json | None:
     """Return the state at the end of *stage* as it lies in *folder*, or None: it is missing, damaged or another's."""
     agent = _agent(run, stage)
     fit = checkpoints.fitting(_fresh(run, agent).state_dict())
@@ -108,7 +107,7 @@ def load_into(policy: Policy, run: Run, stage: Stage) -> None:
     policy.load_state_dict({**policy.state_dict(), **weights})
 
 
-def _weights(run: Run, stage: Stage) -> dict[str, Any]:
+def _weights(run: Run, stage: Stage) -> Json:
     """Return the weights at the end of *stage*; raises UnfinishedRunError when it is not finished, or damaged."""
     is_done = run.folder.has_done(stage.name, stage.inputs)
     state = _outcome(run, run.folder, stage) if is_done else None
@@ -117,5 +116,5 @@ def _weights(run: Run, stage: Stage) -> dict[str, Any]:
         raise UnfinishedRunError(
             f"'{stage.name}' is not done in {run.folder.path}; {cause} it first, or without '--only'"
         )
-    weights: dict[str, Any] = state["policy"]
+    weights: Json = state["policy"]
     return weights
