@@ -46,7 +46,7 @@ class Bed:
         family: TaskFamily = self.spec.env.build()
         return family
 
-    def parts(self) -> Iterator[tuple[str, Any, Law]]:
+    def parts(self) -> Iterator[tuple[str, object, Law]]:
         """Yield the kind, the spec and the laws of every part that has laws, environments first."""
         yield "env", self.spec.env, self._family
         if self.spec.data.path is None:
@@ -73,7 +73,7 @@ class Bed:
         check_layout(part, spaces=Spaces.from_dict(self.family.spaces))
 
 
-def _check_name(kind: str, part: Any, name: str) -> None:
+def _check_name(kind: str, part: object, name: str) -> None:
     registered = name_of(type(part), kind)[1]
     what = f"it calls itself {name!r} and is registered as {registered!r}; histories would name what nobody knows"
     require("one name", name == registered, what)
@@ -114,7 +114,7 @@ def preflight(spec: ExperimentSpec) -> None:
 
 def check_experiment(spec: ExperimentSpec) -> Iterator[str]:
     """Put every part of *spec* to all its laws; yield a line for each that keeps them; raises as `preflight` does."""
-    checked: list[tuple[str, Any]] = []
+    checked: list[tuple[str, object]] = []
     for kind, part, law in Bed(spec).parts():
         if (kind, part) not in checked:
             checked.append((kind, part))
@@ -159,7 +159,7 @@ def _in_some_family(part: Any, is_quick: bool) -> None:
     raise refused[0]
 
 
-def _put_to(law: Law, kind: str, part: Any, *, is_quick: bool = False) -> str:
+def _put_to(law: Law, kind: str, part: object, *, is_quick: bool = False) -> str:
     name = title(type(part), kind)
     try:
         refuse_what_lacks(part, kind)

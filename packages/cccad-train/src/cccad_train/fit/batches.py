@@ -31,7 +31,7 @@ class Batches:
     spec: PretrainSpec | TrainSpec
     rank: int = 0
     num_processes: int = 1
-    device: Any = "cpu"
+    device: torch.device | str = "cpu"
     _ahead: Ahead[tuple[dict[str, Any], Flags, float]] = field(
         init=False, repr=False, eq=False, default=Factory(lambda self: Ahead(self._draw), takes_self=True)
     )

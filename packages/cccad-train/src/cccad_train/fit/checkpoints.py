@@ -113,7 +113,7 @@ def _target(pointer: Path) -> str:
 
 
 def load_latest(
-    folder: Path, fit: Callable[[Any, int], None] = lambda *_: None, tell: Callable[[str], None] = warn
+    folder: Path, fit: Callable[[object, int], None] = lambda *_: None, tell: Callable[[str], None] = warn
 ) -> Json | None:
     """Return the newest whole state under *folder*, or None when there is none.
 
@@ -128,7 +128,7 @@ def load_latest(
     return None
 
 
-def _load(file: Path, fit: Callable[[Any, int], None]) -> Json:
+def _load(file: Path, fit: Callable[[object, int], None]) -> Json:
     """Return the state in *file*; raises RunFileError when it is damaged or does not fit."""
     if not file.is_file():
         raise RunFileError(f"{file}: there is no such file")
@@ -155,7 +155,7 @@ def _check_archive(file: Path) -> None:
 
 def fitting(
     policy: Mapping[str, Tensor], optimizer: torch.optim.Optimizer | None = None, most: float = math.inf
-) -> Callable[[Any, int], None]:
+) -> Callable[[object, int], None]:
     """Return the check of a training state for `load_latest`: the weights are those of *policy*, by name and shape.
 
     With an *optimizer*, its state must be of the same parameters. No update is later than *most*.
@@ -163,7 +163,7 @@ def fitting(
     weights = table({name: _like(tensor) for name, tensor in policy.items()}, others=_NOTHING)
     moments = table() if optimizer is None else _moments(optimizer)
 
-    def check(state: Any, update: int) -> None:
+    def check(state: object, update: int) -> None:
         is_right = leaf(f"{update:,}, as its folder says", lambda value: type(value) is int and value == update <= most)
         since = {"pending": each(each(NUMBER))}  # losses since the last line of metrics
         progress = table({"update": is_right, "smoothed_loss": maybe(NUMBER), "best": _LOSS}, since, others=_NOTHING)
@@ -216,5 +216,5 @@ def _moments(optimizer: torch.optim.Optimizer) -> Form:
     return table({"param_groups": groups, "state": state}, others=_NOTHING)
 
 
-def _is_setting(value: Any) -> bool:
+def _is_setting(value: object) -> bool:
     return isinstance(value, float | tuple)

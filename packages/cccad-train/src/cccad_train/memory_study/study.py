@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,10 +11,11 @@ from attrs import define, frozen
 from cccad_core.agent import Agent
 from cccad_core.compressors.base import Compressor, take_rows
 from cccad_core.controls import ZeroedLatents
-from cccad_core.play import Played, play
+from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_core.specs import unstructure
 from cccad_data.family import Task, VectorEnvironment, optimal_returns, random_returns
+from numpy.typing import ArrayLike
 
 from cccad_train.console import Meter
 from cccad_train.experiment import recorded
@@ -40,14 +41,14 @@ class MemoryReportError(ValueError):
 class Watched:
     """Lives that were lived side by side, the task of each in *rows*, and what their witness kept."""
 
-    rows: list[Any]
+    rows: list[Task]
     num_replicas: int
     witness: Witness
     lent: Lent
     played: Played
 
     @property
-    def tasks(self) -> list[Any]:
+    def tasks(self) -> list[Task]:
         """The tasks that were lived on."""
         return self.rows[:: self.num_replicas]
 
@@ -98,12 +99,12 @@ class Study:
     meter: Meter
     num_lived_episodes: int = 0
 
-    def live(self, agent: Any, environments: VectorEnvironment, num_episodes: int) -> Played:
+    def live(self, agent: Player, environments: VectorEnvironment, num_episodes: int) -> Played:
         """Live *num_episodes* in every row of *environments*."""
         before, spec = self.num_lived_episodes, self.run.spec.evaluate
         self.num_lived_episodes += num_episodes
         return play(
-            cast("Agent", agent),
+            agent,
             environments,
             num_episodes=num_episodes,
             generator=torch.Generator(next(self.policy.parameters()).device).manual_seed(spec.seed),
@@ -120,7 +121,7 @@ class Study:
         played = self.live(witness, self.run.family.make_vec(rows), num_episodes)
         return Watched(rows=rows, num_replicas=num_replicas, witness=witness, lent=lent, played=played)
 
-    def normalised(self, returns: Any, tasks: Sequence[Task]) -> Floats:
+    def normalised(self, returns: ArrayLike, tasks: Sequence[Task]) -> Floats:
         """Return *returns*, `e ...`, one row for each of *tasks*, as shares of what lies between random and optimal."""
         family, values = self.run.family, np.asarray(returns).reshape(len(tasks), 1, -1)
         return normalise(values, optimal_returns(family, tasks), random_returns(family, tasks))[:, 0]

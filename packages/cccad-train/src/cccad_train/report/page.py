@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -143,7 +142,7 @@ def _task_rows(agents: Sequence[AgentRecord], results: Json) -> list[Json]:
     ]
 
 
-def _flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+def _flat(content: object, prefix: str = "") -> list[tuple[str, str]]:
     """Return nested JSON as (dotted name, text) pairs."""
     if isinstance(content, Mapping):
         inner = [_flat(value, f"{prefix}.{name}" if prefix else str(name)) for name, value in content.items()]
@@ -336,7 +335,7 @@ def _render(
     return path
 
 
-def fill(template: str, **content: Any) -> str:
+def fill(template: str, **content: object) -> str:
     """Return one of the package's templates, filled with *content*."""
     return _templates().get_template(template).render(**content).lstrip()
 
