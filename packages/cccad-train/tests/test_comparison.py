@@ -16,8 +16,8 @@ def visible(html):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)))
 
 
-def with_world(run, make_results, seed, num_episodes=4):
-    """Add to the results of *run* a world in which lives have *num_episodes*."""
+def with_environment(run, make_results, seed, num_episodes=4):
+    """Add to the results of *run* an environment in which lives have *num_episodes*."""
     path = run / "evaluation" / "results.json"
     inner = make_results(seed, num_episodes)
     path.write_text(json.dumps({**make_results(seed), "worlds": {"x3": inner}}))
@@ -37,13 +37,13 @@ def test_seeds_of_one_name_are_pooled_and_their_spread_counts(tmp_path, make_run
     assert seeds["cad"] == [0] * NUM_REPLICAS + [1] * NUM_REPLICAS
 
 
-def test_worlds_are_pooled_over_seeds_and_left_out_where_a_seed_lacks_them(tmp_path, make_run, make_results):
+def test_environments_are_pooled_over_seeds_and_left_out_where_a_seed_lacks_them(tmp_path, make_run, make_results):
     runs = [make_run(tmp_path, f"cad-0a1b2c3d-s{seed}", seed=seed) for seed in range(2)]
-    with_world(runs[0], make_results, seed=0)
-    assert "In the world x3" not in write_comparison(runs).read_text()
-    with_world(runs[1], make_results, seed=1)
+    with_environment(runs[0], make_results, seed=0)
+    assert "In the environment x3" not in write_comparison(runs).read_text()
+    with_environment(runs[1], make_results, seed=1)
     words = visible(write_comparison(runs).read_text())
-    assert "cad (2 seeds): CAD, gated-query" in words.split("In the world x3")[1]
+    assert "cad (2 seeds): CAD, gated-query" in words.split("In the environment x3")[1]
 
 
 def test_specs_of_one_name_that_differ_are_not_pooled(tmp_path, make_run):

@@ -52,7 +52,7 @@ def test_an_agent_that_earns_more_than_the_optimum_is_told():
     assert text == "the optimum that the family declares is surpassed: on a/1 it is 2, but cad earned 3 a piece"
 
 
-def test_few_episodes_of_a_sparse_world_contradict_nothing():
+def test_few_episodes_of_a_sparse_family_contradict_nothing():
     agents = {"random": {"label": "random", "returns": np.zeros((1, 2, 6))}}
     assert contradictions(agents, ["a/0"], np.array([1.0]), np.array([0.05])) == []
 

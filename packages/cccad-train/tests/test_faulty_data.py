@@ -9,7 +9,7 @@ from cccad_envs.darkroom import DarkroomSpec
 
 @pytest.fixture(scope="module")
 def collected(tmp_path_factory):
-    """Histories of the training tasks of the micro spec's world."""
+    """Histories of the training tasks of the micro spec."""
     source = NoisyOracleSpec(num_envs=2, env_steps=80).build()
     out, split = tmp_path_factory.mktemp("given") / "sound", {"seed": 0, "held_out_frac": 0.1}
     family = DarkroomSpec(size=4, horizon=8).build()

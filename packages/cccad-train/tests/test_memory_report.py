@@ -21,8 +21,8 @@ TASKS = [FAMILY.place(goal=(0, 0)), FAMILY.place(goal=(4, 4)), FAMILY.place(goal
 
 
 def live(agent, num_episodes=6, tasks=TASKS):
-    worlds = FAMILY.make_vec(tasks)
-    return play(agent, worlds, num_episodes=num_episodes, generator=torch.Generator().manual_seed(0))
+    environments = FAMILY.make_vec(tasks)
+    return play(agent, environments, num_episodes=num_episodes, generator=torch.Generator().manual_seed(0))
 
 
 def watch(told, **how):
@@ -99,20 +99,20 @@ def test_attention_on_latents_is_that_of_the_whole_window_recomputed(policy):
 
 def torn(rule, own, donors):
     """Let *rule* play the own tasks while the donors are asked; returns what was asked and the own returns."""
-    worlds = FAMILY.make_vec(own)
+    environments = FAMILY.make_vec(own)
     agent = SimpleNamespace(
         begin=lambda size: SimpleNamespace(num_writes=torch.zeros(size, dtype=torch.int64)),
-        act=lambda state, *_, **__: (torch.as_tensor(rule(worlds, donors)), state),
+        act=lambda state, *_, **__: (torch.as_tensor(rule(environments, donors)), state),
         observe=lambda state, *_: state,
     )
-    asked = Torn(agent, worlds, donors, seed=0)
-    return asked, play(asked, worlds, num_episodes=1).returns[:, 0].numpy()
+    asked = Torn(agent, environments, donors, seed=0)
+    return asked, play(asked, environments, num_episodes=1).returns[:, 0].numpy()
 
 
 @pytest.mark.parametrize("whose", ["own", "donor"])
 def test_one_who_does_what_is_best_for_a_task_agrees_with_that_task_alone(whose):
     own, donors = [TASKS[0], TASKS[1]], FAMILY.make_vec([TASKS[1], TASKS[0]])
-    asked, returns = torn(lambda worlds, others: (worlds if whose == "own" else others).optimal_actions(), own, donors)
+    asked, returns = torn(lambda ours, others: (ours if whose == "own" else others).optimal_actions(), own, donors)
     other = {"own": "donor", "donor": "own"}[whose]
     rates = asked.agreement(np.array([True, True]))
     assert rates["compared"] == 1.0
@@ -131,10 +131,10 @@ def test_lives_on_a_memory_of_their_own_task_are_counted_apart():
     assert [rates[f"first_actions_{whose}"] for whose in ("intact", "own", "donor")] == [1.0, 0.0, 1.0]
 
 
-def test_worlds_that_look_otherwise_are_not_compared():
+def test_environments_that_look_otherwise_are_not_compared():
     smaller = DarkroomSpec(size=3, horizon=8).build()
     stranger = smaller.make_vec([smaller.place(goal=(1, 1))])
-    asked, _ = torn(lambda worlds, _: worlds.optimal_actions(), TASKS[:1], stranger)
+    asked, _ = torn(lambda ours, _: ours.optimal_actions(), TASKS[:1], stranger)
     rates = asked.agreement(np.array([True]))
     assert rates["actions_own"] is None
     assert rates["compared"] == 0.0
@@ -146,8 +146,8 @@ def reported(micro_run, cccad, tmp_path_factory):
     """What the command said, wrote as JSON and wrote as a page, on a copy of the finished run."""
     out = tmp_path_factory.mktemp("memory")
     shutil.copytree(micro_run.parent, out, symlinks=True, dirs_exist_ok=True)
-    world = ("evaluate.environments.long={ horizon = 12 }", "evaluate.num_episodes=12")
-    told = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in world), "--device", "cpu")
+    settings = ("evaluate.environments.long={ horizon = 12 }", "evaluate.num_episodes=12")
+    told = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in settings), "--device", "cpu")
     assert told.code == 0, told.err
     done = cccad("memory-report", out / micro_run.name, "--lives", 6, "--device", "cpu")
     assert done.code == 0, done.err

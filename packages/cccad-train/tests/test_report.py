@@ -26,8 +26,8 @@ def visible(html):
     return re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)))
 
 
-def with_world(run, make_results, seed, num_episodes=4):
-    """Add to the results of *run* a world in which lives have *num_episodes*."""
+def with_environment(run, make_results, seed, num_episodes=4):
+    """Add to the results of *run* an environment in which lives have *num_episodes*."""
     path = run / "evaluation" / "results.json"
     inner = make_results(seed, num_episodes)
     path.write_text(json.dumps({**make_results(seed), "worlds": {"x3": inner}}))
@@ -185,12 +185,12 @@ def test_a_score_a_little_below_zero_is_not_written_as_minus_zero(make_results):
     assert row.removeprefix("CAD, gated-query").split()[:5] == ["0.00", "-0.01", "-0.01", "–", "0.00"]
 
 
-def test_every_world_has_a_table_of_its_own_that_says_how_many_episodes_it_is_of(run_dir, make_results):
-    inner = with_world(run_dir, make_results, seed=1)
+def test_every_environment_has_a_table_of_its_own_that_says_how_many_episodes_it_is_of(run_dir, make_results):
+    inner = with_environment(run_dir, make_results, seed=1)
     page = write_report(run_dir).read_text()
     assert page.count("<th>agent</th>") == 2
     assert page.count('<p class="hint">') == page.count("</table>")
-    assert "In the world x3" in visible(page)
+    assert "In the environment x3" in visible(page)
     assert '<th class="number">last 4 or 10</th>' in page  # the source has 50 episodes
     del inner["agents"]["source"]
     first, second = summary_table({**make_results(), "worlds": {"x3": inner}}).split("\n\nin x3:\n")
@@ -198,10 +198,10 @@ def test_every_world_has_a_table_of_its_own_that_says_how_many_episodes_it_is_of
     assert " ".join(second.split()).startswith("last 4 IQM")
 
 
-def test_a_fault_in_a_world_is_named_with_the_world(run_dir, make_results):
+def test_a_fault_in_an_environment_is_named_with_it(run_dir, make_results):
     results = {**make_results(), "worlds": {"x3": {**make_results(), "agents": {}}}}
     (run_dir / "evaluation" / "results.json").write_text(json.dumps(results))
-    with pytest.raises(ReportError, match="world 'x3': the results hold no agents"):
+    with pytest.raises(ReportError, match="environment 'x3': the results hold no agents"):
         write_report(run_dir)
 
 
