@@ -153,9 +153,9 @@ def test_a_last_observation_outside_its_space_is_refused():
 def test_values_for_another_number_of_worlds_are_refused():
     recorder = Recorder(World(CELLS), [SimpleNamespace(task_id="x/0", params={})], num_envs=2, env_steps=2)
     flags, seen = np.zeros(2, bool), np.zeros((2, 1))
-    with pytest.raises(UnfitValueError, match=r"the reward has shape \[2, 1\] for all worlds, not \[2\]"):
+    with pytest.raises(UnfitValueError, match=r"the reward has shape \[2, 1\] for all environments, not \[2\]"):
         recorder.add(seen, np.zeros(2, int), (seen, np.zeros((2, 1)), flags, flags, {}))
-    with pytest.raises(UnfitValueError, match="the observation comes 1 times for 2 worlds"):
+    with pytest.raises(UnfitValueError, match="the observation comes 1 times for 2 environments"):
         recorder.add(seen[:1], np.zeros(2, int), (seen, np.zeros(2), flags, flags, {}))
 
 

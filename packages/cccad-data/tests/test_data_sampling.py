@@ -3,7 +3,7 @@ import time
 import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
-from cccad_data.sampling import Ahead
+from cccad_data.sampling import Prefetcher
 from cccad_data.toys import CorridorSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -131,13 +131,13 @@ def test_ranks_never_draw_the_same_rows():
 
 def test_what_is_made_ahead_is_what_would_have_been_made():
     made = []
-    ahead = Ahead(lambda number: made.append(number) or number**2)
+    ahead = Prefetcher(lambda number: made.append(number) or number**2)
     assert [ahead(number) for number in (0, 1, 2, 7, 8, 3)] == [0, 1, 4, 49, 64, 9]
     assert set(made) >= {0, 1, 2, 3, 7, 8}
 
 
 def test_a_mistake_that_is_made_ahead_shows_when_it_is_asked_for():
-    ahead = Ahead(lambda number: 1 // (2 - number))
+    ahead = Prefetcher(lambda number: 1 // (2 - number))
     assert ahead(1) == 1
     with pytest.raises(ZeroDivisionError):
         ahead(2)

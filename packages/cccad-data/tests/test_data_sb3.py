@@ -78,7 +78,7 @@ def test_sizes_in_a_small_dtype_become_whole_numbers_that_can_be_added_up(monkey
 
     monkeypatch.setattr(CorridorVec, "single_observation_space", MultiDiscrete([7], dtype=np.uint8))
     family = CorridorSpec().build()
-    worlds = stable.Worlds(stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0))
+    worlds = stable.UnitVecEnv(stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0))
     assert type(sum(worlds.observation_space.nvec)) is int
     assert CorridorVec.single_observation_space.nvec.dtype == np.uint8
 
@@ -160,7 +160,7 @@ def saved(folder, family, name, algorithm="PPO"):
     from cccad_data.sources import stable
 
     unit = stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0)
-    model = stable.algorithm_of(algorithm)("MlpPolicy", stable.Worlds(unit), seed=len(name))
+    model = stable.algorithm_of(algorithm)("MlpPolicy", stable.UnitVecEnv(unit), seed=len(name))
     model.save(folder / name)
     return model
 

@@ -7,11 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 from cccad_envs import ActionError, DarkKeyToDoorSpec, DarkroomSpec, NotResetError, SettingError
-from cccad_envs.registration import WORLDS, register_worlds
+from cccad_envs.registration import ENVIRONMENTS, register_environments
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
-IDS = list(WORLDS)
+IDS = list(ENVIRONMENTS)
 DARKROOM = DarkroomSpec(size=3).build()
 KEY_TO_DOOR = DarkKeyToDoorSpec(size=3).build()
 
@@ -67,7 +67,7 @@ def test_registering_again_is_harmless():
     before = dict(gymnasium.registry)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        register_worlds()
+        register_environments()
     assert dict(gymnasium.registry) == before
 
 

@@ -68,10 +68,10 @@ def verify(path: Path | str, family: TaskFamily | None = None) -> list[Fault]:
     audit = _Audit(manifest, family)
     faults = audit.shards(finished_shards(path, manifest))
     listed = {task["task_id"] for task in manifest["tasks"]}
-    for task_id in sorted(listed - audit.seen.keys()):
+    for task_id in sorted(listed - audit.file_of.keys()):
         faults.append(Fault(file=str(path / MANIFEST), task_id=task_id, message="is listed, but no shard has it whole"))
-    for task_id in sorted(audit.seen.keys() - listed):
-        faults.append(Fault(file=audit.seen[task_id], task_id=task_id, message=f"is not listed in {MANIFEST}"))
+    for task_id in sorted(audit.file_of.keys() - listed):
+        faults.append(Fault(file=audit.file_of[task_id], task_id=task_id, message=f"is not listed in {MANIFEST}"))
     return faults
 
 
@@ -115,7 +115,7 @@ class _Audit:
         self.held_out = set(header["held_out_task_ids"])
         parts = header["source"].get("parts", [{"source": header["source"]}])
         self.sources = {part["source"]["kind"] for part in parts}
-        self.seen: dict[str, str] = {}  # task id -> file
+        self.file_of: dict[str, str] = {}  # task id -> file
         self.copies: dict[bytes, str] = {}  # digest of a history -> where it is
 
     def shards(self, paths: list[Path]) -> list[Fault]:
@@ -163,9 +163,9 @@ class _Audit:
         task_id = task.task_id
         if task_id in self.held_out:
             yield Fault(file=file, task_id=task_id, message="is a held-out task, and must not be in the data")
-        if task_id in self.seen:
-            yield Fault(file=file, task_id=task_id, message=f"is there twice, in {self.seen[task_id]} as well")
-        self.seen[task_id] = file
+        if task_id in self.file_of:
+            yield Fault(file=file, task_id=task_id, message=f"is there twice, in {self.file_of[task_id]} as well")
+        self.file_of[task_id] = file
         yield from self._copied(file, task)
         faults = list(_within_spaces(file, task, self.header["spaces"]))
         is_inside = not faults
@@ -194,29 +194,29 @@ class _Audit:
     def replayed(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
         """Play the actions again, as far as the family can tell what they lead to."""
         try:
-            known = family.task(task.task_id)
+            original = family.task(task.task_id)
         except LookupError as error:
             yield Fault(file=file, task_id=task.task_id, message=f"the installed family does not know it: {error}")
             return
-        if dict(known.params) != dict(task.params):
-            yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {known.params}")
+        if dict(original.params) != dict(task.params):
+            yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {original.params}")
         if isinstance(family, HasOptimum) and isinstance(family, HasRandomReturn):
-            declared = [optimal_returns(family, [known]), random_returns(family, [known])]
+            declared = [optimal_returns(family, [original]), random_returns(family, [original])]
             yield from _outlying(file, task, float(np.abs(declared).max()))
         if isinstance(family, KnowsDynamics):
-            yield from self._moved(file, task, known, family, is_random=has_random_transitions(family))
+            yield from self._moved(file, task, original, family, is_random=has_random_transitions(family))
         if isinstance(family, Replayable):
-            yield from self._paid(file, task, known, family, is_random=has_random_rewards(family))
+            yield from self._paid(file, task, original, family, is_random=has_random_rewards(family))
 
     def _moved(
-        self, file: str, task: TaskHistories, known: Task, dynamics: KnowsDynamics, *, is_random: bool
+        self, file: str, task: TaskHistories, original: Task, dynamics: KnowsDynamics, *, is_random: bool
     ) -> Iterator[Fault]:
         """Hold the observations against those that the actions lead to."""
         parts = []
         for history in task:
             # Where chance decides what follows, the family is shown what did, and says which can.
-            told = {"recorded": history.next_observations()} if is_random else {}
-            parts.append(dynamics.next_observations(known, history.observations, history.actions, **told))
+            shown = {"recorded": history.next_observations()} if is_random else {}
+            parts.append(dynamics.next_observations(original, history.observations, history.actions, **shown))
         led_to, following = np.concatenate(parts), task.next_observations()
         is_wrong = _differs(following, led_to).any(axis=1)
         ends = np.zeros(task.num_env_steps, bool)
@@ -230,18 +230,18 @@ class _Audit:
             ))  # fmt: skip
 
     def _paid(
-        self, file: str, task: TaskHistories, known: Task, rules: Replayable, *, is_random: bool
+        self, file: str, task: TaskHistories, original: Task, rules: Replayable, *, is_random: bool
     ) -> Iterator[Fault]:
         """Hold rewards and flags against those that the task gives."""
         parts = []
         for history in task:
             what = (history.observations, history.actions, history.next_observations(), history.episode_ends)
-            parts.append(rules.replay(known, *what, **({"rewards": history.rewards} if is_random else {})))
+            parts.append(rules.replay(original, *what, **({"rewards": history.rewards} if is_random else {})))
         names = ("rewards", "terminations", "truncations")
         for name, column in zip(names, zip(*parts, strict=True), strict=True):
-            found, right = getattr(task, name), np.concatenate(column)
-            yield from _at(file, task, _differs(found, right), lambda i, name=name, found=found, right=right: (
-                f"the {name.removesuffix('s')} is {found[i]}, but the task gives {right[i]}"
+            recorded, right = getattr(task, name), np.concatenate(column)
+            yield from _at(file, task, _differs(recorded, right), lambda i, name=name, recorded=recorded, right=right: (
+                f"the {name.removesuffix('s')} is {recorded[i]}, but the task gives {right[i]}"
             ))  # fmt: skip
 
     def _improved(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
@@ -306,15 +306,15 @@ def _outlying(file: str, task: TaskHistories, scale: float) -> Iterator[Fault]:
     ))  # fmt: skip
 
 
-def _differs(found: Array, right: Array) -> Array:
-    """Say where *found* is not *right*; what is computed in floats may differ in its last digits."""
-    if right.dtype.kind == "f" or found.dtype.kind == "f":
-        return ~np.isclose(found, right, rtol=1e-5, atol=1e-6)
-    return np.asarray(found != right)
+def _differs(recorded: Array, right: Array) -> Array:
+    """Say where *recorded* is not *right*; what is computed in floats may differ in its last digits."""
+    if right.dtype.kind == "f" or recorded.dtype.kind == "f":
+        return ~np.isclose(recorded, right, rtol=1e-5, atol=1e-6)
+    return np.asarray(recorded != right)
 
 
 def _at(file: str, task: TaskHistories, rows: Array, say: Any) -> Iterator[Fault]:
-    """Yield a fault for each marked env step, ``t``, the first few of them."""
+    """Yield a fault for each marked env step, `t`, the first few of them."""
     marked = np.flatnonzero(rows)
     births = np.concatenate(([0], task.history_ends[:-1]))
     for count, i in enumerate(marked[:MOST_PLACES], start=1):

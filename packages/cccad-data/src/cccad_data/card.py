@@ -84,8 +84,8 @@ def _coverage(histories: Histories) -> Iterator[str]:
             yield f"  coverage   unknown: {task.task_id} has observations outside their space, see `cccad-data verify`"
             return
         counts.append(len(np.unique(np.ravel_multi_index(tuple(observations.astype(np.int64).T), sizes))))
-    seen = np.array(counts) / np.prod(sizes)
-    yield f"  coverage   {seen.mean():.3f} of the observations in the mean task, {seen.min():.3f} in the least"
+    shares = np.array(counts) / np.prod(sizes)
+    yield f"  coverage   {shares.mean():.3f} of the observations in the mean task, {shares.min():.3f} in the least"
 
 
 def draw(file: Path, histories: Histories, family: TaskFamily | None = None) -> None:

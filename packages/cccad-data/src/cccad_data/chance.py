@@ -12,5 +12,5 @@ def generator(seed: int, *names: str) -> np.random.Generator:
 
 
 def seed_of(seed: int, *names: str) -> int:
-    """Return a 31-bit seed for a consumer that takes an integer, such as ``vector_env.reset``."""
+    """Return a 31-bit seed for a consumer that takes an integer, such as `vector_env.reset`."""
     return int(generator(seed, *names).integers(2**31))

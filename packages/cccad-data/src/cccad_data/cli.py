@@ -1,4 +1,4 @@
-"""The command ``cccad-data``: say what a set of histories is, whether it is sound, and turn it into other forms."""
+"""The command `cccad-data`: say what a set of histories is, whether it is sound, and turn it into other forms."""
 
 import argparse
 import json
@@ -66,17 +66,17 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="{info,verify,merge,import,export}")
 
     def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        made = commands.add_parser(name, help=text, description=text)
-        made.set_defaults(work=work)
-        return made
+        subparser = commands.add_parser(name, help=text, description=text)
+        subparser.set_defaults(work=work)
+        return subparser
 
-    def packed(made: argparse.ArgumentParser) -> None:
+    def packed(subparser: argparse.ArgumentParser) -> None:
         text = "'none' is read fastest from the disk; gzip without it"
-        made.add_argument("--compression", choices=COMPRESSIONS, default="gzip", help=text)
+        subparser.add_argument("--compression", choices=COMPRESSIONS, default="gzip", help=text)
 
-    def imported(made: argparse.ArgumentParser) -> None:
+    def imported(subparser: argparse.ArgumentParser) -> None:
         text = "a Python file that registers the task family; it is run. May be given several times"
-        made.add_argument("--imports", type=Path, metavar="FILE", action="append", default=[], help=text)
+        subparser.add_argument("--imports", type=Path, metavar="FILE", action="append", default=[], help=text)
 
     dataset = "a dataset folder (with manifest.json) or one .h5 shard"
     info = command("info", _info, "print a card: tasks, sizes, returns, where it comes from")
@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     reading.add_argument("out", type=Path, help="a new folder")
     reading.add_argument("--from", dest="form", choices=READERS, required=True, help="its format")
     reading.add_argument(
-        "--env", nargs="+", metavar=("KIND", "FIELD=VALUE"), help="the task family, where it is not told"
+        "--env", nargs="+", metavar=("KIND", "FIELD=VALUE"), help="the task family, where the file does not say"
     )
     imported(reading)
     reading.add_argument("--split", nargs="+", metavar="FIELD=VALUE", help="seed=0 held_out_frac=0.1 without it")
@@ -139,7 +139,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 def _merge(arguments: argparse.Namespace) -> int:
     merge(arguments.out, arguments.paths, compression=arguments.compression)
-    return _told(arguments.out)
+    return _print_summary(arguments.out)
 
 
 def _import(arguments: argparse.Namespace) -> int:
@@ -156,7 +156,7 @@ def _import(arguments: argparse.Namespace) -> int:
         arguments.source, arguments.out, form=arguments.form, wishes=wishes, compression=arguments.compression
     )
     print(*notes, sep="\n", end="\n" if notes else "")
-    return _told(arguments.out)
+    return _print_summary(arguments.out)
 
 
 def _export(arguments: argparse.Namespace) -> int:
@@ -165,7 +165,7 @@ def _export(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _told(out: Path) -> int:
+def _print_summary(out: Path) -> int:
     histories = Histories.open(out, lazy=True)
     print(
         f"{out}: {len(histories):,} tasks, {histories.num_histories:,} histories, {histories.num_env_steps:,} env steps"

@@ -37,9 +37,9 @@ def collect(
 ) -> Path:
     """Collect the histories of the train tasks of *family* into the dataset folder *out*, and return it.
 
-    *split* are the arguments of ``family.split``; the first *max_tasks* train tasks of the split are collected (all,
+    *split* are the arguments of `family.split`; the first *max_tasks* train tasks of the split are collected (all,
     without it). Units that the folder has already are kept. While another process collects into it, this one waits, and
-    a warning of the logger ``cccad_data.owner`` says so. *progress* gets (env steps done, env steps in all).
+    a warning of the logger `cccad_data.owner` says so. *progress* gets (env steps done, env steps in all).
 
     Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed;
     at once, and with nothing half-written left behind, when the disk is full.
@@ -179,7 +179,7 @@ class _Meter:
 
 
 def spec_dict(kind: str, spec: attrs.AttrsInstance) -> dict[str, Any]:
-    """Return a spec as a plain dictionary whose ``kind`` is its registered name."""
+    """Return a spec as a plain dictionary whose `kind` is its registered name."""
     return {"kind": kind, **attrs.asdict(spec)}
 
 
@@ -240,10 +240,10 @@ def _is_complete(shard: Path, header: Mapping[str, Any]) -> bool:
     if not shard.exists():
         return False
     try:
-        found = store.read_header(shard)
+        header_there = store.read_header(shard)
     except HistoryFileError:
         return False
-    return all(found[key] == header[key] for key in HEADER_KEYS if key != "versions")
+    return all(header_there[key] == header[key] for key in HEADER_KEYS if key != "versions")
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,6 @@
 """Columns that stay on the disk: they look like arrays, and read the stretches that are asked for, and no more.
 
-A column has ``shape dtype len() [...] take(places, axis=0)``; ``np.asarray`` reads it whole, and `take_all` several at
+A column has `shape dtype len() [...] take(places, axis=0)`; `np.asarray` reads it whole, and `take_all` several at
 once. It lies in pieces (see `cccad_data.pieces`).
 """
 
@@ -23,7 +23,7 @@ _BRIDGED_ROWS = 64  # are read too where they lie between two that were asked fo
 
 
 class Column(ABC):
-    """Rows ``t ...`` that are read when they are asked for."""
+    """Rows `t ...` that are read when they are asked for."""
 
     packed_in = ""
     "A file where some of the rows are compressed, so that reading them here and there is slow."
@@ -92,7 +92,7 @@ class Runs:
 
     @classmethod
     def stretches(cls, begins: Array, counts: Array, length: int) -> "Runs":
-        """Return runs ``b t`` of *length* rows from *begins* on; the last of its *counts* stands for what is beyond."""
+        """Return runs `b t` of *length* rows from *begins* on; the last of its *counts* stands for what is beyond."""
         if (counts == length).all():
             return cls((len(begins), length), begins, counts)
         places = _starts(counts)[:, None] + np.minimum(np.arange(length), counts[:, None] - 1)
@@ -101,12 +101,12 @@ class Runs:
 
 def take_all(columns: Mapping[str, Array], places: "Array | Runs") -> dict[str, Array]:
     """Return the rows of every array or column at *places*, of any shape; of columns alone where they are `Runs`."""
-    found: dict[str, Any] = dict(columns)
-    is_lazy = any(isinstance(column, Column) for column in found.values())
+    arrays: dict[str, Any] = dict(columns)
+    is_lazy = any(isinstance(column, Column) for column in arrays.values())
     runs: Any = Runs.of(places) if is_lazy and not isinstance(places, Runs) else places
     return {
         name: column.taken(runs) if isinstance(column, Column) else column.take(places, axis=0)
-        for name, column in found.items()
+        for name, column in arrays.items()
     }
 
 
@@ -212,7 +212,7 @@ def in_pieces(pieces: Sequence[Piece]) -> Pieces:
 
 
 class Following(Column):
-    """The true observation after every env step, ``t o``, of one task after the other."""
+    """The true observation after every env step, `t o`, of one task after the other."""
 
     def __init__(self, lives: Sequence[tuple[Any, Any, Any]]) -> None:
         """Put it together from the observations, the last ones and the ends of the episodes of every task."""
@@ -252,7 +252,7 @@ class Thinned(Column):
     """Some of the episodes of a column, one after the other."""
 
     def __init__(self, column: Any, starts: Array, ends: Array) -> None:
-        """Keep the episodes that begin at *starts* in *column*, ``n``, and end at *ends* in what is kept, ``n``."""
+        """Keep the episodes that begin at *starts* in *column*, `n`, and end at *ends* in what is kept, `n`."""
         super().__init__((int(ends[-1]), *column.shape[1:]), column.dtype)
         self.column, self.ends, self.packed_in = column, ends, column.packed_in
         self.shifts = starts - np.append(0, ends[:-1])
@@ -263,8 +263,8 @@ class Thinned(Column):
         if not counts.any():
             return
         kept = np.repeat(begins - _starts(counts), counts) + np.arange(counts.sum())
-        found = kept + self.shifts[self.ends.searchsorted(kept, side="right")]
-        out[np.repeat(places - _starts(counts), counts) + np.arange(len(kept))] = self.column.take(found)
+        originals = kept + self.shifts[self.ends.searchsorted(kept, side="right")]
+        out[np.repeat(places - _starts(counts), counts) + np.arange(len(kept))] = self.column.take(originals)
 
 
 def stored(path: Path, dataset: h5py.Dataset) -> Array:
@@ -273,8 +273,8 @@ def stored(path: Path, dataset: h5py.Dataset) -> Array:
     is_plain = dataset.id.get_create_plist().get_nfilters() == int(dataset.fletcher32)
     if not is_plain or chunk is None or chunk[1:] != dataset.shape[1:]:
         return cast("Array", in_pieces([Packed(path, dataset, num_rows)]))
-    found = [dataset.id.get_chunk_info(index) for index in range(dataset.id.get_num_chunks())]
-    offsets = sorted((info.chunk_offset[0], info.byte_offset) for info in found)
+    chunks = [dataset.id.get_chunk_info(index) for index in range(dataset.id.get_num_chunks())]
+    offsets = sorted((info.chunk_offset[0], info.byte_offset) for info in chunks)
     pieces = [Extent(path, dataset, min(chunk[0], num_rows - birth), offset) for birth, offset in offsets]
     return cast("Array", in_pieces(pieces))
 

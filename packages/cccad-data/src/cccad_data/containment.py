@@ -53,11 +53,11 @@ def check_all(file: h5py.File, path: Path) -> int:
         if info.type != h5py.h5l.TYPE_HARD:
             links.append(name)
             return
-        found = h5py.h5o.open(file.id, link)
-        if isinstance(found, h5py.h5d.DatasetID):
-            datasets.append((name, found))
+        opened = h5py.h5o.open(file.id, link)
+        if isinstance(opened, h5py.h5d.DatasetID):
+            datasets.append((name, opened))
 
     file.id.links.visit(visit, info=True)
     if links:
         raise HistoryFileError(_LINK.format(path=path, name=links[0]))
-    return sum(check_dataset(found, path, name) for name, found in datasets)
+    return sum(check_dataset(dataset, path, name) for name, dataset in datasets)

@@ -1,4 +1,4 @@
-"""A set of histories, read from a dataset folder (``manifest.json``, ``shards/``) or from a single shard."""
+"""A set of histories, read from a dataset folder (`manifest.json`, `shards/`) or from a single shard."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -30,7 +30,7 @@ class Histories:
 
     @classmethod
     def open(cls, path: Path | str, *, lazy: bool | None = None) -> "Histories":
-        """Read a dataset folder or one ``.h5`` shard.
+        """Read a dataset folder or one `.h5` shard.
 
         The arrays of *lazy* histories are columns that stay on the disk until they are asked for a stretch (see
         `cccad_data.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES`, or more than half of the memory
@@ -46,13 +46,13 @@ class Histories:
         shards, tasks = finished_shards(path, manifest), []
         lazy = _is_lazy(shards, path, lazy=lazy)
         for shard in shards:
-            header, found = store.read_shard(shard, lazy=lazy)
+            header, of_shard = store.read_shard(shard, lazy=lazy)
             differing = [key for key in HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
             if differing:
                 raise HistoryFileError(
                     f"{shard}: {differing[0]!r} is not what {path / MANIFEST} says; collect it again"
                 )
-            tasks.extend(found)
+            tasks.extend(of_shard)
         if [task.task_id for task in tasks] != [task["task_id"] for task in manifest["tasks"]]:
             raise HistoryFileError(f"{path}: the shards do not hold the tasks that the manifest lists")
         return cls(header={key: manifest[key] for key in ("format", *HEADER_KEYS)}, tasks=tuple(tasks))
@@ -103,7 +103,7 @@ def _is_lazy(shards: Sequence[Path], path: Path, *, lazy: bool | None) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return ``manifest.json`` of a dataset folder; raises HistoryFileError when it is not one."""
+    """Return `manifest.json` of a dataset folder; raises HistoryFileError when it is not one."""
     return read_manifest_file(folder / MANIFEST)
 
 

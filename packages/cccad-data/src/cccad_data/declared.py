@@ -11,12 +11,12 @@ _ROUNDING = 1e-3  # of the distance from the random policy to the optimum: float
 
 
 def gap(returns: ArrayLike, declared: ArrayLike, span: ArrayLike, cycle: int = 1) -> tuple[NDArray[np.float64], ...]:
-    """Return how far the mean of what was played lies from what is declared, ``task``, and how far it may by chance.
+    """Return how far the mean of what was played lies from what is declared, `task`, and how far it may by chance.
 
     Args:
-        returns: ``task life episode``, of a policy that does not learn.
-        declared: the expected return of an episode, ``task``.
-        span: the distance from the random policy's return to the optimum, ``task``: what one episode can be worth.
+        returns: `task life episode`, of a policy that does not learn.
+        declared: the expected return of an episode, `task`.
+        span: the distance from the random policy's return to the optimum, `task`: what one episode can be worth.
         cycle: episodes over which the declared return is a mean; what is left beyond whole cycles is not looked at.
     """
     values = np.asarray(returns, np.float64)

@@ -75,15 +75,15 @@ class DetourSpec:
         repeatable = self._repeatable(family, len(tasks))
         if "n" not in family.spaces["action"]:
             return  # real actions are compared where there are histories
-        worlds, random, is_over = family.make_vec(tasks[:1]), np.random.default_rng(0), False
-        now, _ = worlds.reset(seed=0)
-        seen, taken = [], []
+        environment, random, is_over = family.make_vec(tasks[:1]), np.random.default_rng(0), False
+        now, _ = environment.reset(seed=0)
+        observed, chosen = [], []
         while not is_over:
-            seen.append(now[0])
-            taken.append(random.integers(family.spaces["action"]["n"]))
-            now, _, terminations, truncations, _ = worlds.step(np.array(taken[-1:]))
+            observed.append(now[0])
+            chosen.append(random.integers(family.spaces["action"]["n"]))
+            now, _, terminations, truncations, _ = environment.step(np.array(chosen[-1:]))
             is_over = bool(terminations[0] | truncations[0])
-        observations, actions = np.array(seen), np.array(taken)
+        observations, actions = np.array(observed), np.array(chosen)
         own, *others = [repeatable.next_observations(task, observations, actions) for task in tasks[:_MOST_COMPARED]]
         for task, led in zip(tasks[1:], others, strict=False):
             _refuse_another_way(tasks[0], task, own, led)
@@ -107,9 +107,9 @@ class DetourSpec:
 
 @frozen(kw_only=True)
 class Plan:
-    """What a batch begins with: *places* ``b t`` in the columns, meaningful for the first *lengths* ``b`` env steps.
+    """What a batch begins with: *places* `b t` in the columns, meaningful for the first *lengths* `b` env steps.
 
-    The first episode is shown without its first *skipped* ``b`` env steps, so that a write may come at any of its ages.
+    The first episode is shown without its first *skipped* `b` env steps, so that a write may come at any of its ages.
     """
 
     places: NDArray[np.int64]
@@ -142,7 +142,7 @@ class Detours:
         return np.asarray(self._begins[np.searchsorted(self._begins, places, side="right") - 1])
 
     def plan(self, random: np.random.Generator, task: NDArray[np.int64], length: int) -> Plan:
-        """Choose the detours of a batch whose rows belong to the tasks *task*, ``b``, in stretches of *length*."""
+        """Choose the detours of a batch whose rows belong to the tasks *task*, `b`, in stretches of *length*."""
         size, most = len(task), self.spec.max_episodes
         wanted = np.where(random.random(size) < self.spec.frac, random.integers(1, most + 1, size), 0)
         others = len(self._begins) - self._num_of_task[task]
@@ -172,7 +172,7 @@ class Detours:
         for row in np.flatnonzero(plan.lengths):
             begin, shown = int(plan.places[row, 0]), slice(0, int(plan.lengths[row]))
             unseen = slice(begin - int(plan.skipped[row]), begin)
-            part = {name: np.concatenate([self._columns[name][unseen], batch[name][row, shown]]) for name in _TOLD}
+            part = {name: np.concatenate([self._columns[name][unseen], batch[name][row, shown]]) for name in _RECORDED}
             batch["rewards"][row, shown] = self._paid(self._tasks[task[row]], part)[plan.skipped[row] :]
 
     def _paid(self, task: Task, part: dict[str, Array]) -> Array:
@@ -189,7 +189,7 @@ class Detours:
         """Play one episode of every task again as if it were the next task's."""
         for first, own, task in zip(self._first_of_task, self._tasks, [*self._tasks[1:], self._tasks[0]], strict=True):
             begin = int(self._begins[first])
-            part = {name: self._columns[name][begin : begin + int(self._counts[first])] for name in _TOLD}
+            part = {name: self._columns[name][begin : begin + int(self._counts[first])] for name in _RECORDED}
             led = self._family.next_observations(task, part["observations"], part["actions"])
             _refuse_another_way(own, task, part["next_observations"], led)
             self._paid(task, part)
@@ -204,4 +204,4 @@ def _refuse_another_way(own: Task, other: Task, led: Array, led_there: Array) ->
         )
 
 
-_TOLD = ("observations", "actions", "terminations", "truncations", "next_observations")
+_RECORDED = ("observations", "actions", "terminations", "truncations", "next_observations")

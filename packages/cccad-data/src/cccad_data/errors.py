@@ -4,9 +4,9 @@ import difflib
 from collections.abc import Iterable
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence about a name that is none of the *known*: the nearest one, or all."""
-    lower = {key.lower(): key for key in known}
+def hint(name: str, names: Iterable[str]) -> str:
+    """Return the end of a sentence about a name that is none of these *names*: the nearest one, or all."""
+    lower = {key.lower(): key for key in names}
     near = difflib.get_close_matches(name.lower(), lower, n=1)
     return f"did you mean {lower[near[0]]!r}?" if near else f"known: {', '.join(sorted(lower.values())) or 'none'}"
 
@@ -16,7 +16,7 @@ class DataError(ValueError):
 
 
 class HistoryFileError(DataError):
-    """A history file cannot be read as ``cccad-history/1``; the sentence says which file and what is wrong."""
+    """A history file cannot be read as `cccad-history/1`; the sentence says which file and what is wrong."""
 
 
 class JobError(DataError):

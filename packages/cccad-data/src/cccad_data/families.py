@@ -25,7 +25,7 @@ def text_fields(kind: str) -> set[str]:
 
 
 def build_family(env: Fields) -> TaskFamily:
-    """Return the task family of *env*, a dictionary of ``kind`` and the fields of its spec.
+    """Return the task family of *env*, a dictionary of `kind` and the fields of its spec.
 
     Raises UnknownFamilyError when no installed distribution offers that kind or it cannot be imported, and DataError
     when several offer it, its spec does not take these fields, or it fails in any other way.
@@ -78,8 +78,8 @@ def _spec_class(kind: str) -> Callable[..., FamilySpec]:
     if not offers and (registered := _registered(kind)) is not None:
         return registered
     if not offers:
-        known = hint(kind, {point.name for point in points})
-        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {known}")
+        suggestion = hint(kind, {point.name for point in points})
+        raise UnknownFamilyError(f"no installed distribution offers the task family {kind!r}; {suggestion}")
     if len(offers) > 1:
         who = " and ".join(f"{_distribution(offer)} ({offer.value})" for offer in offers)
         raise DataError(f"the task family {kind!r} is offered more than once, by {who}; keep one of them")

@@ -44,7 +44,7 @@ class Adapted:
         return attributes | ({"start": self.start.tolist()} if self.is_shifted else {})
 
     def read(self, values: Array, where: str) -> Array:
-        """Return values of *theirs*, ``t ...``, as rows ``t o`` that count from 0, in a dtype of their own.
+        """Return values of *theirs*, `t ...`, as rows `t o` that count from 0, in a dtype of their own.
 
         Raises DataError, which begins with *where*, when their shape is not that of the space.
         """
@@ -57,7 +57,7 @@ class Adapted:
         return rows - self.start if self.is_shifted else rows
 
     def write(self, values: Array) -> Array:
-        """Return our values, ``t o`` or ``t``, as *theirs*, ``t ...``, in its dtype."""
+        """Return our values, `t o` or `t`, as *theirs*, `t ...`, in its dtype."""
         rows = np.asarray(values).reshape(len(values), *self.theirs.shape)
         if self.ours["kind"] == "box":  # our bounds are rounded outward: what lies beyond theirs is theirs
             low, high = self.theirs.low, self.theirs.high

@@ -1,7 +1,7 @@
 """The header of histories, plain JSON: read once, and checked leaf by leaf, so that nothing behind it doubts a type.
 
-A form is what a value must look like: a type (``float`` for any number), ``[form]`` for a list, a dictionary of forms
-for a table (a name with ``?`` may be missing, ``*`` stands for all others), or a function of a value that returns what
+A form is what a value must look like: a type (`float` for any number), `[form]` for a list, a dictionary of forms
+for a table (a name with `?` may be missing, `*` stands for all others), or a function of a value that returns what
 is wrong with it, or nothing.
 """
 
@@ -95,13 +95,13 @@ def check_header(header: Any, path: Path, form: Form = HEADER, name: str = "head
         raise HistoryFileError(f"{path}: {words or f'{name!r} lists no task'}")
 
 
-def check_format(found: Any, path: Path) -> None:
-    """Raise HistoryFileError unless *found* names the one format that is read here."""
-    if isinstance(found, str) and found == FORMAT:
+def check_format(name: Any, path: Path) -> None:
+    """Raise HistoryFileError unless *name* names the one format that is read here."""
+    if isinstance(name, str) and name == FORMAT:
         return
-    remedy = "; a newer one wrote it" if re.fullmatch(r"cccad-history/[1-9]\d*", str(found)[:_SHOWN]) else ""
-    said = f"{found!r:.{_SHOWN}}; this version of cccad-data reads {FORMAT!r} only{remedy}"
-    raise HistoryFileError(f"{path}: the format is {said}")
+    remedy = "; a newer one wrote it" if re.fullmatch(r"cccad-history/[1-9]\d*", str(name)[:_SHOWN]) else ""
+    what = f"{name!r:.{_SHOWN}}; this version of cccad-data reads {FORMAT!r} only{remedy}"
+    raise HistoryFileError(f"{path}: the format is {what}")
 
 
 def read_manifest_file(path: Path) -> Header:

@@ -1,7 +1,7 @@
 """Histories in memory: every history of one task laid end to end in flat arrays, cut by offsets.
 
-Legend: ``t`` env steps of all histories together, ``n`` episodes, ``m`` histories, ``o`` observation features,
-``a`` actions. A history ends where an episode ends, so that every transition has its true next observation.
+Legend: `t` env steps of all histories together, `n` episodes, `m` histories, `o` observation features,
+`a` actions. A history ends where an episode ends, so that every transition has its true next observation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,8 +33,8 @@ ARRAYS = (*PER_ENV_STEP, "final_observations", *OFFSETS)
 class TaskHistories:
     """All histories of one task, one after the other.
 
-    The observation after env step ``i`` is ``observations[i + 1]``, but ``final_observations[e]`` when ``i`` is
-    the last env step of episode ``e`` (``i == episode_ends[e] - 1``).
+    The observation after env step `i` is `observations[i + 1]`, but `final_observations[e]` when `i` is
+    the last env step of episode `e` (`i == episode_ends[e] - 1`).
     """
 
     task_id: str
@@ -77,7 +77,7 @@ class TaskHistories:
         return arrays
 
     def next_observations(self) -> Array:
-        """Return the true observation after every env step, ``t o``; a column when the observations are one."""
+        """Return the true observation after every env step, `t o`; a column when the observations are one."""
         if isinstance(cast("Any", self.observations), Column):
             return cast("Array", Following([(self.observations, self.final_observations, self.episode_ends)]))
         following = np.empty_like(self.observations)
@@ -105,12 +105,12 @@ class TaskHistories:
         return (self.history(index) for index in range(self.num_histories))
 
     def episode_returns(self) -> NDArray[np.float64]:
-        """Return the undiscounted return of every episode, ``n``."""
+        """Return the undiscounted return of every episode, `n`."""
         starts = np.concatenate(([0], self.episode_ends[:-1]))
         return np.add.reduceat(np.asarray(self.rewards, np.float64), starts)
 
     def num_episodes_per_history(self) -> NDArray[np.int64]:
-        """Return how many episodes each history has, ``m``."""
+        """Return how many episodes each history has, `m`."""
         last = np.searchsorted(self.episode_ends, self.history_ends, side="right")
         return np.diff(last, prepend=0)
 
@@ -155,11 +155,11 @@ def _fault(task: TaskHistories) -> str:
             return f"{name!r} has {len(getattr(task, name))} env steps, but 'rewards' has {length}"
     if task.optimal_actions is not None and task.optimal_actions.shape != task.actions.shape:
         return f"'optimal_actions' has shape {task.optimal_actions.shape}, but 'actions' has {task.actions.shape}"
-    last, seen = task.final_observations, task.observations
-    if last.shape[1] != seen.shape[1] or not np.can_cast(last.dtype, seen.dtype):
+    last, observations = task.final_observations, task.observations
+    if last.shape[1] != observations.shape[1] or not np.can_cast(last.dtype, observations.dtype):
         return (
             f"'final_observations' of {last.shape[1]} features in {last.dtype} do not fit among 'observations' of "
-            f"{seen.shape[1]} in {seen.dtype}"
+            f"{observations.shape[1]} in {observations.dtype}"
         )
     for name in OFFSETS:
         ends = getattr(task, name)

@@ -5,9 +5,8 @@ import itertools
 import os
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attrs import evolve
@@ -17,13 +16,14 @@ from cccad_data.dataset import MANIFEST, SHARD, Histories
 from cccad_data.errors import DataError, StorageError
 from cccad_data.history import OFFSETS, TaskHistories
 from cccad_data.owner import OWNER, owned, owner_of
+from cccad_data.plain import Fields, Table
 
 _UNIT_TASKS, _UNIT_ENV_STEPS = 64, 1 << 24
 _ALIKE = ("env", "spaces", "horizon", "split", "held_out_task_ids")
 
 
 def write_dataset(
-    out: Path | str, header: Mapping[str, Any], tasks: Iterable[TaskHistories], *, compression: str = "gzip"
+    out: Path | str, header: Fields, tasks: Iterable[TaskHistories], *, compression: str = "gzip"
 ) -> Path:
     """Write a dataset folder of *tasks*, a unit at a time in memory, and return it.
 
@@ -48,9 +48,9 @@ def write_dataset(
     return out
 
 
-def _write(out: Path, header: Mapping[str, Any], tasks: Iterable[TaskHistories], compression: str) -> None:
-    units: list[dict[str, Any]] = []
-    listed: list[dict[str, Any]] = []
+def _write(out: Path, header: Fields, tasks: Iterable[TaskHistories], compression: str) -> None:
+    units: list[Table] = []
+    listed: list[Table] = []
     for unit in _units(tasks):
         named = [{"task_id": task.task_id, "params": dict(task.params), "split": "train"} for task in unit]
         shard = SHARD.format(len(units))
@@ -100,15 +100,15 @@ def merge(out: Path | str, paths: Sequence[Path | str], *, compression: str = "g
         if differing:
             raise DataError(f"{path} cannot be merged with {first}: their {differing[0]!r} differ")
     origins = [_origins(histories.header) for _, histories in sets]
-    known: list[Any] = []
+    distinct: list[Table] = []
     for origin in itertools.chain(*origins):
-        known += [origin] * (origin not in known)
-    if len(known) > 1:
-        header = {**header, "source": {"kind": "merge", "parts": known}}
+        distinct += [dict(origin)] * (origin not in distinct)
+    if len(distinct) > 1:
+        header = {**header, "source": {"kind": "merge", "parts": distinct}}
     return write_dataset(out, header, _merged(sets, origins), compression=compression)
 
 
-def _origins(header: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _origins(header: Fields) -> list[Table]:
     """Return the sources and seeds that a dataset comes from."""
     if header["source"]["kind"] == "merge":
         return list(header["source"]["parts"])
@@ -116,7 +116,7 @@ def _origins(header: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _merged(
-    sets: Sequence[tuple[str, Histories]], origins: Sequence[Sequence[Mapping[str, Any]]]
+    sets: Sequence[tuple[str, Histories]], origins: Sequence[Sequence[Fields]]
 ) -> Iterator[TaskHistories]:
     places: dict[str, list[tuple[int, TaskHistories]]] = {}
     for index, (_, histories) in enumerate(sets):
@@ -134,8 +134,8 @@ def _merged(
                         f"{sets[index][0]}"
                     )
             places[task.task_id].append((index, task))
-    for found in places.values():
-        yield _end_to_end([task for _, task in found])
+    for places_of_task in places.values():
+        yield _end_to_end([task for _, task in places_of_task])
 
 
 def _end_to_end(tasks: Sequence[TaskHistories]) -> TaskHistories:
@@ -144,7 +144,7 @@ def _end_to_end(tasks: Sequence[TaskHistories]) -> TaskHistories:
     if any({*task.arrays()} != shared for task in tasks):
         raise DataError(f"task {tasks[0].task_id!r} has 'optimal_actions' in some of the datasets only")
     births = np.cumsum([0, *(task.num_env_steps for task in tasks[:-1])])
-    arrays: dict[str, Any] = {name: np.concatenate([task.arrays()[name] for task in tasks]) for name in shared}
+    arrays: Table = {name: np.concatenate([task.arrays()[name] for task in tasks]) for name in shared}
     for name in OFFSETS:
         arrays[name] += np.repeat(births, [len(task.arrays()[name]) for task in tasks])
     return evolve(tasks[0], **arrays)

@@ -3,7 +3,7 @@
 `narrow` converts to a dtype, a `Border` to the dtype of a space and checks that values lie inside it, and `Precision`
 follows a float conversion batch by batch. All are vectorised; what went wrong where is looked up only once it did.
 
-Legend: ``t`` rows of a batch (env steps, or worlds), ``o`` features.
+Legend: `t` rows of a batch (env steps, or worlds), `o` features.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ LOSS_FRAC = 1e-5
 _CONSTANT_FRAC = 1e-12  # a spread that is less, in units of the value, is noise around a constant
 
 Where = str | Callable[[int], str]
-"A place in words, such as a file and the array's name; or a function that names the place of row ``i`` of the batch."
+"A place in words, such as a file and the array's name; or a function that names the place of row `i` of the batch."
 
 
 def narrow(values: Any, dtype: DTypeLike, where: Where) -> Array:
-    """Return *values*, ``t ...``, as *dtype*: whole numbers and flags exactly, floats finite and to `LOSS_FRAC`.
+    """Return *values*, `t ...`, as *dtype*: whole numbers and flags exactly, floats finite and to `LOSS_FRAC`.
 
     Raises UnfitValueError with the place, by *where* and the row, and the value.
     """
@@ -42,21 +42,21 @@ def checked_cast(values: Any, dtype: DTypeLike, where: Where, why: str = "") -> 
 
     *why* is what an error says of a wrong value, if not that the dtype cannot hold it.
     """
-    found, wanted = _numbers(values, where), np.dtype(dtype)
-    if found.dtype == wanted and wanted.kind != "f":
-        return found
+    array, wanted = _numbers(values, where), np.dtype(dtype)
+    if array.dtype == wanted and wanted.kind != "f":
+        return array
     with np.errstate(invalid="ignore", over="ignore"):
-        kept = found.astype(wanted, copy=False)
+        kept = array.astype(wanted, copy=False)
     if wanted.kind == "f":
         is_right = np.isfinite(kept)
-        if found.dtype.kind in "iu" and found.dtype.itemsize >= wanted.itemsize:
+        if array.dtype.kind in "iu" and array.dtype.itemsize >= wanted.itemsize:
             with np.errstate(invalid="ignore"):
-                is_right &= (kept.astype(found.dtype) == found) & (np.abs(kept) < 2.0**63)
+                is_right &= (kept.astype(array.dtype) == array) & (np.abs(kept) < 2.0**63)
     else:
-        is_right = kept == found
+        is_right = kept == array
     if not is_right.all():
-        is_finite = np.isfinite(found).all()
-        _refuse(found, ~is_right, where, why or (f"which {wanted} cannot hold" if is_finite else "which is not finite"))
+        is_finite = np.isfinite(array).all()
+        _refuse(array, ~is_right, where, why or (f"which {wanted} cannot hold" if is_finite else "which is not finite"))
     return kept
 
 
@@ -68,7 +68,7 @@ class Precision:
         self._places: list[str] = []  # of the values that lost most
 
     def add(self, values: Array, kept: Array, where: Where) -> None:
-        """Compare a batch, ``t ...``, with what is *kept* of it."""
+        """Compare a batch, `t ...`, with what is *kept* of it."""
         if values.dtype.kind != "f" or values.dtype.itemsize <= kept.dtype.itemsize or not len(values):
             return
         values, kept = (part.reshape(len(part), -1) for part in (values, kept))
@@ -117,25 +117,25 @@ class Border:
         self._limits: tuple[Any, ...] = (None, None, None)
 
     def __call__(self, values: Any, where: Where) -> Array:
-        """Return a batch, ``t o``, or ``t`` for a discrete space, in the space's dtype.
+        """Return a batch, `t o`, or `t` for a discrete space, in the space's dtype.
 
         Raises UnfitValueError with the place, by *where* and the row, and the value.
         """
-        found = _numbers(values, where)
-        if found.size != len(found) * self.width:
-            has = f"values of shape {list(found.shape[1:])} are none"
+        array = _numbers(values, where)
+        if array.size != len(array) * self.width:
+            has = f"values of shape {list(array.shape[1:])} are none"
             raise UnfitValueError(f"{_place(where, 0)}: {has} of the space {dict(self.space)!r:.160}")
-        kept = found = found.reshape(len(found), *self.shape)
-        if found.dtype != self.dtype and "f" in (found.dtype.kind, self.dtype.kind):
-            kept = checked_cast(found, self.dtype, where, self._why())
+        kept = array = array.reshape(len(array), *self.shape)
+        if array.dtype != self.dtype and "f" in (array.dtype.kind, self.dtype.kind):
+            kept = checked_cast(array, self.dtype, where, self._why())
         low, high = self._ends(kept)
         is_inside = kept <= high
         if kept.dtype.kind != "u":
             is_inside &= kept >= low
         if not is_inside.all():
-            _refuse(found, ~is_inside, where, self._why())
-        if found.dtype.kind == "f":
-            self.precision.add(found, kept, where)
+            _refuse(array, ~is_inside, where, self._why())
+        if array.dtype.kind == "f":
+            self.precision.add(array, kept, where)
         return kept.astype(self.dtype, copy=False)
 
     def _why(self) -> str:
@@ -153,18 +153,18 @@ class Border:
 
 
 def _numbers(values: Any, where: Where) -> Array:
-    found = np.asarray(values)
-    if found.dtype.kind not in "biuf":
-        raise UnfitValueError(f"{_place(where, 0)}: {values!s:.80} is no array of numbers, but of {found.dtype}")
-    return found
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise UnfitValueError(f"{_place(where, 0)}: {values!s:.80} is no array of numbers, but of {array.dtype}")
+    return array
 
 
-def _refuse(found: Array, is_wrong: Array, where: Where, why: str) -> None:
-    """Raise UnfitValueError for the first of the values, ``t ...``, that are wrong."""
+def _refuse(array: Array, is_wrong: Array, where: Where, why: str) -> None:
+    """Raise UnfitValueError for the first of the values, `t ...`, that are wrong."""
     flat = is_wrong.reshape(len(is_wrong), -1)
     row = int(flat.any(axis=1).argmax())
     feature = int(flat[row].argmax())
-    value = found.reshape(len(found), -1)[row, feature].item()
+    value = array.reshape(len(array), -1)[row, feature].item()
     raise UnfitValueError(f"{_place(where, row)}: {value!r}{_feature(feature, flat.shape[1])}, {why}")
 
 

@@ -1,10 +1,10 @@
 """Who writes into a folder: one process at a time, known by a lock that neither a kill nor a reboot leaves behind.
 
-The lock is ``flock`` on the file ``.owner`` of the folder, which the kernel gives up when the process is gone, however
+The lock is `flock` on the file `.owner` of the folder, which the kernel gives up when the process is gone, however
 it went; a forked child that outlives it keeps the lock until it ends as well. The file names its owner to those who
 come too late; without the lock its text means nothing, so a stale one is simply taken over. On NFS, Linux keeps
-the lock between hosts unless the mount says ``local_lock``, which keeps it within each host. Where a file system has no
-locks (Lustre without ``-o flock``), the folder is used unguarded, and a warning says so.
+the lock between hosts unless the mount says `local_lock`, which keeps it within each host. Where a file system has no
+locks (Lustre without `-o flock`), the folder is used unguarded, and a warning says so.
 """
 
 import errno
@@ -50,7 +50,7 @@ def owned(folder: Path, *, wait: bool = False) -> Iterator[None]:
 
 
 def owner_of(folder: Path) -> str:
-    """Return who is writing into *folder*, such as ``process 12 on host since ...``, or nothing if nobody is."""
+    """Return who is writing into *folder*, such as `process 12 on host since ...`, or nothing if nobody is."""
     with suppress(OSError):
         descriptor = os.open(folder / OWNER, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:

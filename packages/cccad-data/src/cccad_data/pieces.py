@@ -121,12 +121,12 @@ def _dataset(path: str, version: tuple[int, ...], name: str, _pid: int) -> Any:
 
 def _check_version(path: str, version: tuple[int, ...]) -> None:
     try:
-        found = _version(Path(path).stat())
+        now = _version(Path(path).stat())
     except OSError as error:
         raise HistoryFileError(f"{path}: can no longer be read: {error}") from error
-    if found != version:
+    if now != version:
         raise HistoryFileError(f"{path}: has changed since these histories were opened; open them again")
 
 
-def _version(found: os.stat_result) -> tuple[int, ...]:
-    return found.st_ino, found.st_size, found.st_mtime_ns
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

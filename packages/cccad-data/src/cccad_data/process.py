@@ -124,7 +124,7 @@ class Shown:
 
 def shown(text: str) -> str:
     """Return *text* with its control characters, but for tabs and ends of lines, as Python's escapes."""
-    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+    return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def end_with(parent: int, number: int = signal.SIGKILL, *, at_once: bool = True) -> None:

@@ -18,18 +18,18 @@ from cccad_data.plain import Array
 Outcome = StepOutcome
 
 
-def refuse_other_autoresets(worlds: VectorEnvironment) -> None:
-    """Raise SourceError where *worlds* say that a row whose episode ends is not reset in the same env step."""
-    mode = (getattr(worlds, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
+def refuse_other_autoresets(environment: VectorEnvironment) -> None:
+    """Raise SourceError where *environment* say that a row whose episode ends is not reset in the same env step."""
+    mode = (getattr(environment, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
     if getattr(mode, "name", mode) != "SAME_STEP":
         raise SourceError(
-            f"these worlds have the autoreset mode {getattr(mode, 'name', mode)}; make them with "
+            f"this environment has the autoreset mode {getattr(mode, 'name', mode)}; make it with "
             "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
         )
 
 
 def same_step(outcome: Outcome) -> Outcome:
-    """Return *outcome* with ``infos["final_obs"]``, ``r o``, the true next observation of every row, if any ended.
+    """Return *outcome* with `infos["final_obs"]`, `r o`, the true next observation of every row, if any ended.
 
     Vector envs of gymnasium give an array of objects that is empty where no episode ended. Raises SourceError where
     last observations are missing.
@@ -47,7 +47,7 @@ def same_step(outcome: Outcome) -> Outcome:
 
 
 class Recorder:
-    """The lives of ``len(tasks) * num_envs`` learners; row ``i * num_envs + j`` is history ``j`` of task ``i``.
+    """The lives of `len(tasks) * num_envs` learners; row `i * num_envs + j` is history `j` of task `i`.
 
     An episode that has not ended after *env_steps* is left out: a history ends where an episode ends.
     """
@@ -73,7 +73,7 @@ class Recorder:
         self._final: list[tuple[int, Array, Array]] = []  # env step, rows whose episode ended, their true observation
 
     def add(self, observations: Array, actions: Array, outcome: Outcome, optimal: Array | None = None) -> None:
-        """Write down one env step of every row; *outcome* is what ``vector_env.step(actions)`` returned.
+        """Write down one env step of every row; *outcome* is what `vector_env.step(actions)` returned.
 
         Raises UnfitValueError where a value lies outside its space or cannot be stored as it is.
         """
@@ -96,18 +96,19 @@ class Recorder:
         self.length += 1
 
     def _within(self, border: Border, values: Any, what: str) -> Array:
-        found, num_rows = np.asarray(values), self._rewards.shape[1]
-        if len(found) != num_rows:
-            raise UnfitValueError(f"{self._place(what)(0)} comes {len(found)} times for {num_rows} worlds")
-        kept = border(found, self._place(what))
+        array, num_rows = np.asarray(values), self._rewards.shape[1]
+        if len(array) != num_rows:
+            raise UnfitValueError(f"{self._place(what)(0)} comes {len(array)} times for {num_rows} environments")
+        kept = border(array, self._place(what))
         return kept if border is self._action else kept.reshape(len(kept), -1)
 
     def _per_row(self, values: Any, what: str) -> Array:
-        found = np.asarray(values)
-        if found.shape != self._rewards.shape[1:]:
+        array = np.asarray(values)
+        if array.shape != self._rewards.shape[1:]:
             wanted = list(self._rewards.shape[1:])
-            raise UnfitValueError(f"{self._place(what)(0)} has shape {list(found.shape)} for all worlds, not {wanted}")
-        return found
+            has = f"has shape {list(array.shape)} for all environments"
+            raise UnfitValueError(f"{self._place(what)(0)} {has}, not {wanted}")
+        return array
 
     def _place(self, what: str, rows: Array | None = None) -> Callable[[int], str]:
         """Return what names the place of row i of a batch, or of the i-th of *rows*, in this env step."""

@@ -16,7 +16,7 @@ from cccad_data.errors import SamplingError, hint
 from cccad_data.family import TaskFamily
 from cccad_data.plain import Array
 
-Made = TypeVar("Made")
+Thing = TypeVar("Thing")
 _DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same seed
 
 
@@ -54,7 +54,7 @@ class SamplerSpec:
 
 
 class Sampler:
-    """Batches of stretches, ``b t``. Never across histories; padded at the end only where a history is too short."""
+    """Batches of stretches, `b t`. Never across histories; padded at the end only where a history is too short."""
 
     def __init__(self, spec: SamplerSpec, histories: Histories, seed: int, family: TaskFamily | None = None) -> None:
         if len(histories) == 0:
@@ -96,10 +96,10 @@ class Sampler:
     def batch(self, index: int, length: int, size: int, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
         """Return batch number *index*: *size* stretches of *length* env steps, or those of its *rows* alone.
 
-        ``observations next_observations`` are ``b t o``; ``actions rewards terminations truncations mask targets`` (and
-        ``optimal_actions`` where every task has them) ``b t``; ``task_index start`` ``b``: the place in ``task_ids``,
-        the env step of the history. Where ``mask`` is False the history is over: its last env step is repeated. Where
-        ``targets`` is False there is nothing to imitate: padding, and detours, after which the history begins.
+        `observations next_observations` are `b t o`; `actions rewards terminations truncations mask targets` (and
+        `optimal_actions` where every task has them) `b t`; `task_index start` `b`: the place in `task_ids`,
+        the env step of the history. Where `mask` is False the history is over: its last env step is repeated. Where
+        `targets` is False there is nothing to imitate: padding, and detours, after which the history begins.
 
         Raises SamplingError unless index >= 0, length >= 1 and size >= 1.
         """
@@ -137,7 +137,7 @@ class Sampler:
         return cast("tuple[Any, Any, Plan | None, Any]", drawn)
 
     def _drawn(self, index: int, length: int, size: int) -> tuple[Any, Any, Plan | None, Any]:
-        """Return the task, history, detours and start of every row, ``b``."""
+        """Return the task, history, detours and start of every row, `b`."""
         if index < 0 or length < 1 or size < 1:
             raise SamplingError(
                 f"a batch needs index >= 0, length >= 1 and size >= 1: index {index}, length {length}, size {size}"
@@ -171,18 +171,18 @@ class Sampler:
             )
 
 
-class Ahead(Generic[Made]):
+class Prefetcher(Generic[Thing]):
     """Things by number, each a pure function of it: while one is in use, a thread makes the next."""
 
-    def __init__(self, make: Callable[[int], Made]) -> None:
-        self._make, self._pool = make, ThreadPoolExecutor(1, "ahead")
-        self._next: dict[int, Future[Made]] = {}
+    def __init__(self, make: Callable[[int], Thing]) -> None:
+        self._make, self._pool = make, ThreadPoolExecutor(1, "prefetcher")
+        self._next: dict[int, Future[Thing]] = {}
 
-    def __call__(self, number: int) -> Made:
+    def __call__(self, number: int) -> Thing:
         """Return what *make* returns for *number*, and begin with the next; raises what it raises."""
-        made = self._next.pop(number, None) or self._pool.submit(self._make, number)
+        future = self._next.pop(number, None) or self._pool.submit(self._make, number)
         self._next = {number + 1: self._pool.submit(self._make, number + 1)}
-        return made.result()
+        return future.result()
 
 
 def _weights(spec: SamplerSpec, task_ids: Sequence[str]) -> Array:

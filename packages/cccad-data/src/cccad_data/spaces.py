@@ -1,6 +1,6 @@
 """Spaces as plain dictionaries: which are sound, which array dtype holds them, and whether an array lies inside.
 
-The table of what is a space is that of ``cccad_core.spaces``; a test holds the two against each other.
+The table of what is a space is that of `cccad_core.spaces`; a test holds the two against each other.
 """
 
 import math
@@ -47,7 +47,7 @@ def dtype(space: Space) -> np.dtype[Any]:
 
 
 def bounds(space: Space) -> NDArray[np.float64]:
-    """Return the least and the greatest value of every feature of a box *space*, ``2 o``.
+    """Return the least and the greatest value of every feature of a box *space*, `2 o`.
 
     They are rounded outward to what float32 has, as its elements are kept in float32.
     """
@@ -76,7 +76,7 @@ def _flat(bound: Any) -> Iterator[Any]:
 
 
 def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
-    """Say which rows of *values* (``t o``, or ``t`` for a discrete space) are no element of *space*, as ``t``."""
+    """Say which rows of *values* (`t o`, or `t` for a discrete space) are no element of *space*, as `t`."""
     rows = values.reshape(len(values), -1 if len(values) else num_features(space))
     if space["kind"] == "box":
         low, high = bounds(space)
@@ -89,7 +89,7 @@ def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def uniform_actions(space: Space, uniform: NDArray[Any]) -> NDArray[Any]:
-    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, ``... a``.
+    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, `... a`.
 
     Raises SourceError when a box has no finite bounds.
     """
@@ -155,12 +155,12 @@ def plain(space: Space) -> dict[str, Any]:
 
 
 def all_plain(named: Mapping[str, Space]) -> dict[str, Any]:
-    """Return the ``observation`` and the ``action`` space of a family as JSON has them."""
+    """Return the `observation` and the `action` space of a family as JSON has them."""
     return {side: plain(space) for side, space in named.items()}
 
 
 def all_alike(one: Mapping[str, Space], other: Mapping[str, Space]) -> bool:
-    """Say whether two families' ``observation`` and ``action`` spaces have the same elements."""
+    """Say whether two families' `observation` and `action` spaces have the same elements."""
     return all(alike(one[side], other[side]) for side in ("observation", "action"))
 
 

@@ -1,4 +1,4 @@
-"""One shard, ``cccad-history/1``: an HDF5 file that stands alone, written whole or not at all.
+"""One shard, `cccad-history/1`: an HDF5 file that stands alone, written whole or not at all.
 
 ::
 
@@ -213,13 +213,13 @@ def header_of(file: h5py.File, path: Path) -> Header:
 def _dataset(group: h5py.Group, name: str, path: Path, kinds: str, ndim: int | None = None) -> h5py.Dataset:
     """Return a dataset of an open group that may be read: its bytes are here, and of a dtype of one of these kinds."""
     check_link(group, name, path)
-    found = group[name]
-    if not isinstance(found, h5py.Dataset):
-        raise HistoryFileError(f"{path}: {found.name!r} is not a dataset")
-    check_dataset(found.id, path, found.name)
-    if found.dtype.kind not in kinds or (ndim is not None and found.ndim != ndim):
-        raise HistoryFileError(f"{path}: {found.name!r} has dtype {found.dtype} and shape {found.shape}")
-    return found
+    dataset = group[name]
+    if not isinstance(dataset, h5py.Dataset):
+        raise HistoryFileError(f"{path}: {dataset.name!r} is not a dataset")
+    check_dataset(dataset.id, path, dataset.name)
+    if dataset.dtype.kind not in kinds or (ndim is not None and dataset.ndim != ndim):
+        raise HistoryFileError(f"{path}: {dataset.name!r} has dtype {dataset.dtype} and shape {dataset.shape}")
+    return dataset
 
 
 def read_task(file: h5py.File, path: Path, header: Header, index: int, *, lazy: bool = False) -> TaskHistories:

@@ -1,7 +1,7 @@
 """The smallest task families, for tests: a corridor, a track of real numbers and some levers.
 
 The corridor has all that a source, a collection and an audit ask of a family; the others have what a source asks. In
-the corridor the walker starts in the middle of ``size`` cells and sees its place. Actions: 0 right, 1 left, 2 stay.
+the corridor the walker starts in the middle of `size` cells and sees its place. Actions: 0 right, 1 left, 2 stay.
 Each env step that ends on the task's goal is worth 1. The episode is truncated at the horizon or, where the spec says
 so, terminated on the goal.
 """
@@ -102,7 +102,7 @@ class Corridor(_Listed):
         )
 
     def make_vec(self, tasks: Sequence[Task]) -> "CorridorVec":
-        """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
+        """Return a vector environment whose row `i` plays `tasks[i]`."""
         if any(task.task_id == self.spec.breaks_on for task in tasks):
             raise RuntimeError(f"the corridor of {self.spec.breaks_on} has fallen in")
         return CorridorVec(self.spec, np.array([_whole(task, "goal") for task in tasks]))
@@ -110,7 +110,7 @@ class Corridor(_Listed):
     def next_observations(
         self, task: Task, observations: Array, actions: Array, *, recorded: Array | None = None
     ) -> Array:
-        """Return where each action leads, ``t o``."""
+        """Return where each action leads, `t o`."""
         places: Array = np.clip(observations + _MOVES[actions][:, None], 0, self.spec.size - 1)
         return places
 
@@ -138,11 +138,11 @@ class Corridor(_Listed):
         return float(self.horizon - max(abs(_whole(task, "goal") - self.spec.size // 2), 1) + 1)
 
     def optimal_returns(self, tasks: Sequence[Task]) -> Array:
-        """Return the optimum of every task, ``e``."""
+        """Return the optimum of every task, `e`."""
         return np.array([self.optimal_return(task) for task in tasks])
 
     def random_returns(self, tasks: Sequence[Task]) -> Array:
-        """Return the random policy's return of every task, ``e``."""
+        """Return the random policy's return of every task, `e`."""
         return np.array([self.random_return(task) for task in tasks])
 
     def random_return(self, task: Task) -> float:
@@ -172,7 +172,7 @@ class _Vec(ABC):
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Array] | None = None
     ) -> tuple[Array, dict[str, Any]]:
-        """Put everyone, or the rows of ``options["reset_mask"]``, at the start; row i gets the stream of *seed* + i."""
+        """Put everyone, or the rows of `options["reset_mask"]`, at the start; row i gets the stream of *seed* + i."""
         rows = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         self.places[rows], self.ages[rows] = self.start, 0
         self.chance |= {row: np.random.Generator(np.random.PCG64((seed or 0) + row)) for row in rows.tolist()}
@@ -234,7 +234,7 @@ class Track(_Listed):
         self.tasks = tuple(CorridorTask(task_id=f"track/{goal}", params={"goal": goal}) for goal in (-75, -25, 25, 75))
 
     def make_vec(self, tasks: Sequence[Task]) -> "TrackVec":
-        """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
+        """Return a vector environment whose row `i` plays `tasks[i]`."""
         goals = np.array([_whole(task, "goal") / 100 for task in tasks])
         return TrackVec(self.horizon, goals, np.zeros(1, np.float32))
 
@@ -244,7 +244,7 @@ class Track(_Listed):
         return float((1.0 - away.clip(0.0)).sum())
 
     def optimal_returns(self, tasks: Sequence[Task]) -> Array:
-        """Return the optimum of every task, ``e``."""
+        """Return the optimum of every task, `e`."""
         return np.array([self.optimal_return(task) for task in tasks])
 
 
@@ -286,7 +286,7 @@ class Levers(_Listed):
         )
 
     def make_vec(self, tasks: Sequence[Task]) -> "LeversVec":
-        """Return a vector environment whose row ``i`` plays ``tasks[i]``."""
+        """Return a vector environment whose row `i` plays `tasks[i]`."""
         return LeversVec(self.horizon, np.array([_whole(task, "best") for task in tasks]), np.zeros(1, np.uint8))
 
 

@@ -1,8 +1,9 @@
-"""Worlds for in-context reinforcement learning: families of tasks, with a split, an optimum and batched environments.
+"""Families of tasks for in-context reinforcement learning, with a split, an optimum and vector environments.
 
-Importing this package makes every world known to gymnasium, from ``cccad/Bandit-v0`` to ``cccad/SwitchingDarkroom-v0``.
+Importing this package registers every environment with gymnasium, from `cccad/Bandit-v0` to
+`cccad/SwitchingDarkroom-v0`.
 
-Letters in shapes: ``t`` time, ``a`` actions, ``o`` observation features, ``e`` environments stepped together.
+Letters in shapes: `t` time, `a` actions, `o` observation features, `e` environments stepped together.
 """
 
 from cccad_envs.bandit import BanditSpec
@@ -13,7 +14,7 @@ from cccad_envs.errors import ActionError, NotResetError, SettingError, Transiti
 from cccad_envs.family import Split, TaskFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.recall import RecallSpec
-from cccad_envs.registration import register_worlds
+from cccad_envs.registration import register_environments
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
@@ -39,4 +40,4 @@ __all__ = [
     "UnknownTaskError",
 ]
 
-register_worlds()
+register_environments()

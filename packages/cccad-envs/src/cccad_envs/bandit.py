@@ -54,7 +54,7 @@ class BanditSpec:
 
 @lru_cache(maxsize=8)
 def _drawn_means(seed: int, num_arms: int, block: int) -> NDArray[np.uint64]:
-    """Return the means of a block of tasks in 1/1000, ``tasks a``."""
+    """Return the means of a block of tasks in 1/1000, `tasks a`."""
     count = max(1, _BLOCK_WORDS // num_arms) * num_arms
     return (drawn_words(seed, count, first=block * count) % 1001).reshape(-1, num_arms)
 
@@ -131,27 +131,27 @@ class BanditFamily(NumberedFamily):
         return Task(task_id=f"{group}/{number:04d}", params={f"arm_{arm}": mean for arm, mean in enumerate(means)})
 
     def means(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the expected reward of every arm, ``e a``."""
+        """Return the expected reward of every arm, `e a`."""
         return self.parameters(tasks) / 1000
 
     def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the expected return of pulling the best arm throughout, ``e``."""
+        """Return the expected return of pulling the best arm throughout, `e`."""
         return np.asarray(self.horizon * self.means(tasks).max(axis=1))
 
     def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the expected return of pulling arms uniformly at random, ``e``."""
+        """Return the expected return of pulling arms uniformly at random, `e`."""
         return np.asarray(self.horizon * self.means(tasks).mean(axis=1))
 
-    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
-        return np.zeros_like(seen)
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+        return np.zeros_like(observations)
 
-    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        means = self.means([task])[0][told.actions]
-        found = np.asarray(told.rewards, dtype=np.float64)
-        found = np.where(np.isfinite(found), found, means)
+    def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        means = self.means([task])[0][recording.actions]
+        rewards = np.asarray(recording.rewards, dtype=np.float64)
+        rewards = np.where(np.isfinite(rewards), rewards, means)
         if self.arms.is_bernoulli:
-            possible = ((found >= 0.5) & (means > 0)) | (means == 1)
+            possible = ((rewards >= 0.5) & (means > 0)) | (means == 1)
         else:
             furthest = MOST_STDS * self.arms.reward_std
-            possible = np.clip(found, means - furthest, means + furthest)
-        return possible.astype(np.float32), told.never
+            possible = np.clip(rewards, means - furthest, means + furthest)
+        return possible.astype(np.float32), recording.never

@@ -1,6 +1,6 @@
 """Known strategies for a bandit, to stand beside a trained agent: they learn from pulls, all rows at once.
 
-Shapes: ``e`` rows, ``a`` arms, ``t`` pulls.
+Shapes: `e` rows, `a` arms, `t` pulls.
 """
 
 from collections.abc import Callable
@@ -26,7 +26,7 @@ class Arms:
 
 @final
 class BanditPlayer:
-    """One strategy in every row of *rows*: ``uniform``, ``ucb1``, ``thompson`` or ``best-arm``, which knows the means.
+    """One strategy in every row of *rows*: `uniform`, `ucb1`, `thompson` or `best-arm`, which knows the means.
 
     What it has learned lasts from episode to episode, as the task does.
     """
@@ -46,11 +46,11 @@ class BanditPlayer:
         self._choose = PLAYERS[name]
 
     def choose(self) -> NDArray[np.int64]:
-        """Return the arm to pull in every row, ``e``."""
+        """Return the arm to pull in every row, `e`."""
         return self._choose(self)
 
     def learn(self, actions: NDArray[np.int64], rewards: NDArray[np.float32]) -> None:
-        """Take in what *actions*, ``e``, paid."""
+        """Take in what *actions*, `e`, paid."""
         everyone = np.arange(len(actions))
         self.counts[everyone, actions] += 1
         self.sums[everyone, actions] += rewards

@@ -16,7 +16,7 @@ ALL = tuple(itertools.permutations(AS_NAMED))
 class DarkroomPermutedSpec:
     """A Darkroom in which each task has its own order of the five actions as well as its own hidden goal.
 
-    In the task ``darkroom-permuted-9x9/goal-1-2-actions-30214`` action 0 makes move 3, which is -y. One task per goal
+    In the task `darkroom-permuted-9x9/goal-1-2-actions-30214` action 0 makes move 3, which is -y. One task per goal
     and permutation; the permutations are drawn from all 120 by a Philox generator whose key is the seed.
     """
 

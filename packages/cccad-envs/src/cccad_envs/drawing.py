@@ -21,7 +21,7 @@ NOWHERE = -1  # the cell of an agent that is not in the picture
 
 
 def text_of(grid: Grid, agent: int, marks: dict[int, str]) -> str:
-    """Return the room as lines: the agent is ``@``, a landmark left to reach is its initial, ``*`` is both."""
+    """Return the room as lines: the agent is `@`, a landmark left to reach is its initial, `*` is both."""
     cells = np.full(grid.num_cells, ".")
     for cell, name in marks.items():
         cells[cell] = name[0].upper()
@@ -32,7 +32,7 @@ def text_of(grid: Grid, agent: int, marks: dict[int, str]) -> str:
 
 
 def image_of(grid: Grid, agent: int, marks: dict[int, str]) -> NDArray[np.uint8]:
-    """Return the room as an image, ``height width 3``: the agent is a smaller blue square upon its cell."""
+    """Return the room as an image, `height width 3`: the agent is a smaller blue square upon its cell."""
     pixels = np.empty((grid.num_cells, CELL_PIXELS, CELL_PIXELS, 3), dtype=np.uint8)  # cell row column colour
     pixels[:] = LINE
     pixels[:, 1:, 1:] = FLOOR
@@ -46,5 +46,5 @@ def image_of(grid: Grid, agent: int, marks: dict[int, str]) -> NDArray[np.uint8]
 
 
 def frame_of(mode: str, grid: Grid, agent: int, marks: dict[int, str]) -> NDArray[np.uint8] | str:
-    """Return the room as text (``ansi``) or as an image (``rgb_array``)."""
+    """Return the room as text (`ansi`) or as an image (`rgb_array`)."""
     return (text_of if mode == "ansi" else image_of)(grid, agent, marks)

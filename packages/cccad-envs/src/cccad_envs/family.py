@@ -44,7 +44,7 @@ def whole(default: int, *, at_least: int, at_most: int = 1 << 53, tells: str) ->
 def drawn_words(seed: int, count: int, *, first: int = 0) -> NDArray[np.uint64]:
     """Return *count* raw words, from word *first* on, of a Philox generator whose key is *seed*: on every platform.
 
-    NumPy promises only its raw bit streams to stay as they are, hence no ``Generator`` methods.
+    NumPy promises only its raw bit streams to stay as they are, hence no `Generator` methods.
     """
     block, skipped = divmod(first, 4)  # it makes four words at a time
     return np.random.Philox(key=int(seed)).advance(block).random_raw(skipped + count)[skipped:]
@@ -81,16 +81,16 @@ class Split:
 class TaskFamily(ABC):
     """What a data source, a trainer and an evaluation may ask of a set of tasks.
 
-    Shapes: ``e`` rows (one per task given), ``t`` env steps, ``o`` observation features.
+    Shapes: `e` rows (one per task given), `t` env steps, `o` observation features.
 
-    A family sets ``name`` (as registered), ``spec`` (what built it), ``horizon`` (most env steps in an episode) and
-    ``spaces`` (plain dicts, for example ``{"observation": {"kind": "multi-discrete", "sizes": [9, 9]}, "action":
-    {"kind": "discrete", "n": 5}}``); ``rows_class`` is what plays its tasks.
+    A family sets `name` (as registered), `spec` (what built it), `horizon` (most env steps in an episode) and
+    `spaces` (plain dicts, for example `{"observation": {"kind": "multi-discrete", "sizes": [9, 9]}, "action":
+    {"kind": "discrete", "n": 5}}`); `rows_class` is what plays its tasks.
 
-    ``episodes_per_cycle`` is above 1 where a task changes from episode to episode: the returns of an episode are then
-    means over so many. ``has_random_rewards`` says that chance decides rewards, so that no replay can compute them, and
-    ``has_random_transitions`` that it decides where actions lead: such a family has `_possible` besides.
-    ``random_return_operations`` is how many numbers are reckoned with for the random return of one task.
+    `episodes_per_cycle` is above 1 where a task changes from episode to episode: the returns of an episode are then
+    means over so many. `has_random_rewards` says that chance decides rewards, so that no replay can compute them, and
+    `has_random_transitions` that it decides where actions lead: such a family has `_possible` besides.
+    `random_return_operations` is how many numbers are reckoned with for the random return of one task.
     """
 
     name: str
@@ -110,28 +110,28 @@ class TaskFamily(ABC):
 
     @abstractmethod
     def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the highest expected return of one episode of each task, ``e``, in closed form."""
+        """Return the highest expected return of one episode of each task, `e`, in closed form."""
 
     @abstractmethod
     def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the expected return of the uniformly random policy in one episode of each task, ``e``, exactly."""
+        """Return the expected return of the uniformly random policy in one episode of each task, `e`, exactly."""
 
     @abstractmethod
-    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
-        """Return what follows the observations *seen*, ``t o``, when *actions* are taken, ``t``; ``t o``."""
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+        """Return what follows the *observations*, `t o`, when *actions* are taken, `t`; `t o`."""
 
     def _possible(
-        self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
+        self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
     ) -> NDArray[Any]:
-        """Return what was *reached*, ``t o``, where chance can lead there, and a place where it can instead of others.
+        """Return what was *reached*, `t o`, where chance can lead there, and a place where it can instead of others.
 
-        For families that ``has_random_transitions``. *reached* has the last observations of episodes, *seen* has not.
+        For families that `has_random_transitions`. *reached* holds the last observations of episodes, too.
         """
         raise NotImplementedError(f"{type(self).__name__} has random transitions, and must say which are possible")
 
     @abstractmethod
-    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Return the rewards and terminations that a history should have recorded, ``t``."""
+    def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the rewards and terminations that a history should have recorded, `t`."""
 
     @final
     def make_vec(
@@ -141,7 +141,7 @@ class TaskFamily(ABC):
         autoreset_mode: AutoresetMode = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
     ) -> RowsEnv:
-        """Return a vector environment whose row i plays ``tasks[i]``; a task may be given many times.
+        """Return a vector environment whose row i plays `tasks[i]`; a task may be given many times.
 
         Raises:
             UnknownTaskError: a task is not one of this family.
@@ -153,10 +153,10 @@ class TaskFamily(ABC):
     def next_observations(
         self, task: AnyTask, observations: ArrayLike, actions: ArrayLike, *, recorded: ArrayLike | None = None
     ) -> NDArray[np.integer[Any]]:
-        """Return what the dynamics make of *observations* ``t o`` and *actions* ``t``: the true next ones, ``t o``.
+        """Return what the dynamics make of *observations* `t o` and *actions* `t`: the true next ones, `t o`.
 
         Where these two do not tell the next observation alone, they must be a history from its birth on. A family that
-        ``has_random_transitions`` needs those that were *recorded*, ``t o``; it returns the ones that can be, and
+        `has_random_transitions` needs those that were *recorded*, `t o`; it returns the ones that can be, and
         possible ones in place of others. Other families ignore them.
 
         Raises:
@@ -164,14 +164,14 @@ class TaskFamily(ABC):
                 observations are needed and not given.
         """
         sizes = self.spaces["observation"]["sizes"]
-        seen = checked_features("observations", observations, sizes)
-        taken = checked_actions(actions, len(seen), self.spaces["action"]["n"])
+        checked = checked_features("observations", observations, sizes)
+        taken = checked_actions(actions, len(checked), self.spaces["action"]["n"])
         if not self.has_random_transitions:
-            return self._led_to(task, seen, taken).astype(feature_type(sizes))
-        if recorded is None or len(np.asarray(recorded)) != len(seen):
+            return self._led_to(task, checked, taken).astype(feature_type(sizes))
+        if recorded is None or len(np.asarray(recorded)) != len(checked):
             raise TransitionError(f"in {self.name} chance decides what follows: give what was 'recorded' for each")
         reached = checked_features("recorded", recorded, sizes)
-        return self._possible(task, seen, taken, reached).astype(feature_type(sizes))
+        return self._possible(task, checked, taken, reached).astype(feature_type(sizes))
 
     @final
     def replay(
@@ -184,11 +184,11 @@ class TaskFamily(ABC):
         *,
         rewards: ArrayLike | None = None,
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
-        """Return (rewards, terminations, truncations), each ``t``, recomputed from one history's transitions alone.
+        """Return (rewards, terminations, truncations), each `t`, recomputed from one history's transitions alone.
 
-        *observations* and *next_observations* are ``t o``, *actions* ``t``; *episode_ends* holds the exclusive end
+        *observations* and *next_observations* are `t o`, *actions* `t`; *episode_ends* holds the exclusive end
         of each finished episode. Env steps after the last end belong to an unfinished episode. A family that
-        ``has_random_rewards`` needs the recorded *rewards*, ``t``; it returns those that the task can give, and the
+        `has_random_rewards` needs the recorded *rewards*, `t`; it returns those that the task can give, and the
         nearest possible ones in place of others. Other families ignore them.
 
         Raises:
@@ -197,13 +197,13 @@ class TaskFamily(ABC):
         """
         if rewards is None and self.has_random_rewards:
             raise TransitionError(f"rewards of {self.name} are drawn by chance: give the recorded ones as 'rewards'")
-        told = Recording.of(self.spaces, observations, actions, next_observations, episode_ends, rewards)
-        return *self._replayed(task, told), told.clock == self.horizon - 1
+        recording = Recording.of(self.spaces, observations, actions, next_observations, episode_ends, rewards)
+        return *self._replayed(task, recording), recording.clock == self.horizon - 1
 
     @final
     @cached_property
     def positions(self) -> dict[str, int]:
-        """The position of every task id in ``tasks``."""
+        """The position of every task id in `tasks`."""
         return {task.task_id: position for position, task in enumerate(self.tasks)}
 
     @final
@@ -215,9 +215,9 @@ class TaskFamily(ABC):
         """
         tasks = self.tasks
         if isinstance(tasks, Tasks):
-            found = tasks.find(task_id)
-            if found is not None:
-                return found
+            named = tasks.find(task_id)
+            if named is not None:
+                return named
         elif task_id in self.positions:
             return tasks[self.positions[task_id]]
         near = self._near_ids(str(task_id))
@@ -234,14 +234,14 @@ class TaskFamily(ABC):
         ids = sorted(self.positions)
         here = bisect.bisect(ids, task_id)  # the ids around it begin alike: enough, and quick in a large family
         near = difflib.get_close_matches(task_id, ids[max(0, here - 100) : here + 100], n=200)
-        return sorted(near, key=lambda known: -len(os.path.commonprefix([known, task_id])))[:3]  # noqa: RUF071  # no paths
+        return sorted(near, key=lambda name: -len(os.path.commonprefix([name, task_id])))[:3]  # noqa: RUF071  # no paths
 
     @final
     def split(self, seed: int = 0, held_out_frac: float = 0.1) -> Split:
         """Draw held-out tasks, the same on every platform and in every NumPy.
 
         Task i gets the i-th raw 64-bit word of a Philox generator whose key is *seed*; tasks are sorted by their word
-        (ties by canonical order), and the first ``round(held_out_frac * number of tasks)`` are held out.
+        (ties by canonical order), and the first `round(held_out_frac * number of tasks)` are held out.
 
         Raises:
             SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int,
@@ -269,7 +269,7 @@ class TaskFamily(ABC):
 
     @final
     def make(self, task: AnyTask, render_mode: str | None = None) -> SingleEnv:
-        """Return one ordinary environment that plays *task*; *render_mode* is ``ansi``, ``rgb_array`` or None."""
+        """Return one ordinary environment that plays *task*; *render_mode* is `ansi`, `rgb_array` or None."""
         return SingleEnv(self.make_vec([task], autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode))
 
     @final

@@ -1,6 +1,6 @@
 """The geometry of a room: where the five moves lead, how far cells are apart, how a random walk spreads.
 
-A cell is the number ``x * height + y``; walls clip. Actions: 0 is +x, 1 is -x, 2 is +y, 3 is -y, 4 stays.
+A cell is the number `x * height + y`; walls clip. Actions: 0 is +x, 1 is -x, 2 is +y, 3 is -y, 4 stays.
 """
 
 from functools import cached_property
@@ -47,12 +47,12 @@ class Grid:
 
     @cached_property
     def coordinates(self) -> NDArray[Any]:
-        """(x, y) of every cell, ``cells 2``, in the type of observations."""
+        """(x, y) of every cell, `cells 2`, in the type of observations."""
         both = np.indices((self.width, self.height)).reshape(2, -1).T
         return np.ascontiguousarray(both, dtype=feature_type([self.width, self.height]))
 
     def points(self, cells: NDArray[np.int64]) -> NDArray[Any]:
-        """Return (x, y) of *cells*, ``... 2``, in the type of observations."""
+        """Return (x, y) of *cells*, `... 2`, in the type of observations."""
         if self.num_cells <= _MOST_TABLED_CELLS:
             return self.coordinates.take(cells, axis=0)
         both = np.stack(np.divmod(cells, self.height), axis=-1)
@@ -60,7 +60,7 @@ class Grid:
 
     @cached_property
     def neighbours(self) -> NDArray[np.int64]:
-        """The cell that each move leads to, flat: entry ``cell * 5 + action``."""
+        """The cell that each move leads to, flat: entry `cell * 5 + action`."""
         moved = self.coordinates.astype(np.int64)[:, None, :] + MOVES  # cells a 2
         x, y = np.moveaxis(moved.clip(0, [self.width - 1, self.height - 1]), -1, 0)
         cells: NDArray[np.int64] = x * self.height + y
@@ -96,7 +96,7 @@ class Grid:
         return moves
 
     def spread(self, mass: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return where probability *mass*, ``... cells``, lies after one uniformly random move."""
+        """Return where probability *mass*, `... cells`, lies after one uniformly random move."""
         before = mass.reshape(*mass.shape[:-1], self.width, self.height)
         after = before.copy()  # stay
         for axis in (-2, -1):

@@ -133,7 +133,7 @@ class LandmarkFamily(TaskFamily):
         return in_order(num_placements * len(self._permutations), self._task_at, self._position)
 
     def place(self, *, permutation: int = 0, **cells: Sequence[int]) -> Task:
-        """Return the task whose landmarks stand at these (x, y), for example ``place(goal=(4, 2))``.
+        """Return the task whose landmarks stand at these (x, y), for example `place(goal=(4, 2))`.
 
         *permutation* counts among the rules' permutations of the actions.
 
@@ -157,7 +157,7 @@ class LandmarkFamily(TaskFamily):
         return self._task_on(placed, self._permutations[permutation])
 
     def layouts(self, tasks: Sequence[AnyTask]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Return the landmarks' cells, ``e stages``, and the move that each action makes, ``e a``.
+        """Return the landmarks' cells, `e stages`, and the move that each action makes, `e a`.
 
         Raises:
             UnknownTaskError: a task is not one of this family.
@@ -168,7 +168,7 @@ class LandmarkFamily(TaskFamily):
         return flat[:, :num_stages], flat[:, num_stages:]
 
     def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the highest return of one episode of each task, ``e``: the walk from landmark to landmark.
+        """Return the highest return of one episode of each task, `e`: the walk from landmark to landmark.
 
         Where the landmark changes from episode to episode, it is the mean over a cycle.
         """
@@ -176,13 +176,13 @@ class LandmarkFamily(TaskFamily):
         return np.asarray(by_landmark.sum(axis=1) if self.rules.is_used_up else by_landmark.mean(axis=1))
 
     def optimal_returns_by_episode(self, tasks: Sequence[AnyTask], num_episodes: int) -> NDArray[np.float64]:
-        """Return the highest return of each of the first *num_episodes* episodes of a life on each task, ``e n``."""
+        """Return the highest return of each of the first *num_episodes* episodes of a life on each task, `e n`."""
         if self.rules.is_used_up:
             return np.repeat(self.optimal_returns(tasks)[:, None], num_episodes, axis=1)
         return self._optima(tasks)[:, self.rules.first_stage(np.arange(num_episodes))]
 
     def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the expected return of the uniformly random policy, ``e``, from its exact state distribution."""
+        """Return the expected return of the uniformly random policy, `e`, from its exact state distribution."""
         refuse_too_slow(f"the random return of {len(tasks):,} tasks of {self.name}", self._operations(len(tasks)))
         landmarks = self._within_reach(self.layouts(tasks)[0])
         if not self.rules.is_used_up:
@@ -191,16 +191,16 @@ class LandmarkFamily(TaskFamily):
         chunks = [self._expected_returns(landmarks[first : first + rows]) for first in range(0, len(tasks), rows)]
         return np.concatenate(chunks) if chunks else np.zeros(0)
 
-    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         (moves,) = self.layouts([task])[1]
-        return self.grid.points(self.grid.moved(self.grid.cell(*seen.T), moves[actions]))
+        return self.grid.points(self.grid.moved(self.grid.cell(*observations.T), moves[actions]))
 
-    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         (placed,) = self.layouts([task])[0]
-        reached, starts, lengths = self.grid.cell(*told.next_observations.T), told.starts, told.lengths
+        reached, starts, lengths = self.grid.cell(*recording.next_observations.T), recording.starts, recording.lengths
         if not self.rules.is_used_up:
             target = placed[self.rules.first_stage(np.arange(len(starts)))]
-            return np.asarray(reached == np.repeat(target, lengths), dtype=np.float32), told.never
+            return np.asarray(reached == np.repeat(target, lengths), dtype=np.float32), recording.never
         length = len(reached)
         rewards = np.zeros(length, dtype=np.float32)
         clock = np.arange(length)
@@ -209,7 +209,7 @@ class LandmarkFamily(TaskFamily):
             counts = (reached == cell) & (clock > np.repeat(paid_at, lengths))
             paid_at = np.minimum.reduceat(np.where(counts, clock, length), starts) if length else paid_at
             rewards[paid_at[paid_at < length]] = 1.0
-        return rewards, told.never
+        return rewards, recording.never
 
     @property
     def _permutations(self) -> tuple[tuple[int, ...], ...]:
@@ -239,13 +239,13 @@ class LandmarkFamily(TaskFamily):
         return np.append(visits, 0.0)
 
     def _start(self, num_rows: int) -> NDArray[np.float64]:
-        """Return all mass at the centre, ``e cells``, of the room within reach."""
+        """Return all mass at the centre, `e cells`, of the room within reach."""
         mass = np.zeros((num_rows, self._reach[0].num_cells))
         mass[:, self._within_reach(np.array(self.grid.centre))] = 1.0
         return mass
 
     def _optima(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return the most that each landmark can pay in an episode, ``e stages``.
+        """Return the most that each landmark can pay in an episode, `e stages`.
 
         A landmark pays on an env step that *ends* on it, so one at the start takes one env step (stay).
         """

@@ -21,7 +21,7 @@ def number_of(task_id: str) -> int:
 
 
 class NumberedFamily(TaskFamily, ABC):
-    """Tasks that are counted from 0. Shapes: ``e`` rows, ``p`` params."""
+    """Tasks that are counted from 0. Shapes: `e` rows, `p` params."""
 
     @final
     def place(self, *, number: int) -> Task:
@@ -36,7 +36,7 @@ class NumberedFamily(TaskFamily, ABC):
 
     @final
     def parameters(self, tasks: Sequence[AnyTask]) -> NDArray[np.int64]:
-        """Return the params of every task, ``e p``.
+        """Return the params of every task, `e p`.
 
         Raises:
             UnknownTaskError: a task is not one of this family.
@@ -44,5 +44,5 @@ class NumberedFamily(TaskFamily, ABC):
         for task in dict.fromkeys(tasks):
             if self.task(task.task_id) != task:
                 raise UnknownTaskError(f"task {task.task_id!r} has other params in this {self.name}: {task.params}")
-        known = [self.task(task.task_id).params for task in tasks]  # in the family's order of params
-        return np.array([list(params.values()) for params in known], dtype=np.int64).reshape(len(tasks), -1)
+        own = [self.task(task.task_id).params for task in tasks]  # in the family's order of params
+        return np.array([list(params.values()) for params in own], dtype=np.int64).reshape(len(tasks), -1)

@@ -54,14 +54,14 @@ class RecallSpec:
 
 @final
 class RecallRows(RowsEnv):
-    """Quizzes side by side: all that a row has of its own is the string of its episode, ``e num_bits``."""
+    """Quizzes side by side: all that a row has of its own is the string of its episode, `e num_bits`."""
 
     def __init__(self, family: "RecallFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
         """Give every row the string of its task, where tasks have one."""
         super().__init__(family, tasks, **modes)
         self.family = family
-        given = 0 if family.spec.resample else family.parameters(tasks)
-        self._strings = np.zeros((len(tasks), family.spec.num_bits), dtype=np.int64) + given
+        fixed = 0 if family.spec.resample else family.parameters(tasks)
+        self._strings = np.zeros((len(tasks), family.spec.num_bits), dtype=np.int64) + fixed
 
     def _observe(self) -> NDArray[Any]:
         clock = self._elapsed_env_steps
@@ -92,7 +92,7 @@ class RecallRows(RowsEnv):
         return frame_of(mode, grid, grid.cell(position, height) if cue else NOWHERE, marks)
 
     def _concerned(self) -> NDArray[np.int64]:
-        """Return the symbol that each row's cue shows or asks for, ``e``."""
+        """Return the symbol that each row's cue shows or asks for, `e`."""
         positions = self.family.positions_concerned[self._elapsed_env_steps]
         return np.asarray(self._strings[np.arange(self.num_envs), positions])
 
@@ -158,32 +158,32 @@ class RecallFamily(NumberedFamily):
         return Task(task_id=f"{self._group}/{''.join(map(str, string))}", params=params)
 
     def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return 1 for each task, ``e``: every answer is right."""
+        """Return 1 for each task, `e`: every answer is right."""
         return np.ones(len(self.parameters(tasks)))
 
     def random_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:
-        """Return one over the number of symbols for each task, ``e``."""
+        """Return one over the number of symbols for each task, `e`."""
         return np.full(len(self.parameters(tasks)), 1 / self.spec.num_symbols)
 
-    def _led_to(self, task: AnyTask, seen: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
         """Return what follows in a history of whole episodes; the symbol is 1 where chance and the end hide it."""
-        clock = np.arange(len(seen)) % self.horizon + 1
-        symbols = np.maximum(np.append(seen[1:, 1], 1)[: len(seen)], 1)
+        clock = np.arange(len(observations)) % self.horizon + 1
+        symbols = np.maximum(np.append(observations[1:, 1], 1)[: len(observations)], 1)
         (string,) = self.parameters([task])
         if not self.spec.resample:
             symbols = string[self.positions_concerned[clock]] + 1
         return np.stack([self.cues[clock], np.where(self.shows[clock], symbols, 0)], axis=1)
 
-    def _replayed(self, task: AnyTask, told: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        clock = np.minimum(told.clock, self.horizon)
+    def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        clock = np.minimum(recording.clock, self.horizon)
         position = self.positions_concerned[clock]
         (string,) = self.parameters([task])
         if self.spec.resample:
-            shown_at = np.minimum(np.arange(len(clock)) - told.clock + position, len(clock) - 1)
-            right = told.observations[shown_at, 1] - 1
+            shown_at = np.minimum(np.arange(len(clock)) - recording.clock + position, len(clock) - 1)
+            right = recording.observations[shown_at, 1] - 1
         else:
             right = string[position]
-        return self.asks[clock] * (told.actions == right) * np.float32(1 / self.spec.num_bits), told.never
+        return self.asks[clock] * (recording.actions == right) * np.float32(1 / self.spec.num_bits), recording.never
 
     def _drawn(self) -> list[tuple[int, ...]]:
         spec = self.spec

@@ -11,46 +11,46 @@ from cccad_envs.errors import TransitionError
 
 
 def checked_features(name: str, values: ArrayLike, sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return recorded observations, ``t o``, whose feature i is below ``sizes[i]``.
+    """Return recorded observations, `t o`, whose feature i is below `sizes[i]`.
 
     Raises:
         TransitionError: they are no whole numbers of that shape, or lie outside.
     """
-    found = np.asarray(values)
-    if found.ndim != 2 or found.shape[1] != len(sizes) or found.dtype.kind not in "iu":
+    array = np.asarray(values)
+    if array.ndim != 2 or array.shape[1] != len(sizes) or array.dtype.kind not in "iu":
         shape = f"(t, {len(sizes)})"
-        raise TransitionError(f"{name} must be whole numbers of shape {shape}, got {found.dtype} {found.shape}")
-    outside = ((found < 0) | (found >= np.asarray(sizes))).any(axis=1)
+        raise TransitionError(f"{name} must be whole numbers of shape {shape}, got {array.dtype} {array.shape}")
+    outside = ((array < 0) | (array >= np.asarray(sizes))).any(axis=1)
     if outside.any():
         where, most = int(outside.argmax()), tuple(size - 1 for size in sizes)
-        got = tuple(found[where].tolist())
+        got = tuple(array[where].tolist())
         raise TransitionError(f"{name} must be at least 0 and at most {most}, got {got} at env step {where:,}")
-    return found.astype(np.int64)
+    return array.astype(np.int64)
 
 
 def checked_actions(actions: ArrayLike, length: int, num_actions: int) -> NDArray[np.int64]:
-    """Return recorded actions, ``t``.
+    """Return recorded actions, `t`.
 
     Raises:
         TransitionError: they are not *length* whole numbers from 0 to *num_actions* - 1.
     """
-    found = np.asarray(actions)
-    if found.shape != (length,) or found.dtype.kind not in "iu":
-        raise TransitionError(f"actions must be {length:,} whole numbers, got {found.dtype} {found.shape}")
-    wrong = (found < 0) | (found >= num_actions)
+    array = np.asarray(actions)
+    if array.shape != (length,) or array.dtype.kind not in "iu":
+        raise TransitionError(f"actions must be {length:,} whole numbers, got {array.dtype} {array.shape}")
+    wrong = (array < 0) | (array >= num_actions)
     if wrong.any():
         where = int(wrong.argmax())
-        raise TransitionError(f"actions must be 0 to {num_actions - 1}, got {found[where]} at env step {where:,}")
-    return found.astype(np.int64)
+        raise TransitionError(f"actions must be 0 to {num_actions - 1}, got {array[where]} at env step {where:,}")
+    return array.astype(np.int64)
 
 
 @frozen(kw_only=True)
 class Recording:
-    """One history: observations ``t o``, actions ``t``, next observations ``t o``, and where its episodes start.
+    """One history: observations `t o`, actions `t`, next observations `t o`, and where its episodes start.
 
-    ``starts``, ``n``, is the first env step of every episode, the unfinished one at the end included; ``clock``, ``t``,
-    counts env steps since then. ``rewards``, ``t``, are those that were recorded, where they were given; ``never`` is
-    False throughout, ``t``.
+    `starts`, `n`, is the first env step of every episode, the unfinished one at the end included; `clock`, `t`,
+    counts env steps since then. `rewards`, `t`, are those that were recorded, where they were given; `never` is
+    False throughout, `t`.
     """
 
     observations: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""The worlds under gymnasium's own names, for ``gymnasium.make`` and ``gymnasium.make_vec``."""
+"""The environments under gymnasium's own names, for `gymnasium.make` and `gymnasium.make_vec`."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_envs.tasks import Task
 
-# Every world's spec, and the task that it plays unless told otherwise.
-WORLDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+# Every environment's spec, and the task that it plays unless told otherwise.
+ENVIRONMENTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "cccad/Darkroom-v0": (DarkroomSpec, {"goal": (0, 0)}),
     "cccad/DarkKeyToDoor-v0": (DarkKeyToDoorSpec, {"key": (0, 0), "door": (1, 1)}),
     "cccad/DarkroomPermuted-v0": (DarkroomPermutedSpec, {"goal": (0, 0), "permutation": 0}),
@@ -30,32 +30,32 @@ WORLDS: dict[str, tuple[type[Any], dict[str, Any]]] = {
 }
 
 
-def register_worlds() -> None:
-    """Make every world known to gymnasium; doing it twice is harmless."""
-    for name, (_, first_task) in WORLDS.items():
+def register_environments() -> None:
+    """Make every environment known to gymnasium; doing it twice is harmless."""
+    for name, (_, first_task) in ENVIRONMENTS.items():
         if name not in gymnasium.registry:
             gymnasium.register(
                 name,
                 entry_point="cccad_envs.registration:make_single",
                 vector_entry_point="cccad_envs.registration:make_rows",
-                kwargs={"world": name, **first_task},
+                kwargs={"environment": name, **first_task},
             )
 
 
-def make_single(world: str, render_mode: str | None = None, **settings: Any) -> SingleEnv:
-    """Return one environment of *world*; *settings* are the fields of its spec and what places its task."""
-    family, task = _family_and_task(world, settings)
+def make_single(environment: str, render_mode: str | None = None, **settings: Any) -> SingleEnv:
+    """Return one environment of *environment*; *settings* are the fields of its spec and what places its task."""
+    family, task = _family_and_task(environment, settings)
     return family.make(task, render_mode=render_mode)
 
 
-def make_rows(world: str, num_envs: int = 1, render_mode: str | None = None, **settings: Any) -> RowsEnv:
+def make_rows(environment: str, num_envs: int = 1, render_mode: str | None = None, **settings: Any) -> RowsEnv:
     """Return *num_envs* rows that all play the task that *settings* describe."""
-    family, task = _family_and_task(world, settings)
+    family, task = _family_and_task(environment, settings)
     return family.make_vec([task] * num_envs, render_mode=render_mode)
 
 
-def _family_and_task(world: str, settings: dict[str, Any]) -> tuple[LandmarkFamily | NumberedFamily, Task]:
-    spec_class, _ = WORLDS[world]
+def _family_and_task(environment: str, settings: dict[str, Any]) -> tuple[LandmarkFamily | NumberedFamily, Task]:
+    spec_class, _ = ENVIRONMENTS[environment]
     fields = {name: settings[name] for name in attrs.fields_dict(spec_class) if name in settings}
     family: LandmarkFamily | NumberedFamily = spec_class(**fields).build()
     return family, family.place(**{name: place for name, place in settings.items() if name not in fields})

@@ -1,7 +1,7 @@
 """Many environments are the rows of a few arrays: one call moves them all, and each row ends and restarts on its own.
 
-What every batched world has in common stands here: which rows need a reset, the clock, truncation at the horizon, the
-checks. A world adds its state and a handful of methods.
+What every vector environment has in common stands here: which rows need a reset, the clock, truncation at the horizon,
+the checks. A family's environment adds its state and a handful of methods.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,7 @@ RENDER_MODES = ("ansi", "rgb_array")
 AUTORESET_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
 
 
-class World(Protocol):
+class PlayedFamily(Protocol):
     """What rows need to know of the family whose tasks they play: its horizon and its spaces as plain dicts."""
 
     horizon: int
@@ -41,11 +41,11 @@ def feature_type(sizes: Sequence[int]) -> type[np.uint8] | type[np.int64]:
 
 
 class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
-    """A vector environment of ``e`` rows with discrete actions, written without a loop over rows.
+    """A vector environment of `e` rows with discrete actions, written without a loop over rows.
 
-    With ``AutoresetMode.SAME_STEP`` a row whose episode ends restarts at once: its observation is the next episode's
-    first. With ``AutoresetMode.DISABLED`` it must be reset by ``reset(options={"reset_mask": ...})``. In either mode
-    ``infos["final_obs"]`` holds the true next observation of *every* row, ``e o``, and ``infos["_final_obs"]``, ``e``,
+    With `AutoresetMode.SAME_STEP` a row whose episode ends restarts at once: its observation is the next episode's
+    first. With `AutoresetMode.DISABLED` it must be reset by `reset(options={"reset_mask": ...})`. In either mode
+    `infos["final_obs"]` holds the true next observation of *every* row, `e o`, and `infos["_final_obs"]`, `e`,
     tells the rows where it is the last one of an episode.
 
     A row lives one life after another, and a life is a row of episodes. A reset begins a new life, except in a row that
@@ -54,9 +54,9 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     """
 
     def __init__(
-        self, family: World, tasks: Sequence[Any], *, autoreset_mode: AutoresetMode, render_mode: str | None
+        self, family: PlayedFamily, tasks: Sequence[Any], *, autoreset_mode: AutoresetMode, render_mode: str | None
     ) -> None:
-        """Let row i play ``tasks[i]``: set up spaces and the clock; every row still needs its first reset."""
+        """Let row i play `tasks[i]`: set up spaces and the clock; every row still needs its first reset."""
         if not tasks:
             raise SettingError("a vector environment needs at least one task to play")
         if autoreset_mode not in AUTORESET_MODES:
@@ -82,29 +82,29 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @abstractmethod
     def _observe(self) -> NDArray[Any]:
-        """Return a fresh array of the observations of all rows, ``e o``."""
+        """Return a fresh array of the observations of all rows, `e o`."""
 
     @abstractmethod
     def _restart(self, rows: NDArray[np.bool_]) -> None:
-        """Put the marked rows, ``e``, back to an episode's start."""
+        """Put the marked rows, `e`, back to an episode's start."""
 
     @abstractmethod
     def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Move all rows by *actions*, ``e``; return rewards and terminations, ``e``."""
+        """Move all rows by *actions*, `e`; return rewards and terminations, `e`."""
 
     @abstractmethod
     def _best_actions(self) -> NDArray[np.int64]:
-        """Return an optimal action of every row, ``e``."""
+        """Return an optimal action of every row, `e`."""
 
     @abstractmethod
     def _draw(self, row: int, mode: str) -> Frame:
-        """Return one row as text (``ansi``) or as an image, ``height width 3`` (``rgb_array``)."""
+        """Return one row as text (`ansi`) or as an image, `height width 3` (`rgb_array`)."""
 
     @final
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Start new episodes in all rows, or in those marked by ``options["reset_mask"]``, bool ``e``.
+        """Start new episodes in all rows, or in those marked by `options["reset_mask"]`, bool `e`.
 
         Raises:
             SettingError: the mask is not a boolean array with one entry per row.
@@ -126,7 +126,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @final
     def step(self, actions: NDArray[Any]) -> Outcome:
-        """Take one env step in every row: (observations ``e o``, rewards, terminations, truncations ``e``, infos).
+        """Take one env step in every row: (observations `e o`, rewards, terminations, truncations `e`, infos).
 
         Raises:
             ActionError: *actions* is not one whole number within range per row.
@@ -150,7 +150,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @final
     def optimal_actions(self) -> NDArray[np.int64]:
-        """Return an action for every row, ``e``, that is optimal for an agent who knows the task.
+        """Return an action for every row, `e`, that is optimal for an agent who knows the task.
 
         Raises:
             NotResetError: a row has not been reset yet, or its episode is over and it does not restart by itself.
@@ -160,7 +160,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @final
     def render(self) -> tuple[Frame, ...] | None:
-        """Return one frame per row in the chosen ``render_mode``, or None without one."""
+        """Return one frame per row in the chosen `render_mode`, or None without one."""
         if self.render_mode is None:
             return None
         return tuple(self._draw(row, self.render_mode) for row in range(self.num_envs))

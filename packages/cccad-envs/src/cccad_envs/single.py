@@ -11,7 +11,7 @@ from cccad_envs.rows import RENDER_MODES, Frame, RowsEnv
 
 @final
 class SingleEnv(gymnasium.Env[NDArray[Any], np.int64]):
-    """An ordinary ``gymnasium.Env`` over *rows*, a one-row batch that does not restart by itself."""
+    """An ordinary `gymnasium.Env` over *rows*, a one-row batch that does not restart by itself."""
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8}  # noqa: RUF012  # gymnasium reads it from the class
 
@@ -50,6 +50,6 @@ class SingleEnv(gymnasium.Env[NDArray[Any], np.int64]):
         return int(self._rows.optimal_actions()[0])
 
     def render(self) -> Frame | None:
-        """Return the present state as text or as an image, ``height width 3``, or None without a render mode."""
+        """Return the present state as text or as an image, `height width 3`, or None without a render mode."""
         frames = self._rows.render()
         return None if frames is None else frames[0]

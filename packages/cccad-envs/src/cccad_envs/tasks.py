@@ -26,7 +26,7 @@ class AnyTask(Protocol):
 
 @frozen(kw_only=True)
 class Task:
-    """One task: a stable readable id such as ``darkroom-9x9/goal-4-2``, and the parameters that make it up."""
+    """One task: a stable readable id such as `darkroom-9x9/goal-4-2`, and the parameters that make it up."""
 
     task_id: str
     params: Mapping[str, Scalar] = field(hash=False)
@@ -51,7 +51,7 @@ class Tasks(Sequence[Task]):
 
     @property
     def size(self) -> int:
-        """How many there are; ``len`` cannot say so above 2^63."""
+        """How many there are; `len` cannot say so above 2^63."""
         places = self._places
         if isinstance(places, range):
             return (places[-1] - places[0]) // places.step + 1 if places else 0

@@ -1,4 +1,4 @@
-"""Other people's formats: a module each, with ``read``, ``write`` or both, found by name in two dictionaries."""
+"""Other people's formats: a module each, with `read`, `write` or both, found by name in two dictionaries."""
 
 import difflib
 import hashlib
@@ -24,12 +24,12 @@ from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Fields
 
 READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
-"""Modules with ``read(sources, wishes) -> Found``, and ``SETTINGS``, the defaults of what they can be told.
+"""Modules with `read(sources, wishes) -> Found`, and `SETTINGS`, the defaults of what they can be told.
 
-``TAKES_ENV`` says that a task family may be named, ``TAKES_MANY`` that there may be several sources.
+`TAKES_ENV` says that a task family may be named, `TAKES_MANY` that there may be several sources.
 """
 WRITERS = {name: f"{__name__}.{name}" for name in ("npz", "minari")}
-"Modules with ``write(histories, out)``."
+"Modules with `write(histories, out)`."
 _TYPES = {str: "a text", bool: "true or false", int: "a whole number", float: "a number", list: "a list of texts"}
 
 
@@ -38,9 +38,9 @@ class Wishes:
     """What an import can be told."""
 
     env: TaskFamily | Fields | None = None
-    "The task family that the histories are of, itself or as ``kind`` and fields; without it, the format's own world."
+    "The task family that the histories are of, itself or as `kind` and fields; without it, the format's own world."
     split: Mapping[str, Any] = field(factory=lambda: {"seed": 0, "held_out_frac": 0.1})
-    "Arguments of ``family.split``: held-out tasks are not imported."
+    "Arguments of `family.split`: held-out tasks are not imported."
     settings: Mapping[str, Any] = field(factory=dict)
     "Settings of the format's reader; a text stands for what it is in JSON, unless the setting is a text itself."
 
@@ -171,7 +171,7 @@ def reading(source: Path, what: str) -> Iterator[None]:
 
 
 def foreign_header(form: str, sources: Sequence[Path], world: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
-    """Return the header of histories that somebody else collected; *world* has ``env spaces horizon``, or more."""
+    """Return the header of histories that somebody else collected; *world* has `env spaces horizon`, or more."""
     files = ", ".join(source.name for source in sources)
     contents = [_content(source) for source in sources if source.exists()]
     return {

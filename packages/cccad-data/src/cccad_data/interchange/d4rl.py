@@ -1,6 +1,6 @@
 """D4RL's flat arrays in HDF5 (arXiv 2004.07219): one long history of one task, in the order of the file.
 
-``observations actions rewards terminals``, and where there are any ``timeouts next_observations``. Discrete actions are
+`observations actions rewards terminals`, and where there are any `timeouts next_observations`. Discrete actions are
 whole numbers in one column.
 """
 

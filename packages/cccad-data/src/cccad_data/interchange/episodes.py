@@ -13,10 +13,10 @@ UNKNOWN_LAST = "the file has no true last observations of episodes, so that each
 
 
 def laid_end_to_end(task_id: str, params: Mapping[str, Scalar], lives: Sequence[Mapping[str, Array]]) -> TaskHistories:
-    """Return *lives*, each with ``observations actions rewards terminations truncations`` in order, as one task.
+    """Return *lives*, each with `observations actions rewards terminations truncations` in order, as one task.
 
-    With ``next_observations``, ``t o``, the last ones of episodes are kept as they are, and the others must be what
-    follows; without, see `UNKNOWN_LAST`. ``optimal_actions`` are kept. Raises DataError when no life has a whole
+    With `next_observations`, `t o`, the last ones of episodes are kept as they are, and the others must be what
+    follows; without, see `UNKNOWN_LAST`. `optimal_actions` are kept. Raises DataError when no life has a whole
     episode, or an observation is not the one that was announced.
     """
     parts: dict[str, list[Array]] = {}
@@ -46,5 +46,5 @@ def laid_end_to_end(task_id: str, params: Mapping[str, Scalar], lives: Sequence[
         raise DataError(f"task {task_id!r} has no whole episode: nothing says where one ends")
     if len(parts.get("optimal_actions", parts["actions"])) != len(parts["actions"]):
         raise DataError(f"task {task_id!r} has optimal actions in some of its histories only")
-    arrays: dict[str, Any] = {name: np.concatenate(found) for name, found in parts.items()}
+    arrays: dict[str, Any] = {name: np.concatenate(arrays_of) for name, arrays_of in parts.items()}
     return TaskHistories(task_id=task_id, params=dict(params), **{**arrays, "rewards": arrays["rewards"].astype("f4")})

@@ -1,7 +1,7 @@
 """Flat arrays with flags, as many people store what an agent did: a row per env step, all episodes in order.
 
-``observations actions rewards``, flags ``terminals`` (or ``terminations``, ``dones``) and ``timeouts`` (or
-``truncations``), and where there are any ``next_observations optimal_actions``.
+`observations actions rewards`, flags `terminals` (or `terminations`, `dones`) and `timeouts` (or
+`truncations`), and where there are any `next_observations optimal_actions`.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ MAYBE = ("next_observations", "optimal_actions")
 _STEADY = "an end of an episode is followed by the observation that was announced, as if it went on"
 _WHICH = "the setting 'ends' says which flags count"
 JUMPS = "jumps"
-"In the setting ``ends``: an episode ends where the next observation is not the one that follows."
+"In the setting `ends`: an episode ends where the next observation is not the one that follows."
 
 
 def life_of(
@@ -56,7 +56,7 @@ def life_of(
 
 
 def _column(source: Path, name: str, array: Array) -> Array:
-    """Return rewards or flags, ``t`` or ``t 1``, as ``t``, and flags as truth values."""
+    """Return rewards or flags, `t` or `t 1`, as `t`, and flags as truth values."""
     array = np.asarray(array)
     if array.dtype.kind not in "biuf" or array.ndim == 0 or array.shape[1:] not in {(), (1,)} or len(array) == 0:
         raise DataError(f"{source}: {name!r} must have one number for each env step, not the shape {list(array.shape)}")
@@ -73,7 +73,7 @@ def _column(source: Path, name: str, array: Array) -> Array:
 def _ends(
     source: Path, columns: Mapping[str, Array], settings: Mapping[str, Any], notes: Counter[str]
 ) -> tuple[Array, Array]:
-    """Return where episodes terminate and are truncated, ``t`` each, with flags and jumps held against each other."""
+    """Return where episodes terminate and are truncated, `t` each, with flags and jumps held against each other."""
     listed = [word.strip() for word in settings["ends"].split(",")]
     words = listed if settings["ends"] else [name for name in FLAGS if name in columns]
     for word in words:

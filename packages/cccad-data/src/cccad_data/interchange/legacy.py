@@ -1,7 +1,7 @@
 """The earlier code's HDF5: nothing says which task a group is, so that it is inferred from what the group earned.
 
-Groups ``0``, ``1``, ... of ``states next_states (T, streams, o)`` and ``actions rewards dones (T, streams)``. A group
-is imported when exactly one task of the family gives all its rewards, moves and ends. Its ``next_states`` at the end of
+Groups `0`, `1`, ... of `states next_states (T, streams, o)` and `actions rewards dones (T, streams)`. A group
+is imported when exactly one task of the family gives all its rewards, moves and ends. Its `next_states` at the end of
 an episode are the next one's first, and are replaced by where the action led. Its loader shuffles the groups to choose
 what to train on, its evaluation shuffles the goals, by the same seed: what is in both is reported.
 """
@@ -34,7 +34,7 @@ _TELLING_EPISODES = 8  # so many rewarded episodes rule out nearly all tasks
 
 
 def read(sources: Sequence[Path], wishes: Wishes) -> Found:
-    """Return the histories of the groups whose task can be inferred; without a wish, the world is ``darkroom``."""
+    """Return the histories of the groups whose task can be inferred; without a wish, the world is `darkroom`."""
     (source,) = sources
     if not 0 <= wishes.settings["train_env_ratio"] <= 1:
         raise DataError(f"the setting 'train_env_ratio' is from 0 to 1: {wishes.settings['train_env_ratio']!r}")

@@ -37,10 +37,10 @@ SETTINGS: dict[str, Any] = {
 }
 """What every reader of lives can be told; empty, 0 and false leave it to the file or the data.
 
-``task_id`` is the task of all lives, ``task_ids`` those of the sources, one each. ``name`` is the world's. ``n``
-discrete actions count from ``start``. ``clip`` puts what lies outside a box on its bound. No episode is longer than
-``horizon``.
-``ends``: what ends an episode, by the words of the format.
+`task_id` is the task of all lives, `task_ids` those of the sources, one each. `name` is the world's. `n`
+discrete actions count from `start`. `clip` puts what lies outside a box on its bound. No episode is longer than
+`horizon`.
+`ends`: what ends an episode, by the words of the format.
 """
 _SPACES = ("name", "observation", "action", "n")
 _SIDES = {"observations": "observation", "next_observations": "observation"}
@@ -48,7 +48,7 @@ _SIDES = {"observations": "observation", "next_observations": "observation"}
 
 @frozen(kw_only=True)
 class Life:
-    """One learner's life, ``t`` first: ``observations actions rewards terminations truncations``, maybe more.
+    """One learner's life, `t` first: `observations actions rewards terminations truncations`, maybe more.
 
     Observations and actions are as the file has them. *place* says where an env step is in the file.
     """

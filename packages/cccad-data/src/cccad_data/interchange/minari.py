@@ -1,7 +1,7 @@
-"""Minari datasets (Farama's format for offline RL): an episode each, its task and history among its ``options``.
+"""Minari datasets (Farama's format for offline RL): an episode each, its task and history among its `options`.
 
 What we export carries our header in the dataset's metadata and comes back as it was. Any other Minari dataset becomes
-one task with one history, its episodes in their order, unless the episodes are ours. Minari is the extra ``[minari]``.
+one task with one history, its episodes in their order, unless the episodes are ours. Minari is the extra `[minari]`.
 """
 
 import itertools
@@ -31,7 +31,7 @@ from cccad_data.store import json_bytes, open_shard
 SETTINGS = lives.SETTINGS
 TAKES_ENV = TAKES_MANY = True
 _ENDS = ("", "episodes", "flags")
-"For ``ends``: every episode of the file is one, or flags within them end some; without, a contradiction is refused."
+"For `ends`: every episode of the file is one, or flags within them end some; without, a contradiction is refused."
 _HEADER = "cccad_history_header"
 _ROOT = "MINARI_DATASETS_PATH"
 _PLACE = "cccad_place"

@@ -1,8 +1,8 @@
-"""NumPy's own archive: ours with a ``header`` (JSON as bytes) and ``00000/observations`` and so on, or flat arrays.
+"""NumPy's own archive: ours with a `header` (JSON as bytes) and `00000/observations` and so on, or flat arrays.
 
-Flat arrays of others are named as in `cccad_data.interchange.flat`, with ``TASK/`` before them where there are several
-tasks. ``history_ends`` cuts them into lives; ``episode_ends`` and ``final_observations`` stand for flags and for
-``next_observations``.
+Flat arrays of others are named as in `cccad_data.interchange.flat`, with `TASK/` before them where there are several
+tasks. `history_ends` cuts them into lives; `episode_ends` and `final_observations` stand for flags and for
+`next_observations`.
 """
 
 import itertools
@@ -125,7 +125,7 @@ class _Archive:
 
 
 def write(histories: Histories, out: Path) -> None:
-    """Write an archive that ``numpy.load`` reads, a task at a time in memory."""
+    """Write an archive that `numpy.load` reads, a task at a time in memory."""
     header = np.frombuffer(json_bytes(histories.header, out), np.uint8)
     with whole_file(out) as handle, zipfile.ZipFile(handle, "w", zipfile.ZIP_DEFLATED) as archive:
         _add(archive, "header", header)

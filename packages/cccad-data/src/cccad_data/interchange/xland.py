@@ -1,6 +1,6 @@
-"""HDF5 as XLand-100B has it (arXiv 2406.08973): a group per task, arrays ``(histories, T)``, a task's id in attributes.
+"""HDF5 as XLand-100B has it (arXiv 2406.08973): a group per task, arrays `(histories, T)`, a task's id in attributes.
 
-``states (histories, T, ...)``, ``actions rewards dones (histories, T)``, maybe ``expert_actions``. In that world an
+`states (histories, T, ...)`, `actions rewards dones (histories, T)`, maybe `expert_actions`. In that world an
 episode that earns a reward at its end is terminated by it, and any other is cut off.
 """
 
@@ -64,9 +64,9 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
 
 
 def _longest(dones: Any) -> int:
-    """Return the length of the longest whole episode; *dones* are ``(histories, T)``."""
+    """Return the length of the longest whole episode; *dones* are `(histories, T)`."""
     ends = (np.flatnonzero(row) + 1 for row in dones.astype(bool))
-    return max((int(np.diff(found, prepend=0).max()) for found in ends if len(found)), default=1)
+    return max((int(np.diff(places, prepend=0).max()) for places in ends if len(places)), default=1)
 
 
 def _tasks(

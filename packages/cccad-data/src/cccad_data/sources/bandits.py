@@ -1,6 +1,6 @@
 """Bandit learners: UCB1 and Thompson sampling, a learner per history, for worlds with one state.
 
-Legend: ``r`` rows (one learner each), ``a`` actions (arms).
+Legend: `r` rows (one learner each), `a` actions (arms).
 """
 
 from abc import ABC, abstractmethod
@@ -61,13 +61,13 @@ class BanditSource(ABC):
 
     @abstractmethod
     def _merit(self, unit: Unit, pulls: Array, paid: Array) -> Array:
-        """Return what each arm promises after *pulls* pulls that *paid* so much in all, ``r a``."""
+        """Return what each arm promises after *pulls* pulls that *paid* so much in all, `r a`."""
 
     @final
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task; a life goes on over the ends of episodes.
+        """Return `num_envs` histories of every task; a life goes on over the ends of episodes.
 
         Raises SourceError when actions are not discrete, there is more than one state, or rewards are out of range.
         """

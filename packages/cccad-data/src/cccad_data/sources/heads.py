@@ -1,6 +1,6 @@
 """What the outputs of a policy mean: the logits of discrete actions, or the means of a diagonal Gaussian over a box.
 
-Legend: ``e`` learners, ``b`` samples, ``a`` outputs. Both do what Stable-Baselines3's distributions do; the slopes of
+Legend: `e` learners, `b` samples, `a` outputs. Both do what Stable-Baselines3's distributions do; the slopes of
 PPO's loss (arXiv 1707.06347) are written by hand, and a test holds them against autograd.
 """
 
@@ -17,7 +17,7 @@ from cccad_data.sources.ppo_loss import LossConstants, Minibatch, strength_of
 
 
 class Categorical:
-    """One of ``a`` actions, by its logits."""
+    """One of `a` actions, by its logits."""
 
     has_spread = False
 
@@ -25,11 +25,11 @@ class Categorical:
         self.num_outputs = num_actions
 
     def noise(self, stream: Generator, length: int, num_envs: int) -> Array:
-        """Return what the draws of *length* env steps need, ``t e``."""
+        """Return what the draws of *length* env steps need, `t e`."""
         return stream.random((length, num_envs), np.float32)
 
     def act(self, logits: Tensor, _: Tensor, noise: Array) -> tuple[Array, Array]:
-        """Return actions and their log probabilities, both ``e b``."""
+        """Return actions and their log probabilities, both `e b`."""
         log_policy: Array = logits.log_softmax(1).mT.numpy()  # e b a
         actions = choose(np.exp(log_policy), noise)
         return actions, np.take_along_axis(log_policy, actions[:, :, None], 2)[:, :, 0]
@@ -41,7 +41,7 @@ class Categorical:
     def slopes(
         self, logits: Tensor, _: Tensor, batch: Minibatch, constants: LossConstants
     ) -> tuple[Tensor, float | Tensor]:
-        """Return the gradient of clipped loss and entropy bonus by the *logits*, ``e a b``, and nothing by a spread."""
+        """Return the gradient of clipped loss and entropy bonus by the *logits*, `e a b`, and nothing by a spread."""
         log_probs = logits.log_softmax(1)
         probs = log_probs.exp()
         chosen = batch.actions[:, None]
@@ -64,11 +64,11 @@ class Gaussian:
         self.low, self.high = spaces.bounds(space).astype(np.float32)
 
     def noise(self, stream: Generator, length: int, num_envs: int) -> Array:
-        """Return what the draws of *length* env steps need, ``t e a``."""
+        """Return what the draws of *length* env steps need, `t e a`."""
         return stream.standard_normal((length, num_envs, self.num_outputs), np.float32)
 
     def act(self, means: Tensor, log_std: Tensor, noise: Array) -> tuple[Array, Array]:
-        """Return actions, ``e b a``, not clipped, and the logarithms of their densities, ``e b``."""
+        """Return actions, `e b a`, not clipped, and the logarithms of their densities, `e b`."""
         spread = log_std.mT.numpy()  # e 1 a
         actions: Array = means.mT.numpy() + np.exp(spread) * noise
         return actions, (-0.5 * noise**2 - spread - 0.5 * math.log(2 * math.pi)).sum(-1, dtype=np.float32)
@@ -80,7 +80,7 @@ class Gaussian:
     def slopes(
         self, means: Tensor, log_std: Tensor, batch: Minibatch, constants: LossConstants
     ) -> tuple[Tensor, float | Tensor]:
-        """Return the gradient of clipped loss and entropy bonus by *means*, ``e a b``, and by *log_std*, ``e a 1``."""
+        """Return the gradient of clipped loss and entropy bonus by *means*, `e a b`, and by *log_std*, `e a 1`."""
         precision = (-log_std).exp()
         away = (batch.actions.mT - means) * precision  # in deviations
         log_probs = (-0.5 * away.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(1)
@@ -98,7 +98,7 @@ def head_of(space: spaces.Space) -> Categorical | Gaussian:
 
 
 def choose(probs: Array, uniform: Array) -> NDArray[np.int64]:
-    """Return one action per row of *probs* ``... a``, by its cumulative distribution at *uniform* ``...`` in [0, 1)."""
+    """Return one action per row of *probs* `... a`, by its cumulative distribution at *uniform* `...` in [0, 1)."""
     cumulative = probs.cumsum(-1)
     chosen: NDArray[np.int64] = (cumulative[..., :-1] <= uniform[..., None] * cumulative[..., -1:]).sum(-1)
     return chosen

@@ -1,8 +1,8 @@
 """Many small actor-critics that learn side by side: every layer of all of them is one batched matrix product.
 
-Legend: ``e`` learners (one per task), ``b`` samples, ``f`` input features, ``d`` hidden width, ``a`` outputs. Row ``i``
-of a weight tensor is the policy of learner ``i``, row ``e + i`` its value function, whose output is column 0. A policy
-with a spread has a seventh parameter, the logarithms of its deviations (rows from ``e`` on are not used). The gradient
+Legend: `e` learners (one per task), `b` samples, `f` input features, `d` hidden width, `a` outputs. Row `i`
+of a weight tensor is the policy of learner `i`, row `e + i` its value function, whose output is column 0. A policy
+with a spread has a seventh parameter, the logarithms of its deviations (rows from `e` on are not used). The gradient
 is written by hand, which saves autograd's bookkeeping; a test holds it against autograd through SB3's formula.
 """
 
@@ -31,7 +31,7 @@ class Learners:
         self.num_learners, self.head, num_outputs = len(streams), head, head.num_outputs
         self.learning_rate = learning_rate
         rows = 2 * self.num_learners
-        shapes = (  # the outputs are kept transposed, ``a b``: several times faster while there are few actions
+        shapes = (  # the outputs are kept transposed, `a b`: several times faster while there are few actions
             (rows, num_features, WIDTH), (rows, 1, WIDTH),
             (rows, WIDTH, WIDTH), (rows, 1, WIDTH),
             (rows, num_outputs, WIDTH), (rows, num_outputs, 1),
@@ -55,20 +55,20 @@ class Learners:
 
     @property
     def spread(self) -> Tensor:
-        """The logarithms of the policies' deviations, ``e a 1``; without a spread, something that means nothing."""
+        """The logarithms of the policies' deviations, `e a 1`; without a spread, something that means nothing."""
         spread: Tensor = self.parameters[-1][: self.num_learners]
         return spread
 
     def outputs(self, inputs: Tensor) -> Tensor:
-        """Return the policies' logits or means, ``e b f -> e a b``."""
+        """Return the policies' logits or means, `e b f -> e a b`."""
         return self._forward(inputs, [part[: self.num_learners] for part in self.parameters])[-1]
 
     def values(self, inputs: Tensor) -> Tensor:
-        """Return the value functions' outputs, ``e b f -> e b``."""
+        """Return the value functions' outputs, `e b f -> e b`."""
         return self._forward(inputs, [part[self.num_learners :] for part in self.parameters])[-1][:, 0]
 
     def _forward(self, inputs: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return both hidden layers, ``r b d``, in buffers that the next call reuses, and the outputs, ``r a b``."""
+        """Return both hidden layers, `r b d`, in buffers that the next call reuses, and the outputs, `r a b`."""
         w1, b1, w2, b2, w3, b3 = parameters[:6]
         shape = (len(w1), inputs.shape[1], WIDTH)
         first = _tanh_of_affine(b1, inputs, w1, self._buffer("first", shape))
@@ -92,7 +92,7 @@ class Learners:
         )  # fmt: skip
 
     def gradient(self, batch: Minibatch, constants: LossConstants) -> None:
-        """Leave the gradient of PPO's loss in ``gradients``."""
+        """Leave the gradient of PPO's loss in `gradients`."""
         rows, (_, count, num_features) = 2 * self.num_learners, batch.inputs.shape
         inputs = self._buffer("inputs", (rows, count, num_features))
         inputs.view(2, *batch.inputs.shape).copy_(batch.inputs)  # policies, then values

@@ -54,7 +54,7 @@ class NoisyOracle:
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
 
         Raises SourceError when the family has no optimum and no policy is given, or the policy does not fit.
         """
@@ -72,7 +72,7 @@ class NoisyOracle:
         return unit.histories()
 
     def _saved(self, family: TaskFamily, tasks: Sequence[Task]) -> Callable[[Array], Array]:
-        """Return what maps observations, ``r o``, to the actions of the saved policies, task by task."""
+        """Return what maps observations, `r o`, to the actions of the saved policies, task by task."""
         load_policy = stable_baselines().load_policy
         paths = [Path(self.spec.policy.replace("{task_id}", task.task_id.replace("/", "-"))) for task in tasks]
         loaded = {path: load_policy(path, self.spec.algorithm, family) for path in dict.fromkeys(paths)}

@@ -1,6 +1,6 @@
 """PPO (arXiv 1707.06347), one independent learner per task, all of them trained at once in one batched network.
 
-Losses and networks are Stable-Baselines3's; each of the ``num_envs`` environments of a learner is one history.
+Losses and networks are Stable-Baselines3's; each of the `num_envs` environments of a learner is one history.
 """
 
 from collections.abc import Sequence
@@ -84,7 +84,7 @@ class PPO:
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
 
         Uses one thread. Raises SourceError when torch is missing.
         """
@@ -123,20 +123,20 @@ class _Run:
         return unit.histories()
 
     def _act(self, length: int) -> dict[str, "Tensor"]:
-        """Play *length* env steps and return what to learn from, ``e b ...`` with b = length * num_envs."""
+        """Play *length* env steps and return what to learn from, `e b ...` with b = length * num_envs."""
         import torch
 
         unit, head = self.unit, self.head
         noise = np.stack([head.noise(stream, length, unit.num_envs) for stream in unit.streams], axis=1)  # t e b ...
-        seen, final, acted, outcomes = [], [], [], []
+        observed, final, acted, outcomes = [], [], [], []
         for now in range(length):
-            seen.append(unit.observations)
-            outputs = self.learners.outputs(self.encode(self._grouped(seen[-1])))
+            observed.append(unit.observations)
+            outputs = self.learners.outputs(self.encode(self._grouped(observed[-1])))
             acted.append(head.act(outputs, self.learners.spread, noise[now]))
             outcome = unit.step(head.played(acted[-1][0]).reshape(unit.num_rows, -1))
             outcomes.append(outcome[1:4])
             final.append(np.array(outcome[4]["final_obs"]) if outcome[3].any() else None)
-        returns, advantages = self._targets(seen, final, *map(np.stack, zip(*outcomes, strict=True)))
+        returns, advantages = self._targets(observed, final, *map(np.stack, zip(*outcomes, strict=True)))
         actions, log_probs = map(np.stack, zip(*acted, strict=True))
 
         def by_task(array: Array) -> "Tensor":  # t e b -> e (t b)
@@ -144,7 +144,7 @@ class _Run:
                 np.ascontiguousarray(array.swapaxes(0, 1).reshape(unit.num_tasks, -1, *array.shape[3:]))
             )
 
-        observations = np.stack([self._grouped(observation) for observation in seen])
+        observations = np.stack([self._grouped(observation) for observation in observed])
         return {
             "inputs": self.encode(by_task(observations)),
             "actions": by_task(actions),
@@ -154,11 +154,11 @@ class _Run:
         }
 
     def _targets(
-        self, seen: list[Array], final: list[Array | None], rewards: Array, terminations: Array, truncations: Array
+        self, observed: list[Array], final: list[Array | None], rewards: Array, terminations: Array, truncations: Array
     ) -> tuple[Array, Array]:
-        """Return returns and advantages, ``t e b``; the value of what a truncation cut off is added to its reward."""
-        shape = (len(seen), self.unit.num_tasks, self.unit.num_envs)
-        values = np.stack([self._values(observations) for observations in [*seen, self.unit.observations]])
+        """Return returns and advantages, `t e b`; the value of what a truncation cut off is added to its reward."""
+        shape = (len(observed), self.unit.num_tasks, self.unit.num_envs)
+        values = np.stack([self._values(observations) for observations in [*observed, self.unit.observations]])
         rewards = rewards.astype(np.float32).reshape(shape)
         truncations, terminations = truncations.reshape(shape), terminations.reshape(shape)
         for now, observations in enumerate(final):
@@ -204,7 +204,7 @@ class Encoder:
         self.offsets = np.cumsum([0, *sizes[:-1]])
 
     def __call__(self, observations: "Array | Tensor") -> "Tensor":
-        """Encode observations, ``... o -> ... f``."""
+        """Encode observations, `... o -> ... f`."""
         import torch
 
         observations = torch.as_tensor(observations)
@@ -215,9 +215,9 @@ class Encoder:
 
 
 def gae(rewards: Array, values: Array, ends: Array, *, gamma: float, gae_lambda: float) -> NDArray[np.float32]:
-    """Return generalised advantage estimates (arXiv 1506.02438), ``t ...``.
+    """Return generalised advantage estimates (arXiv 1506.02438), `t ...`.
 
-    *values* are ``t+1 ...``, the last of what follows; *ends* says where an episode is over: nothing flows back there.
+    *values* are `t+1 ...`, the last of what follows; *ends* says where an episode is over: nothing flows back there.
     """
     advantages = np.zeros_like(values)
     for now in reversed(range(len(rewards))):

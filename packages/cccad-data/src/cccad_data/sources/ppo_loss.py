@@ -31,7 +31,7 @@ class LossConstants:
 
 
 def strength_of(log_probs: Tensor, batch: Minibatch, constants: LossConstants) -> Tensor:
-    """Return minus the gradient of PPO's clipped loss by the *log_probs* of the batch's actions, ``e b``."""
+    """Return minus the gradient of PPO's clipped loss by the *log_probs* of the batch's actions, `e b`."""
     count = log_probs.shape[-1]
     advantages = batch.advantages
     if constants.normalize_advantage and count > 1:

@@ -1,6 +1,6 @@
 """Tabular Q-learning (Watkins 1989): every history has a table of its own, and all tables learn in the same few lines.
 
-Legend: ``r`` rows (one history each), ``a`` actions. A table is ``states a``; all of them lie in one flat array.
+Legend: `r` rows (one history each), `a` actions. A table is `states a`; all of them lie in one flat array.
 """
 
 from collections.abc import Sequence
@@ -75,7 +75,7 @@ class QLearning:
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
 
         Raises SourceError when a space is not discrete or the tables would not fit in memory.
         """
@@ -112,7 +112,7 @@ class Tables:
         self.entries = np.empty(num_rows, np.int64)  # where each row acted last, in the flat tables
 
     def act(self, observations: Array, uniform: Array, now: int) -> Array:
-        """Return an action per row; *uniform*, ``r a+1``, breaks ties; its last column decides who strays."""
+        """Return an action per row; *uniform*, `r a+1`, breaks ties; its last column decides who strays."""
         spec, states = self.spec, self._states(observations)
         merit = self.values.take(states, axis=0)
         merit += uniform[:, :-1] * _TIE
@@ -141,6 +141,6 @@ class Tables:
         tries[self.entries] += 1.0
 
     def _states(self, observations: Array) -> Array:
-        """Return where the states' rows are in the tables, ``r``: a number in mixed radix."""
+        """Return where the states' rows are in the tables, `r`: a number in mixed radix."""
         states: Array = self.first + observations.reshape(len(self.first), -1).astype(np.int64) @ self.radix
         return states

@@ -55,7 +55,7 @@ class SB3:
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
 
         Uses one thread. Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter.
         """

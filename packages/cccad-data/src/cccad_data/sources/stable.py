@@ -35,26 +35,26 @@ class HasGymSpaces(Protocol):
 
 def algorithm_of(name: str) -> Any:
     """Return the algorithm of that name in stable-baselines3 or sb3-contrib; raises SourceError when there is none."""
-    known: dict[str, Any] = {}
+    algorithms: dict[str, Any] = {}
     for module in ("sb3_contrib", "stable_baselines3"):
         try:
             offers = vars(import_module(module))
         except ImportError:
             continue
-        known |= {
+        algorithms |= {
             key: value for key, value in offers.items() if inspect.isclass(value) and issubclass(value, BaseAlgorithm)
         }
-    if name not in known:
-        raise SourceError(f"there is no algorithm {name!r} in stable-baselines3; {hint(name, known)}")
-    return known[name]
+    if name not in algorithms:
+        raise SourceError(f"there is no algorithm {name!r} in stable-baselines3; {hint(name, algorithms)}")
+    return algorithms[name]
 
 
-def check_hyperparameters(algorithm: Any, given: Mapping[str, Any]) -> None:
+def check_hyperparameters(algorithm: Any, hyperparameters: Mapping[str, Any]) -> None:
     """Raise SourceError when *algorithm* takes no argument of one of these names."""
-    known = set(inspect.signature(algorithm.__init__).parameters) - _OURS
-    for name in given:
-        if name not in known:
-            raise SourceError(f"{algorithm.__name__} has no hyperparameter {name!r}; {hint(name, known)}")
+    names = set(inspect.signature(algorithm.__init__).parameters) - _OURS
+    for name in hyperparameters:
+        if name not in names:
+            raise SourceError(f"{algorithm.__name__} has no hyperparameter {name!r}; {hint(name, names)}")
 
 
 def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
@@ -63,23 +63,23 @@ def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
     Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter, or learns nothing before
     its last env step.
     """
-    worlds = Worlds(unit)
+    vec_env = UnitVecEnv(unit)
     mine = copy.deepcopy(spec.hyperparameters)  # algorithms add to the tables that they are given
-    given = {key: tuple(value) if isinstance(value, list) else value for key, value in mine.items()}
+    arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in mine.items()}
     with one_thread(), _own_randomness():
-        noise = given.get("action_noise")
+        noise = arguments.get("action_noise")
         if isinstance(noise, int | float) and unit.action_space["kind"] == "box":
             mean = np.zeros(unit.action_space["shape"])
-            given["action_noise"] = NormalActionNoise(mean, mean + noise)
+            arguments["action_noise"] = NormalActionNoise(mean, mean + noise)
         try:
-            model = algorithm(policy=spec.policy, env=worlds, seed=seed, device="cpu", **given)
+            model = algorithm(policy=spec.policy, env=vec_env, seed=seed, device="cpu", **arguments)
         except (AssertionError, TypeError, ValueError) as error:
             raise SourceError(f"{algorithm.__name__} cannot be made for these worlds and settings: {error}") from error
         _refuse_late_learning(model, spec.env_steps, unit.num_rows)
-        worlds.weights_of = model.policy.parameters
+        vec_env.weights_of = model.policy.parameters
         with suppress(_LifeIsOverError):
             model.learn(spec.env_steps * unit.num_rows, callback=lambda *_: not unit.is_over, log_interval=None)
-    if not worlds.has_learnt:
+    if not vec_env.has_learnt:
         raise SourceError(f"{algorithm.__name__} changed no weight of its policy in {spec.env_steps:,} env steps")
 
 
@@ -95,7 +95,7 @@ def _refuse_late_learning(model: Any, env_steps: int, num_rows: int) -> None:
 
 
 def load_policy(path: Path, algorithm: str, family: TaskFamily) -> Callable[[Array], Array]:
-    """Return what maps observations, ``r o``, to the actions of the policy saved in the zip file *path*.
+    """Return what maps observations, `r o`, to the actions of the policy saved in the zip file *path*.
 
     Raises SourceError when there is no such file, it holds no such policy, or the policy is one for other spaces.
     """
@@ -136,25 +136,25 @@ class _LifeIsOverError(Exception):
     """The histories have their length, and an algorithm that asks nobody whether to stop acts on."""
 
 
-class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
+class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
     """A unit of one task behind the interface of many single environments; what happens is written down on the way."""
 
     def __init__(self, unit: Unit) -> None:
-        world = unit.worlds
-        if not isinstance(world, HasGymSpaces):
+        environment = unit.environment
+        if not isinstance(environment, HasGymSpaces):
             raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
         self.weights_of: Callable[[], Any] = tuple
         self._first_weights: list[torch.Tensor] = []
         self.has_learnt = False
-        space = copy.deepcopy(world.single_observation_space)
+        space = copy.deepcopy(environment.single_observation_space)
         if hasattr(space, "nvec"):
             space.nvec = space.nvec.astype(object)  # ints: uint8 overflows in a sum, and an LSTM takes none of NumPy's
-        for side, shown in (("observation", space), ("action", world.single_action_space)):
+        for side, shown in (("observation", space), ("action", environment.single_action_space)):
             wanted = unit.family.spaces[side]
             if wanted["kind"] != "box":
                 _check_alike(shown, wanted, f"its worlds have {side}s {shown}", f"family {unit.family.name!r}")
-        super().__init__(unit.num_rows, space, world.single_action_space)
+        super().__init__(unit.num_rows, space, environment.single_action_space)
 
     def reset(self) -> Array:
         return self.unit.observations
@@ -181,7 +181,7 @@ class Worlds(VecEnv):  # type: ignore[misc, unused-ignore]
         """Leave the worlds to the unit."""
 
     def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
-        return [getattr(self.unit.worlds, attr_name, None)] * self.num_envs
+        return [getattr(self.unit.environment, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
         raise AttributeError(f"{attr_name!r} of a recorded world cannot be set")

@@ -32,7 +32,7 @@ class Random:
     def collect(
         self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
     ) -> list[TaskHistories]:
-        """Return ``num_envs`` histories of every task. *progress* gets the env steps done so far.
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
 
         Raises SourceError when actions have no finite bounds.
         """

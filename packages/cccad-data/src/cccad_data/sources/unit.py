@@ -1,6 +1,6 @@
-"""One unit of collection: the worlds of some tasks, all stepped together, and each task's own random stream.
+"""One unit of collection: the environments of some tasks, all stepped together, and each task's own random stream.
 
-Legend: ``r`` rows, task by task and ``num_envs`` of each; ``o`` observation features, ``a`` actions or their features.
+Legend: `r` rows, task by task and `num_envs` of each; `o` observation features, `a` actions or their features.
 """
 
 from collections.abc import Iterator, Sequence
@@ -48,10 +48,10 @@ class LifeSource(Protocol):
 
 
 class Unit:
-    """The worlds of *tasks* under *source*, played until every history has its length, and written down.
+    """The environments of *tasks* under *source*, played until every history has its length, and written down.
 
     A task's arrays depend on the seed and its id alone. For that, row i of a vector env that draws random numbers must
-    draw as if it were alone and had been reset with seed + i, and ``options["reset_mask"]`` must reset some rows only.
+    draw as if it were alone and had been reset with seed + i, and `options["reset_mask"]` must reset some rows only.
     """
 
     def __init__(
@@ -62,18 +62,18 @@ class Unit:
         self.family, self.action_space = family, family.spaces["action"]
         self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
         self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
-        self.worlds = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
-        refuse_other_autoresets(self.worlds)
-        self.oracle = self.worlds if isinstance(self.worlds, KnowsOptimalActions) else None
+        self.environment = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
+        refuse_other_autoresets(self.environment)
+        self.oracle = self.environment if isinstance(self.environment, KnowsOptimalActions) else None
         if spec.store_optimal_actions and self.oracle is None:
             raise SourceError(
                 f"'store_optimal_actions' needs them, and family {family.name!r} knows none; set it false"
             )
-        self.observations = np.array(self.worlds.reset(seed=0)[0])
+        self.observations = np.array(self.environment.reset(seed=0)[0])
         for index, task in enumerate(tasks):
             rows = np.arange(self.num_rows) // spec.num_envs == index
             number = chance.seed_of(seed, source.name, task.task_id, "worlds") + _ABOVE_ROWS - index * spec.num_envs
-            self.observations[rows] = self.worlds.reset(seed=number, options={"reset_mask": rows})[0][rows]
+            self.observations[rows] = self.environment.reset(seed=number, options={"reset_mask": rows})[0][rows]
         self._spec, self._progress = spec, progress
 
     @property
@@ -92,11 +92,11 @@ class Unit:
         return self.now >= self.length
 
     def uniform(self, *shape: int, dtype: Any = np.float64) -> Array:
-        """Return numbers in [0, 1), ``r *shape``, of each task's own stream."""
+        """Return numbers in [0, 1), `r *shape`, of each task's own stream."""
         return np.concatenate([stream.random((self.num_envs, *shape), dtype) for stream in self.streams])
 
     def optimal_actions(self) -> Array:
-        """Return what is best to do now, ``r`` or ``r a``; raises SourceError where nobody knows."""
+        """Return what is best to do now, `r` or `r a`; raises SourceError where nobody knows."""
         if self.oracle is None:
             raise SourceError(f"family {self.family.name!r} knows no optimal actions")
         return np.asarray(self.oracle.optimal_actions())
@@ -109,7 +109,7 @@ class Unit:
         optimal = self.optimal_actions() if self._spec.store_optimal_actions else None
         shape = self.action_space["shape"] if self.action_space["kind"] == "box" else ()
         actions = actions.reshape(self.num_rows, *shape)
-        outcome = same_step(self.worlds.step(actions))
+        outcome = same_step(self.environment.step(actions))
         self.recorder.add(self.observations, actions, outcome, optimal)
         self.observations = np.array(outcome[0])
         if self._progress is not None:

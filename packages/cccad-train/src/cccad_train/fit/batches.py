@@ -9,7 +9,7 @@ from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.context import RollingContext
 from cccad_core.moment import Moment
 from cccad_data import Sampler
-from cccad_data.sampling import Ahead
+from cccad_data.sampling import Prefetcher
 
 from cccad_train.fit.curricula import Curriculum
 from cccad_train.fit.spec import PretrainSpec, TrainSpec
@@ -32,8 +32,8 @@ class Batches:
     rank: int = 0
     num_processes: int = 1
     device: torch.device | str = "cpu"
-    _ahead: Ahead[tuple[dict[str, Any], Flags, float]] = field(
-        init=False, repr=False, eq=False, default=Factory(lambda self: Ahead(self._draw), takes_self=True)
+    _ahead: Prefetcher[tuple[dict[str, Any], Flags, float]] = field(
+        init=False, repr=False, eq=False, default=Factory(lambda self: Prefetcher(self._draw), takes_self=True)
     )
 
     def shape(self, update: int) -> tuple[int, int]:
