@@ -61,7 +61,7 @@ OPTIONS = {
     "latents-4": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 4 }}"],
     "latents-16": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 16 }}"],
     "fold-of-2-layers": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
-    "write-at-episode-ends": [ALONE, 'policy.context.trigger="episode"'],
+    "write-at-episode-ends": [ALONE, 'policy.context.trigger={ kind = "episode" }'],
     "window-200": [AD, "policy.context.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
     **{name: [ALONE, f"policy.compressor={{ {told} }}"] for name, told in OTHERS.items()},
     "detours-repeat": [ALONE, "data.sampler.detours.repeat_frac=0.7"],

@@ -5,12 +5,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from attrs import evolve
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.laws.objective import check_objective
+from cccad_core.laws.trigger import check_trigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
 from cccad_core.specs import load
-from cccad_core.testing import SPACES, check_compressor, random_batch
+from cccad_core.testing import SPACES, check_compressor, check_policy, random_batch
 from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
 
@@ -98,3 +100,14 @@ def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(tmp_
         optimizer.step()
         optimizer.zero_grad()
     assert float(objective(batch, 240.0, {})["loss"].detach()) < before
+
+
+def test_a_trigger_in_one_file_joins_by_import_and_obeys_the_laws(tmp_path, monkeypatch):
+    for name in ("_in_code", "_files"):
+        monkeypatch.setattr(REGISTRY, name, {})
+    file = tmp_path / "x.toml"
+    file.write_text(f'imports = ["{PLUGINS}/reset_trigger.py"]\n[context]\ntrigger = {{ kind = "long-episode" }}\n')
+    spec = load(file, PolicySpec)
+    assert name_of(type(spec.context.trigger)) == ("trigger", "long-episode")
+    assert check_trigger(spec.context.trigger) is None
+    assert check_policy(PolicySpec(context=evolve(spec.context, window=14), width=16, num_heads=2)) is None

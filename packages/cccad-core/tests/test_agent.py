@@ -15,6 +15,7 @@ from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from cccad_core.testing import SPACES, random_batch, relive
+from cccad_core.triggers import EveryTrigger
 
 SPEC = PolicySpec(
     context=ContextSpec(window=9, carry=1),
@@ -158,7 +159,7 @@ def test_swapped_latents_show_each_row_the_memory_of_another():
 
 
 def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transitions():
-    context = ContextSpec(window=12, carry=4, trigger="every", every=2)
+    context = ContextSpec(window=12, carry=4, trigger=EveryTrigger(decisions=2))
     policy = evolve(SPEC, context=context).build(SPACES, seed=0)
     batch = random_batch(SPACES, size=3, length=14, seed=0)
     restart = 8  # the old rows then carry 4 transitions across every write, and the new one 2 across its first

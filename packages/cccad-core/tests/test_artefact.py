@@ -1,5 +1,7 @@
 """A released policy is a folder that loads where it is, and says what is wrong where it does not."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,10 @@ from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, lookup
 from cccad_core.specs import load
 from cccad_core.testing import SPACES, random_batch
+from cccad_core.triggers import EveryTrigger, RandomTrigger
 from safetensors.torch import load_file, save_file
 
+FIRST_FORMAT = Path(__file__).parent / "first_format"
 SPEC = PolicySpec(context=ContextSpec(window=12), compressor=GatedQuerySpec(num_latents=3), num_layers=1)
 PLUGIN = '''
 """A compressor of somebody else's."""
@@ -53,13 +57,19 @@ def test_a_policy_comes_back_with_its_spec_its_weights_and_its_training_tasks(re
     assert (folder / "README.md").read_text() == "# A card\n"
 
 
-def test_a_policy_that_still_counts_its_training_passes_is_read(released):
-    """Until November 2026 policies whose writes chance triggered kept a tensor that no policy has any more."""
-    policy, folder = released
-    weights = load_file(folder / "model.safetensors")
-    save_file({**weights, "num_passes": torch.tensor(7)}, folder / "model.safetensors")
-    loaded = load_policy(folder)
-    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in policy.state_dict().items())
+@pytest.mark.parametrize(
+    ("name", "trigger", "wanted"),
+    [
+        ("every", EveryTrigger(decisions=4), (0.2097371220588684, 0.1886599063873291, 1.2598059177398682)),
+        ("random", RandomTrigger(), (0.21602272987365723, 0.21497878432273865, 1.2765392065048218)),
+    ],
+)
+def test_a_policy_of_the_first_format_is_read_and_decides_as_it_did(name, trigger, wanted):
+    """Written in November 2026: triggers were names, and one of chance kept a tensor that no policy has any more."""
+    policy = load_policy(FIRST_FORMAT / name)
+    assert policy.spec.context.trigger == trigger
+    batch = random_batch(SPACES, size=1, length=20, seed=0)
+    torch.testing.assert_close(policy(batch).ask(policy.head)[0, -1], torch.tensor(wanted))
 
 
 def test_an_agent_is_loaded_by_its_folders_name(released):
@@ -76,8 +86,8 @@ def test_a_folder_without_a_policy_is_told_so(tmp_path):
 
 def test_an_unknown_format_is_told_with_the_one_that_is_known(released):
     spec = released[1] / "spec.toml"
-    spec.write_text(spec.read_text().replace("cccad-policy/1", "cccad-policy/9"))
-    with pytest.raises(SpecError, match=r"'format' must be .*cccad-policy/1.*cccad-policy/9"):
+    spec.write_text(spec.read_text().replace("cccad-policy/2", "cccad-policy/9"))
+    with pytest.raises(SpecError, match=r"'format' must be .*cccad-policy/2.*cccad-policy/9"):
         load_policy(released[1])
 
 
@@ -173,7 +183,7 @@ DAMAGED_SPECS = {
     "ids lists": (lambda text: text.replace('["room/1", "room/2"]', "[[1]]"), "expected str"),
     "ids none": (lambda text: text.replace('["room/1", "room/2"]', "[]"), "'train_task_ids' must be at least 1 long"),
     "ids empty": (lambda text: text.replace('"room/1"', '""'), "at least 1 long for each item"),
-    "newer": (lambda text: text.replace("cccad-policy/1", "cccad-policy/9"), "cccad-policy/9"),
+    "newer": (lambda text: text.replace("cccad-policy/2", "cccad-policy/9"), "cccad-policy/9"),
     "spaces cut": (lambda text: text.replace("}}", "}"), "'spaces' is no JSON"),
     "spaces a list": (lambda text: text.replace('spaces = "{', 'spaces = "[{').replace('}}"', '}}]"'), "must hold"),
     "spaces huge": (lambda text: text.replace('"{\\"observation\\": {', f'"{HUGE}, \\"x\\": {{'), "numbers"),

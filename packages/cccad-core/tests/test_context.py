@@ -3,6 +3,10 @@
 import pytest
 import torch
 from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.errors import SpecError
+from cccad_core.moment import Moment
+from cccad_core.specs import structure
+from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,9 +19,9 @@ def cuts(context, num_decisions):
 def contexts(draw):
     num_latents, carry, segment = draw(st.integers(0, 9)), draw(st.integers(0, 9)), draw(st.integers(1, 9))
     slots, every = draw(st.sampled_from([1, 3])), draw(st.none() | st.integers(1, 12))
-    trigger = "full" if every is None else "every"
+    trigger = FullTrigger() if every is None else EveryTrigger(decisions=every)
     window = max(2, num_latents + slots * (carry + segment))
-    spec = ContextSpec(window=window, carry=carry, trigger=trigger, every=every)
+    spec = ContextSpec(window=window, carry=carry, trigger=trigger)
     return spec.build(num_latents, slots=slots)
 
 
@@ -62,7 +66,7 @@ def test_the_longest_life_of_so_many_writes_has_so_many_and_one_decision_more_ha
 
 
 def test_an_episodes_end_triggers_a_write_and_a_full_window_does_too():
-    context = ContextSpec(window=10, carry=2, trigger="episode").build(4)
+    context = ContextSpec(window=10, carry=2, trigger=EpisodeTrigger()).build(4)
     assert [(p.raw_start, p.start, p.stop) for p in context.cut(13, ends=[0, 3, 12])] == [
         (0, 0, 1),
         (0, 1, 4),
@@ -73,37 +77,38 @@ def test_an_episodes_end_triggers_a_write_and_a_full_window_does_too():
 
 
 def test_a_number_of_decisions_triggers_a_write_unless_the_window_is_full_before():
-    assert cuts(ContextSpec(window=10, trigger="every", every=3).build(4), 8) == [(0, 0, 3), (3, 3, 6), (6, 6, 8)]
-    assert cuts(ContextSpec(window=10, trigger="every", every=9).build(4), 8) == [(0, 0, 6), (6, 6, 8)]
+    often, rarely = (ContextSpec(window=10, trigger=EveryTrigger(decisions=number)).build(4) for number in (3, 9))
+    assert cuts(often, 8) == [(0, 0, 3), (3, 3, 6), (6, 6, 8)]
+    assert cuts(rarely, 8) == [(0, 0, 6), (6, 6, 8)]
 
 
 def test_chance_cuts_segments_of_every_length_up_to_the_longest_and_equally_often():
-    context = ContextSpec(window=10, carry=2, trigger="random").build(4)
-    pieces = context.cut(8_000, lengths=context.random_lengths(0))
+    context = ContextSpec(window=10, carry=2, trigger=RandomTrigger()).build(4)
+    pieces = context.cut(8_000, moment=Moment(shared_seed=0))
     counts = [sum(piece.stop - piece.start == length for piece in pieces) for length in range(1, 6)]
     assert counts[4] == 0
     assert all(abs(count / len(pieces) - 0.25) < 0.03 for count in counts[:4])
 
 
 def test_where_nothing_is_evicted_there_is_one_window_and_lengths_are_those_of_a_bounded_one():
-    context = ContextSpec(window=20, carry=5, trigger="every", every=4).build(0, evicts=False)
+    spec = ContextSpec(window=20, carry=5, trigger=EveryTrigger(decisions=4))
+    context = spec.build(0, evicts=False)
     assert cuts(context, 500) == [(0, 0, 500)]
     assert context.num_writes(500) == 0
-    assert context.length_of(3) == ContextSpec(window=20, carry=5, trigger="every", every=4).build(0).length_of(3)
+    assert context.length_of(3) == spec.build(0).length_of(3)
 
 
-@pytest.mark.parametrize(
-    ("fields", "told"),
-    [
-        ({"trigger": "every"}, "'context.every' must say how many decisions"),
-        ({"every": 3}, "'context.every' needs trigger = 'every', not 'full': 3"),
-        ({"trigger": "never"}, "'trigger' must be in"),
-        ({"trigger": "every", "every": 0}, "'every' must be >= 1: 0"),
-    ],
-)
-def test_a_trigger_that_makes_no_sense_is_refused(fields, told):
-    with pytest.raises(ValueError, match=told):
-        ContextSpec(**fields)
+def test_a_number_of_decisions_is_at_least_one():
+    with pytest.raises(ValueError, match="'decisions' must be >= 1: 0"):
+        EveryTrigger(decisions=0)
+
+
+def test_a_spec_of_old_is_told_the_new_place_of_its_trigger():
+    with pytest.raises(SpecError) as refused:
+        structure({"window": 20, "trigger": "every", "every": 3}, ContextSpec)
+    problems = str(refused.value)
+    assert "the field 'every' is now 'trigger.decisions'" in problems
+    assert 'write { kind = "every" }' in problems
 
 
 def test_a_window_without_room_for_the_tokens_of_a_transition_is_refused():
@@ -117,9 +122,9 @@ def test_a_window_without_room_for_a_decision_is_refused():
 
 
 def test_a_write_is_due_where_the_window_is_full_and_the_count_is_reached_at_once():
-    context = ContextSpec(window=12, trigger="every", every=10).build(2)
+    context = ContextSpec(window=12, trigger=EveryTrigger(decisions=10)).build(2)
     num_raw = torch.tensor([9, 10, 10])
-    assert context.due(num_raw, torch.tensor([9, 10, 4]), None).tolist() == [False, True, True]
+    assert context.due(num_raw, torch.tensor([9, 10, 4]), num_raw < 0).tolist() == [False, True, True]
 
 
 def test_a_rule_that_says_nothing_of_slots_takes_one_for_a_transition():

@@ -5,11 +5,14 @@ from importlib.metadata import entry_points
 import pytest
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.context import TRIGGERS, ContextSpec
+from cccad_core.context import ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
 from cccad_core.spaces import Box, Discrete, Spaces
 from cccad_core.testing import SPACES, check_compressor, check_policy
+from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
+
+TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 
 COMPRESSORS = sorted(point.name for point in entry_points(group="cccad.compressor"))
 LAYOUTS = sorted(point.name for point in entry_points(group="cccad.tokens"))
@@ -20,11 +23,11 @@ COUNTED = Spaces(observation=Discrete(6), action=Discrete(4))
 TWO_LATENTS = GatedQuerySpec(num_latents=2, num_heads=2)
 
 
-def policy_spec(layout, *, segment, carry, compressor=TWO_LATENTS, trigger="full", **others):
+def policy_spec(layout, *, segment, carry, compressor=TWO_LATENTS, trigger=TRIGGERS[0], **others):
     """Return a small policy whose window has room for *segment* new decisions beside those carried over."""
     tokens = lookup("tokens", layout)()
     window = compressor.num_latents + tokens.slots * (carry + segment)
-    context = ContextSpec(window=window, carry=carry, trigger=trigger, every=3 if trigger == "every" else None)
+    context = ContextSpec(window=window, carry=carry, trigger=trigger)
     return PolicySpec(tokens=tokens, context=context, compressor=compressor, width=16, num_heads=2, **others)
 
 
@@ -33,7 +36,7 @@ def test_a_registered_compressor_obeys_the_laws(name):
     assert check_compressor(lookup("compressor", name)()) is None
 
 
-@pytest.mark.parametrize("trigger", TRIGGERS)
+@pytest.mark.parametrize("trigger", TRIGGERS, ids=lambda trigger: type(trigger).__name__)
 @pytest.mark.parametrize("compressor", [TWO_LATENTS, WindowSpec()], ids=["gated-query", "window"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_policy_obeys_the_laws_whatever_triggers_its_writes(layout, compressor, trigger):

@@ -12,6 +12,7 @@ from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.testing import SPACES, random_batch
+from cccad_core.triggers import EpisodeTrigger, FullTrigger
 
 SPEC = PolicySpec(
     context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
@@ -24,7 +25,7 @@ def imitated(policy, batch, moment):
     return spec.build(policy)(batch, 80.0, spec.weights(0.0), moment)
 
 
-@pytest.fixture(params=["full", "episode"])
+@pytest.fixture(params=[FullTrigger(), EpisodeTrigger()], ids=["full", "episode"])
 def policy(request):
     return evolve(SPEC, context=ContextSpec(window=8, trigger=request.param)).build(SPACES, seed=0)
 

@@ -16,11 +16,12 @@ from cccad_core.moment import Moment
 from cccad_core.policy import PolicySpec
 from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Triple, TripleSpec
+from cccad_core.triggers import EpisodeTrigger, RandomTrigger
 from cccad_core.windows import RowWindows
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)
-EPISODE = evolve(FULL, context=ContextSpec(window=9, carry=1, trigger="episode"))
+EPISODE = evolve(FULL, context=ContextSpec(window=9, carry=1, trigger=EpisodeTrigger()))
 TRIPLE = evolve(FULL, tokens=TripleSpec(), context=ContextSpec(window=14, carry=1))
 
 
@@ -79,7 +80,7 @@ def test_a_wrong_cost_or_a_backbone_that_reads_padding_is_caught(make, spec, law
 
 def test_a_trigger_that_only_training_hears_is_caught(monkeypatch):
     due = RollingContext.due
-    monkeypatch.setattr(RollingContext, "due", lambda self, raw, new, _ended: due(self, raw, new, None))
+    monkeypatch.setattr(RollingContext, "due", lambda self, raw, new, ended: due(self, raw, new, ended & False))
     with caught("writes asked for are writes done"):
         check_policy(EPISODE)
 
@@ -117,7 +118,7 @@ def test_chance_without_a_seed_is_caught(monkeypatch):
 
     monkeypatch.setattr(RollingContext, "windows", always)
     with caught("writes asked for are writes done"):
-        check_policy(evolve(FULL, context=ContextSpec(window=8, trigger="random")))
+        check_policy(evolve(FULL, context=ContextSpec(window=8, trigger=RandomTrigger())))
 
 
 # Rows that write apart ----------------------------------------------------------------------------------------------

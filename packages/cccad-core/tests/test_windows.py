@@ -13,14 +13,15 @@ from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild
 from cccad_core.policy import PolicySpec
 from cccad_core.testing import SPACES, random_batch, relive
 from cccad_core.tokens import TripleSpec
+from cccad_core.triggers import EpisodeTrigger, FullTrigger, RandomTrigger
 from cccad_core.windows import RowWindows, SharedWindows
 
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=FullSpec(), width=16, num_heads=2)
 GATED = evolve(FULL, compressor=GatedQuerySpec(num_latents=2, num_heads=2))
 
 
-def triggered(trigger, **fields):
-    return evolve(GATED, context=ContextSpec(window=8, trigger=trigger, **fields)).build(SPACES, seed=0)
+def triggered(trigger):
+    return evolve(GATED, context=ContextSpec(window=8, trigger=trigger)).build(SPACES, seed=0)
 
 
 def rebuilt_of(policy, batch):
@@ -50,20 +51,20 @@ def starts(policy, batch, moment):
 
 
 def test_chance_cuts_every_update_anew_and_none_without_a_seed():
-    policy, batch = triggered("random"), random_batch(SPACES, size=2, length=60, seed=0)
+    policy, batch = triggered(RandomTrigger()), random_batch(SPACES, size=2, length=60, seed=0)
     first, second, again = (starts(policy, batch, Moment(shared_seed=seed)) for seed in (0, 1, 0))
     assert first == again != second
     assert policy(batch).windows.most_writes == policy.context.num_writes(60) == 9
 
 
 def test_processes_of_one_update_cut_alike_though_they_draw_apart():
-    policy, batch = triggered("random"), random_batch(SPACES, size=2, length=60, seed=0)
+    policy, batch = triggered(RandomTrigger()), random_batch(SPACES, size=2, length=60, seed=0)
     assert starts(policy, batch, Moment(seed=1, shared_seed=5)) == starts(policy, batch, Moment(seed=2, shared_seed=5))
 
 
 def test_rows_write_where_their_own_episodes_end():
     batch = random_batch(SPACES, size=2, length=12, seed=0)  # episodes end at 6 in row 0, at 2 and 9 in row 1
-    windows = triggered("episode")(batch).windows
+    windows = triggered(EpisodeTrigger())(batch).windows
     assert isinstance(windows, RowWindows)
     bounds = list(zip(windows.rows.tolist(), windows.starts.tolist(), windows.stops.tolist(), strict=True))
     assert bounds == [(0, 0, 6), (0, 6, 7), (0, 7, 12), (1, 0, 3), (1, 3, 9), (1, 9, 10), (1, 10, 12)]
@@ -73,7 +74,7 @@ def test_rows_write_where_their_own_episodes_end():
 
 def test_rows_that_write_together_are_the_same_with_the_geometry_of_rows_apart():
     """One fold serves both: where all rows cut alike, slices and indices give the same decisions and gradients."""
-    policy = triggered("full").double()
+    policy = triggered(FullTrigger()).double()
     batch = random_batch(SPACES, size=3, length=40, seed=0)
     batch = evolve(batch, mask=torch.arange(40) < torch.tensor([40, 33, 12])[:, None], rewards=batch.rewards.double())
     tokens, outcomes = policy.layout.sequence(batch), []
@@ -100,7 +101,7 @@ def test_flags_hold_the_ends_of_real_episodes_and_whether_there_is_padding():
 
 @pytest.mark.parametrize("layout", [TripleSpec(), GATED.tokens], ids=["triple", "fused"])
 def test_rows_that_write_apart_rebuild_what_they_would_alone(layout):
-    context = ContextSpec(window=20, trigger="episode")
+    context = ContextSpec(window=20, trigger=EpisodeTrigger())
     policy = evolve(GATED, tokens=layout, context=context).build(SPACES, seed=0)
     batch = random_batch(SPACES, size=3, length=30, seed=0)
     together = ReconstructionSpec().build(policy)(batch, 90.0, {})

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from cccad_core.context import ContextSpec
+from cccad_core.triggers import EveryTrigger, RandomTrigger
 from cccad_train.fit.curricula import LinearSpec, NoneSpec, StagedSpec, WriteLimit
 
 
@@ -23,7 +24,10 @@ def test_the_linear_curriculum_grows_evenly_to_the_full_number():
     assert [linear.num_writes(update, 6) for update in (0, 24, 49, 99, 1_000)] == [0.06, 1.5, 3, 6, 6]
 
 
-@pytest.mark.parametrize("context", [{}, {"carry": 4}, {"trigger": "every", "every": 5}, {"trigger": "random"}])
+TRIGGERED = ({"trigger": EveryTrigger(decisions=5)}, {"trigger": RandomTrigger()})
+
+
+@pytest.mark.parametrize("context", [{}, {"carry": 4}, *TRIGGERED])
 def test_lengths_of_the_linear_curriculum_grow_by_single_decisions_from_one_window_to_the_full_length(context):
     rolling, linear = ContextSpec(window=14, **context).build(2), LinearSpec(num_updates=200).build()
     lengths = [rolling.length_of(linear.num_writes(update, 6)) for update in range(250)]

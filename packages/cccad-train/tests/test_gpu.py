@@ -13,7 +13,7 @@ from attrs import evolve, fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import TRIGGERS, ContextSpec
+from cccad_core.context import ContextSpec
 from cccad_core.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
@@ -23,6 +23,7 @@ from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
 from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, random_batch, relive
+from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train import cli
@@ -42,6 +43,7 @@ FAMILY = DarkroomSpec(size=4, horizon=8).build()
 SPEC = PolicySpec(
     width=32, num_heads=2, context=ContextSpec(window=14), compressor=GatedQuerySpec(num_latents=2, num_heads=2)
 )
+TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 REBUILDING = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
 WEIGHTS = REBUILDING.weights(0.0)
 ROUNDING = {"rtol": 1e-3, "atol": 2e-4}  # of sums in single precision in another order
@@ -101,7 +103,7 @@ def test_half_precision_learns_what_single_precision_learns(fitted):
 @pytest.mark.parametrize("trigger", TRIGGERS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_trigger_can_be_trained_and_is_what_it_is_on_the_cpu(trigger, precision):
-    context = ContextSpec(window=14, carry=3, trigger=trigger, every=3 if trigger == "every" else None)
+    context = ContextSpec(window=14, carry=3, trigger=trigger)
     assert_same_losses(evolve(SPEC, context=context), precision)
 
 

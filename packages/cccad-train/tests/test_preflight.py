@@ -5,7 +5,7 @@ import re
 import pytest
 from cccad_core.registry import REGISTRY
 
-COMPRESSOR = '''
+COMPRESSOR = """
 from attrs import field, frozen, validators
 from cccad_core.compressors.base import Compressor
 from cccad_core.registry import register
@@ -44,7 +44,7 @@ class FadingMean(Compressor):
 
     def flops_per_write(self, num_tokens):
         return 0
-'''
+"""
 READ = 'return self.show(state["mean"])'
 WRITE = 'return {"mean": self.keep_frac * state["mean"] + (1 - self.keep_frac) * fresh}, {}'
 BROKEN_COMPRESSORS = {
@@ -67,7 +67,7 @@ BROKEN_COMPRESSORS = {
     "nothing registered": ('@register("compressor", "fading-mean")', "", "'part.py' registers no part; put @register"),
 }
 
-CURRICULUM = '''
+CURRICULUM = """
 from attrs import frozen
 from cccad_core.registry import register
 
@@ -80,8 +80,8 @@ class MineSpec:
 
     def num_writes(self, update, most):
         return WRITES
-'''
-SOURCE = '''
+"""
+SOURCE = """
 from attrs import frozen
 from cccad_core.registry import register
 from cccad_data.sources.uniform import Random, RandomSpec
@@ -98,8 +98,8 @@ class Mine(Random):
 class MineSpec(RandomSpec):
     def build(self):
         return Mine(self)
-'''
-LAYOUT = '''
+"""
+LAYOUT = """
 from attrs import frozen
 from cccad_core.registry import register
 from cccad_core.tokens import Fused
@@ -115,7 +115,7 @@ class MineSpec:
 
     def build(self, spaces, width):
         return Mine(spaces, width)
-'''
+"""
 SPEC = """
 name = "p"
 imports = ["part.py"]
@@ -206,13 +206,13 @@ def test_traceback_shows_the_lines_of_the_part_and_no_others(dry_run):
     refused = dry_run(COMPRESSOR.replace(READ, "return 1 / 0"), 'policy.compressor={kind="fading-mean"}', "--traceback")
     assert refused.code == 2
     assert "return 1 / 0" in refused.err
-    assert refused.err.count("File ") == refused.err.count("part.py\", line") == 1
+    assert refused.err.count("File ") == refused.err.count('part.py", line') == 1
 
 
 def test_traceback_shows_where_an_import_failed(dry_run):
     refused = dry_run("def half():\n    return 1 / 0\n\nhalf()\n", "--traceback")
     assert refused.code == 2
-    assert refused.err.count("File ") == refused.err.count("part.py\", line") == 2
+    assert refused.err.count("File ") == refused.err.count('part.py", line') == 2
 
 
 def test_cccad_check_puts_a_spec_and_a_single_part_to_all_laws(tmp_path, monkeypatch, cccad):
@@ -224,7 +224,8 @@ def test_cccad_check_puts_a_spec_and_a_single_part_to_all_laws(tmp_path, monkeyp
     whole = cccad("check", spec, "--set", 'train.curriculum={kind="mine"}')
     assert whole.code == 0, whole.err
     assert [line.split("'")[0] for line in whole.out.splitlines()] == [
-        "the env ", "the source ", "the token layout ", "the compressor ", "the curriculum ", "the objective "
+        "the env ", "the source ", "the token layout ", "the compressor ", "the trigger ", "the curriculum ",
+        "the objective "
     ]  # fmt: skip
     assert "'mine' of part.py" in whole.out.splitlines()[-2]
     one = cccad("check", "curriculum", "mine", "--imports", part)

@@ -78,7 +78,7 @@ def _int32(run):
 
 def _format_9(run):
     file = run / "policy" / "spec.toml"
-    file.write_text(file.read_text().replace("cccad-policy/1", "cccad-policy/9"))
+    file.write_text(file.read_text().replace("cccad-policy/2", "cccad-policy/9"))
 
 
 def _no_ids(run):

@@ -169,7 +169,7 @@ class Agent:
         """Return the action distribution's parameters in every row, `b a`, having written where the window is full."""
         context, last = self.context, state.last
         seen = self._border(observations, "the observations", state.num_decisions)
-        ended = (last.terminations | last.truncations)[:, 0] & state.has_last if context.by_row else None
+        ended = (last.terminations | last.truncations)[:, 0] & state.has_last
         full = torch.nonzero(context.due(state.num_raw, state.num_new, ended))[:, 0]
         if len(full):
             self._write(state, full)

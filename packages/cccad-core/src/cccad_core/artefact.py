@@ -24,7 +24,7 @@ from cccad_core.spaces import Spaces
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_core.specs.toml import show
 
-FORMAT = "cccad-policy/1"
+FORMAT, EARLIER = "cccad-policy/2", "cccad-policy/1"
 _NO_LONGER_KEPT = {"num_passes"}
 """Tensors that earlier versions of this format kept and that no policy has any more."""
 CARD = "README.md"
@@ -38,7 +38,7 @@ _DTYPES = {"F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
 class ArtefactSpec:
     """What `spec.toml` of an artefact holds."""
 
-    format: str = field(validator=validators.in_((FORMAT,)))
+    format: str = field(validator=validators.in_((FORMAT, EARLIER)))
     policy: PolicySpec
     spaces: str = field(metadata={"help": "observation and action space, as JSON"})
     train_task_ids: tuple[str, ...] = field(
@@ -180,7 +180,7 @@ def _stored(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         cause = str(error).partition(":")[0] or type(error).__name__
         problem = f"the weights cannot be read: the file is damaged or cut off ({cause})"
         raise ArtefactError([("", problem)], str(file)) from None
-    if form.startswith("cccad-") and form != FORMAT:
+    if form.startswith("cccad-") and form not in (FORMAT, EARLIER):
         raise ArtefactError([("", f"the weights are of format {show(form)}; this version reads {FORMAT}")], str(file))
     return stored
 

@@ -7,44 +7,36 @@ them stay raw beside the new latents.
 """
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from random import Random
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar
 
 import torch
-from attrs import evolve, field, frozen, validators
+from attrs import Factory, evolve, field, frozen, validators
 from torch import Tensor
 
 from cccad_core.batch import Flags
-from cccad_core.moment import Moment
+from cccad_core.moment import CALM, Moment
+from cccad_core.registry import refuse_what_lacks
+from cccad_core.specs import Kind
+from cccad_core.triggers import FullTrigger, Limit, Trigger
 from cccad_core.windows import RowWindows, SharedWindows, Window, Windows
-
-TRIGGERS = ("full", "episode", "every", "random")
 
 
 @frozen(kw_only=True)
 class ContextSpec:
     """How many slots the backbone sees at once, when they are folded, and how much stays raw across a write."""
 
+    MOVED: ClassVar[dict[str, str]] = {"every": "trigger.decisions"}
+
     window: int = field(default=60, validator=validators.ge(2), metadata={"help": "slots, latents included"})
     carry: int = field(default=0, validator=validators.ge(0), metadata={"help": "raw transitions kept across a write"})
-    trigger: str = field(
-        default="full",
-        validator=validators.in_(TRIGGERS),
-        metadata={"help": "write when the window is full; or also when an episode ends, after 'every', at random"},
-    )
-    every: int | None = field(
-        default=None,
-        validator=validators.optional(validators.ge(1)),
-        metadata={"help": "decisions between two writes, for the trigger 'every' alone"},
+    trigger: Annotated[Any, Kind("trigger")] = field(
+        factory=FullTrigger, metadata={"help": "when a write comes before the window is full"}
     )
 
     def __attrs_post_init__(self) -> None:
-        """Check what no single field can: raises ValueError."""
-        if self.trigger == "every" and self.every is None:
-            raise ValueError("'context.every' must say how many decisions lie between two writes, as trigger = 'every'")
-        if self.trigger != "every" and self.every is not None:
-            raise ValueError(f"'context.every' needs trigger = 'every', not '{self.trigger}': {self.every}")
+        """Check that the trigger is whole: raises BrokenPart."""
+        refuse_what_lacks(self.trigger, "trigger")
 
     def build(self, num_latents: int, *, slots: int = 1, evicts: bool = True) -> "RollingContext":
         """Return the rule for transitions of so many *slots*; raises ValueError when no slot is left for a decision."""
@@ -56,8 +48,7 @@ class ContextSpec:
         return RollingContext(
             window=self.window,
             carry=self.carry,
-            trigger=self.trigger,
-            every=self.every,
+            trigger=self.trigger.build(),
             num_latents=num_latents,
             slots=slots,
             evicts=evicts,
@@ -70,8 +61,7 @@ class RollingContext:
 
     window: int
     carry: int
-    trigger: str = "full"
-    every: int | None = None
+    trigger: Trigger = Factory(FullTrigger)
     num_latents: int
     slots: int = 1
     evicts: bool = True
@@ -89,7 +79,7 @@ class RollingContext:
     @property
     def by_row(self) -> bool:
         """Whether rows of one pass may write at different times."""
-        return self.evicts and self.trigger == "episode"
+        return self.evicts and self.trigger.by_row
 
     def sliding(self) -> "RollingContext":
         """Return the rule by which a plain window slides instead of being emptied.
@@ -100,20 +90,17 @@ class RollingContext:
         if self.num_latents or not self.evicts:
             reason = f"shows {self.num_latents} latents" if self.num_latents else "evicts nothing"
             raise ValueError(f"only a plain window can slide, and this policy's memory {reason}")
-        return evolve(self, carry=self.first_segment - 1, trigger="full", every=None)
+        return evolve(self, carry=self.first_segment - 1, trigger=FullTrigger())
 
-    def due(self, num_raw: Tensor, num_new: Tensor, ended: Tensor | None) -> Tensor:
+    def due(self, num_raw: Tensor, num_new: Tensor, ended: Tensor) -> Tensor:
         """Return, `b`, whether a write comes before the next decision, as the agent asks before each.
 
-        *num_raw* decisions are raw in the window, *num_new* of them not folded yet; *ended*: the last ended an episode,
-        which only matters where rows write apart (`by_row`).
+        *num_raw* decisions are raw in the window, *num_new* of them not folded yet; *ended*: whether the last one ended
+        an episode.
         """
         if not self.evicts:
             return num_raw < 0
-        is_due = num_raw >= self.first_segment
-        if self.every is not None:
-            is_due = is_due | (num_new >= self.every)
-        return is_due if ended is None or not self.by_row else is_due | (ended & (num_new > 0))
+        return (num_raw >= self.first_segment) | self.trigger.is_due(num_new, ended)
 
     def windows(self, flags: Flags, moment: Moment, device: torch.device) -> Windows:
         """Return the windows of a pass over a batch with these *flags*; where chance triggers, *moment* decides them.
@@ -123,41 +110,28 @@ class RollingContext:
         size, length = flags.ended.shape
         if self.by_row:
             ends = [torch.nonzero(row)[:, 0].tolist() for row in flags.ended]
-            return RowWindows([self.cut(length, ends=each) for each in ends], self.slots, device)
-        lengths = None
-        if self.trigger == "random" and moment.shared_seed is not None:  # read here alone: a compiled pass guards it
-            lengths = self.random_lengths(moment.shared_seed)
-        return SharedWindows(self.cut(length, lengths=lengths), size, self.slots, flags.is_padded)
+            return RowWindows([self.cut(length, each, moment) for each in ends], self.slots, device)
+        return SharedWindows(self.cut(length, moment=moment), size, self.slots, flags.is_padded)
 
-    def cut(
-        self, num_decisions: int, *, ends: Sequence[int] = (), lengths: Iterator[int] | None = None
-    ) -> list[Window]:
+    def cut(self, num_decisions: int, ends: Sequence[int] = (), moment: Moment = CALM) -> list[Window]:
         """Cut a pass of *num_decisions* into windows; there is a write between each two.
 
-        *ends*, ascending: the decisions that ended an episode, where episodes trigger; *lengths*: the most decisions
-        that each window makes, where chance triggers.
+        *ends*, ascending: the decisions that end an episode, for triggers that ask for them; *moment*: the chance of
+        the pass, for those that draw.
         """
+        if not self.evicts:
+            return [Window(0, 0, num_decisions)]
+        limit = self.trigger.limits(self.segment, ends, moment)
         windows: list[Window] = []
         while not windows or windows[-1].stop < num_decisions:
             start = windows[-1].stop if windows else 0
-            stop = min(self._stop(start), num_decisions) if self.evicts else num_decisions
-            if self.by_row and (later := bisect_left(ends, start)) < len(ends):
-                stop = min(stop, ends[later] + 1)
-            if self.evicts and lengths is not None:
-                stop = min(stop, start + next(lengths))
-            windows.append(Window(max(0, start - self.carry), start, stop))
+            raw_start = max(0, start - self.carry)
+            windows.append(Window(raw_start, start, min(self._stop(start, limit), num_decisions)))
         return windows
 
-    def _stop(self, start: int) -> int:
-        """Return where the window that begins at *start* must end."""
-        full = max(0, start - self.carry) + self.first_segment
-        return full if self.every is None else min(full, start + self.every)
-
-    def random_lengths(self, seed: int) -> Iterator[int]:
-        """Yield how many decisions each window makes where chance triggers: 1 to a segment, all equally likely."""
-        chance = Random(seed)
-        while True:
-            yield chance.randint(1, self.segment)
+    def _stop(self, start: int, limit: Limit) -> int:
+        """Return where the window that begins at *start* must end: where it is full, or sooner if the trigger says."""
+        return min(max(0, start - self.carry) + self.first_segment, start + limit(start))
 
     def num_writes(self, num_decisions: int) -> int:
         """Return how many writes happen in a life of *num_decisions* (of one episode, where episodes trigger)."""
@@ -168,7 +142,8 @@ class RollingContext:
 
         Where nothing is evicted it is what a window of this size would have, so that both are given the same data.
         """
+        limit = self.trigger.limits(self.segment, (), CALM)
         stop = 0
         for _ in range(int(num_writes) + 1):
-            stop = self._stop(stop)
-        return stop + math.ceil(num_writes % 1 * (self._stop(stop) - stop))
+            stop = self._stop(stop, limit)
+        return stop + math.ceil(num_writes % 1 * (self._stop(stop, limit) - stop))

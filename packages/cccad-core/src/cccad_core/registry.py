@@ -13,12 +13,13 @@ from attrs import evolve, fields_dict, frozen, has
 
 from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such, reason
 
-KINDS: Final = ("compressor", "tokens", "objective", "curriculum", "env", "source", "executor")
+KINDS: Final = ("compressor", "tokens", "objective", "trigger", "curriculum", "env", "source", "executor")
 OURS: Final = frozenset({"cccad-core", "cccad-data", "cccad-envs", "cccad-train"})
 _OFFERS: Final = {
     "compressor": ("num_latents",),
     "tokens": ("slots",),
     "objective": ("agents", "weights"),
+    "trigger": ("by_row", "limits", "is_due"),
     "source": ("num_envs", "env_steps", "tasks_per_unit"),
 }
 """What the spec class of a part must have, as a field or otherwise, besides `build`."""

@@ -29,16 +29,17 @@ from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
+from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.windows import Windows
 
 __all__ = ["LawBroken", "check_compressor", "check_layout", "check_policy", "edit_after", "random_batch", "relive"]
 
 WIDTH = 16
 LIVES = (
-    (FusedSpec(), 0, "full"),
-    (TransitionSpec(), 2, "every"),
-    (FusedSpec(), 1, "episode"),
-    (TripleSpec(), 1, "random"),
+    (FusedSpec(), 0, FullTrigger()),
+    (TransitionSpec(), 2, EveryTrigger(decisions=2)),
+    (FusedSpec(), 1, EpisodeTrigger()),
+    (TripleSpec(), 1, RandomTrigger()),
 )  # layout, carry and trigger of the policies in which a compressor is checked
 SMALL: dict[str, Any] = {"num_layers": 1, "compressor": GatedQuerySpec(num_latents=2, num_heads=2)}
 SPACES = Spaces(observation=MultiDiscrete((5, 4)), action=Discrete(3))
@@ -49,7 +50,7 @@ def check_compressor(spec: Any, *, width: int = WIDTH) -> None:
     Bench.of(spec, width, 1 if width % 4 else 2).check()
     for tokens, carry, trigger in LIVES:
         window = spec.num_latents + tokens.slots * (carry + (6 if tokens.slots == 1 else 3))
-        context = ContextSpec(window=window, carry=carry, trigger=trigger, every=2 if trigger == "every" else None)
+        context = ContextSpec(window=window, carry=carry, trigger=trigger)
         num_heads = 1 if width % 4 else 2
         check_policy(PolicySpec(tokens=tokens, context=context, compressor=spec, width=width, num_heads=num_heads))
 

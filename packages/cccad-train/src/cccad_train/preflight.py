@@ -12,6 +12,7 @@ from cccad_core.blame import place_of
 from cccad_core.compressor_laws import Bench, LawBroken, require
 from cccad_core.errors import CccadError, UnknownPart, reason
 from cccad_core.laws.objective import check_objective
+from cccad_core.laws.trigger import check_trigger
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.testing import SPACES, check_compressor, check_layout
@@ -54,6 +55,7 @@ class Bed:
         for agent in self.spec.agents().values():
             yield "tokens", agent.policy.tokens, self._layout
             yield "compressor", agent.policy.compressor, partial(_compressor, agent)
+            yield "trigger", agent.policy.context.trigger, lambda part, _: check_trigger(part)
             for fit in agent.fits().values():
                 yield "curriculum", fit.curriculum, partial(_curriculum, fit)
                 yield "objective", fit.objective, self._objective
@@ -128,6 +130,7 @@ def check_part(kind: str, name: str) -> str:
         "compressor": lambda part, _: check_compressor(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
         "objective": lambda part, _: check_objective(part),
+        "trigger": lambda part, _: check_trigger(part),
         "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),
         "env": lambda part, is_quick: check_family(part, is_quick=is_quick),
         "source": _in_some_family,

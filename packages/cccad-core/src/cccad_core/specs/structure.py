@@ -79,11 +79,14 @@ def load(
 def with_moved(data: Any, cls: Any, registry: Registry = REGISTRY) -> Any:
     """Return *data*, which an earlier version wrote for a spec of *cls*, with every field where it is now.
 
-    A table that a field moved into, and that is not there, is begun with the defaults of its spec.
+    A table that a field moved into, and that is not there, is begun with the defaults of its spec. What was the name of
+    a choice and is a part now has that name as its kind.
     """
     if not (isinstance(data, Mapping) and has(cls)):
         return data
-    moved, hints = dict(data), hints_of(cls)
+    hints = hints_of(cls)
+    were_names = [name for name, value in data.items() if isinstance(value, str) and kind_of(hints.get(name))]
+    moved = {name: {"kind": value} if name in were_names else value for name, value in data.items()}
     for name, place in getattr(cls, "MOVED", {}).items():
         if name in moved:
             value, (table, _, inner) = moved.pop(name), place.partition(".")
