@@ -70,7 +70,16 @@ SWAPPED = {"the same, latents of another task": "cad-swapped"}
 FULL = {"`full`, which evicts nothing": "full"}
 BY_SEED = {"episodes 31-40 by seed": decade(3, None), "episodes 91-100 by seed": decade(9, None)}
 TABLES = {
-    "main": ("cad_darkroom", {**CAD, **SWAPPED, "emptied window, 200 slots, carry 100": "ad"}, SCORES),
+    "main": (
+        "cad_darkroom",
+        {
+            **CAD,
+            **SWAPPED,
+            "emptied window, 200 slots, carry 100": "ad",
+            "the same weights, sliding window": "ad-sliding",
+        },
+        SCORES,
+    ),
     "darkroom": (
         "memory/darkroom",
         {
@@ -150,7 +159,7 @@ TABLES = {
             "emptied window, 60 slots, carry 30": "window",
             "the same weights, sliding window": "window-sliding",
         },
-        SCORES,
+        SCORES | decades(6),
     ),
     "extrapolation": (
         "memory/extrapolation",
