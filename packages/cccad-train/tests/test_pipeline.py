@@ -13,6 +13,7 @@ from cccad_core.specs import load
 from cccad_data import Histories
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.run.folder import RunFolder, git_commit
+from cccad_train.run.graph import resolve
 
 
 def stages(folder):
@@ -246,5 +247,6 @@ def test_the_commit_of_the_working_directory_is_recorded(tmp_path, monkeypatch):
 
 def test_a_run_folder_is_made_with_the_folders_above_it(micro, tmp_path):
     folder = RunFolder(path=tmp_path / "a" / "b" / "run-s0")
-    folder.prepare(load(micro, ExperimentSpec))
+    graph = resolve(load(micro, ExperimentSpec))
+    folder.prepare(graph.plain, graph.suppliers)
     assert {file.name for file in folder.path.iterdir()} == {"spec.toml", "meta.json"}

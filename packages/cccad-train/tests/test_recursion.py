@@ -5,7 +5,7 @@ import torch
 from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.fit import checkpoints
-from cccad_train.run.folder import RunFolder
+from cccad_train.run.graph import resolve
 
 IMITATION = "train.objective.kind='imitation'"
 WARM, TEACHER = (
@@ -115,6 +115,6 @@ def test_every_aid_changes_what_is_learned(micro, copied_run, cccad_run):
         done = cccad_run(micro, "--out", copied_run.parent, "--only", "train", *overridden(*overrides))
         assert done.code == 0, done.err
         spec = load(micro, ExperimentSpec, [IMITATION, *overrides])
-        ends.append(weights(RunFolder.of(spec, copied_run.parent).path, "train-cad"))
+        ends.append(weights(copied_run.parent / resolve(spec).folder_name, "train-cad"))
     names = [name for name in ends[0] if not name.startswith("reconstruction.")]
     assert [same(ends[0], end, names) for end in ends[1:]] == [False] * 5

@@ -1,6 +1,6 @@
 """Where an experiment is judged: in its own environment, and in others that differ from it in a few settings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import frozen
 from cccad_core.errors import SpecError
@@ -33,6 +33,20 @@ class Environment:
     family: TaskFamily
     train: Sequence[Task]
     held_out: Sequence[Task]
+
+
+@frozen(kw_only=True)
+class Environments:
+    """Those of an experiment, resolved once: its own, and by name the others that it is judged in as well."""
+
+    own: Environment
+    others: Mapping[str, Environment]
+
+
+def resolve_environments(spec: ExperimentSpec) -> Environments:
+    """Return the environments of *spec*; raises as `own_environment` and `other_environments` do."""
+    own = own_environment(spec)
+    return Environments(own=own, others=other_environments(spec, own))
 
 
 def own_environment(spec: ExperimentSpec) -> Environment:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 from cccad_core.errors import SpecError
-from cccad_core.specs import load, to_toml, unstructure
+from cccad_core.specs import load, to_toml
 from cccad_data.errors import FolderInUseError
 from cccad_data.owner import owner_of
 from cccad_data.process import Stopped
@@ -21,6 +21,7 @@ from cccad_train.files import owning
 from cccad_train.launch import build_accelerator, connected, relaunch
 from cccad_train.preflight import preflight
 from cccad_train.run import progress
+from cccad_train.run.environments import Environments, resolve_environments
 from cccad_train.run.folder import STAGES as STAGES_DONE
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Graph, Stage, resolve
@@ -80,13 +81,14 @@ def execute(order: Order) -> None:
     spec = opened(order.spec, order.overrides, trust_plugins=order.trust_plugins)
     if not order.place.is_owned:  # whose owner has done so
         preflight(spec)
-    folder = _folder(order, spec)
-    graph = resolve(spec)
-    listing = progress.dry_run(graph, folder, order.only)  # of every run: is there such a split?
+    graph, environments = resolve(spec), resolve_environments(spec)
+    refuse_too_large(spec, environments.own.family, len(environments.own.held_out))
+    folder = _folder(order, graph)
+    listing = progress.dry_run(graph, environments, folder, order.only)
     if order.processes > 1 and order.place.num_processes > 1:
         raise LaunchError("a launcher has started several processes, and --processes would start more; leave it out")
     if order.dry_run:
-        say(f"# {order.spec}, every field with its value\n\n{to_toml(unstructure(spec))}\n{listing}")
+        say(f"# {order.spec}, every field with its value\n\n{to_toml(graph.plain)}\n{listing}")
         return
     if folder.is_unfinished and not order.resume:
         raise UnfinishedRunError(
@@ -100,23 +102,23 @@ def execute(order: Order) -> None:
             raise FolderInUseError(f"{folder.path} is being written by {owner}; wait for it or give another --out")
         sys.exit(relaunch([*_as_arguments(order), "--resume"], order.processes))
     with connected(order.place):
-        _run(order, graph, folder)
+        _run(order, graph, environments, folder)
 
 
-def _run(order: Order, graph: Graph, folder: RunFolder) -> None:
+def _run(order: Order, graph: Graph, environments: Environments, folder: RunFolder) -> None:
     """Do what is wanted of *graph* in this process, and with the others that a launcher started beside it."""
     place = order.place
     device = "cpu" if place.wants_cpu and order.device == "auto" else order.device
     accelerator = build_accelerator(device, order.threads, place.num_processes)
     plugins = tuple((order.spec.parent / name).resolve() for name in graph.spec.imports)
-    run = Run(graph=graph, folder=folder, accelerator=accelerator, plugins=plugins)
+    run = Run(graph=graph, environments=environments, folder=folder, accelerator=accelerator, plugins=plugins)
     if run.is_main:
         folder.path.mkdir(parents=True, exist_ok=True)
     with owning(folder.path) if run.is_main else nullcontext():
         if run.is_main:
             say("\n".join([*place.notes, f"run: {folder.path}"]))
             if progress.has_work(graph, folder):
-                folder.prepare(graph.spec, plugins)
+                folder.prepare(graph.plain, graph.suppliers, plugins)
         for stage in graph.wanted(order.only):
             _do(run, stage)
 
@@ -131,11 +133,11 @@ def _do(run: Run, stage: Stage) -> None:
         run.folder.spend(stage.name, time.monotonic() - began)
 
 
-def _folder(order: Order, spec: ExperimentSpec) -> RunFolder:
+def _folder(order: Order, graph: Graph) -> RunFolder:
     """Return the folder that the run has under `--out`; without it, a run's own spec.toml names where it lies."""
     if order.out is None and not order.overrides and _is_of_a_run(order.spec):
         return RunFolder(path=order.spec.parent.absolute())
-    return RunFolder.of(spec, order.out or DEFAULT_OUT)
+    return RunFolder(path=(order.out or DEFAULT_OUT) / graph.folder_name)
 
 
 def _is_of_a_run(path: Path) -> bool:
@@ -179,7 +181,13 @@ def reopened(
     folder = RunFolder(path=path.resolve())
     spec = load(folder.path / "spec.toml", ExperimentSpec, overrides, is_bundle=True, trust_plugins=trust_plugins)
     plugins = tuple((folder.path / name).resolve() for name in spec.imports)
-    return Run(graph=resolve(spec), folder=folder, accelerator=build_accelerator(device, threads), plugins=plugins)
+    return Run(
+        graph=resolve(spec),
+        environments=resolve_environments(spec),
+        folder=folder,
+        accelerator=build_accelerator(device, threads),
+        plugins=plugins,
+    )
 
 
 def _as_arguments(order: Order) -> list[str]:

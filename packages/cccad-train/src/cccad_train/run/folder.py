@@ -4,18 +4,16 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from attrs import evolve, frozen
+from attrs import frozen
 from cccad_core.artefact import copy_plugins
-from cccad_core.registry import distributions
-from cccad_core.specs import parts, to_toml, unstructure
+from cccad_core.specs import to_toml
 
 from cccad_train import variables
-from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import (
     NUMBER,
     TEXT,
@@ -46,11 +44,6 @@ class RunFolder:
 
     path: Path
 
-    @classmethod
-    def of(cls, spec: ExperimentSpec, out: Path) -> "RunFolder":
-        """Return the folder that *spec* has under *out*, which need not exist."""
-        return cls(path=out / f"{spec.name}-{spec.digest()}-s{spec.seed}")
-
     @property
     def data(self) -> Path:
         """Where collected histories lie, shared by all runs of one `out` folder."""
@@ -61,9 +54,9 @@ class RunFolder:
         """Where evaluation writes what it found."""
         return self.path / "evaluation" / "results.json"
 
-    def artefact(self, agent: str, spec: ExperimentSpec) -> Path:
-        """Return where the release artefact of *agent* lies; that of the main agent is `policy/`."""
-        return self.path / "policy" if agent == spec.agent else self.path / "controls" / agent / "policy"
+    def artefact(self, agent: str, main: str) -> Path:
+        """Return where the release artefact of *agent* lies; that of the *main* agent is `policy/`."""
+        return self.path / "policy" if agent == main else self.path / "controls" / agent / "policy"
 
     def metrics(self, stage: str) -> list[Json]:
         """Return the lines of `metrics.jsonl` that belong to *stage*."""
@@ -73,17 +66,18 @@ class RunFolder:
         """Return where the checkpoints of *stage* lie."""
         return self.path / "checkpoints" / stage
 
-    def prepare(self, spec: ExperimentSpec, plugins: Iterable[Path] = ()) -> None:
-        """Make the folder and write `spec.toml`, `meta.json` and the *plugins* that the spec imports.
+    def prepare(self, plain: Json, suppliers: Mapping[str, str], plugins: Iterable[Path] = ()) -> None:
+        """Make the folder and write `spec.toml` from a *plain* spec, `meta.json`, and the *plugins* that it imports.
 
         In a run that goes on, `meta.json` stays that of its beginning, and what goes on is added under `continued`.
         """
-        meta, first = _meta(spec), self.meta()
+        meta, first = _meta(plain["seed"], suppliers), self.meta()
         self.path.mkdir(parents=True, exist_ok=True)
-        path = None if spec.data.path is None else str(Path(spec.data.path).absolute())
-        files = tuple(copy_plugins(plugins, self.path))
-        copied = evolve(spec, imports=files, data=evolve(spec.data, path=path))
-        write_text(self.path / "spec.toml", to_toml(unstructure(copied)))
+        data = dict(plain["data"])
+        if "path" in data:
+            data["path"] = str(Path(data["path"]).absolute())
+        copied = {**plain, "imports": copy_plugins(plugins, self.path), "data": data}
+        write_text(self.path / "spec.toml", to_toml(copied))
         if first:
             meta = {**first, "continued": [*first.get("continued", []), meta]}
         write_json(self.path / "meta.json", meta)
@@ -152,16 +146,16 @@ def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str
     return {**record, name: value}
 
 
-def _meta(spec: ExperimentSpec) -> Json:
+def _meta(seed: int, suppliers: Mapping[str, str]) -> Json:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {**variables.versions(), "python": platform.python_version()},
-        "parts": distributions(sorted(parts(spec))),
+        "parts": dict(suppliers),
         "git_commit": git_commit(),
         "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
         "argv": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "environment": variables.record(),
-        "seed": spec.seed,
+        "seed": seed,
     }
 
 

@@ -56,6 +56,11 @@ class Graph:
     stages: tuple[Stage, ...]
     suppliers: Mapping[str, str]
 
+    @property
+    def folder_name(self) -> str:
+        """What the folder of the run is called: `<name>-<8 hex of the resolved spec>-s<seed>`."""
+        return f"{self.spec.name}-{self.digest}-s{self.spec.seed}"
+
     def stage(self, kind: str, agent: str | None = None) -> Stage:
         """Return the stage of *kind*, of *agent* if each agent has one of its own."""
         [stage] = (stage for stage in self.stages if (stage.kind, stage.agent) == (kind, agent))

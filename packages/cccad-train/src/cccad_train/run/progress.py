@@ -5,9 +5,8 @@ from pathlib import Path
 from cccad_data import HistoryFileError
 from cccad_data.dataset import finished_shards, read_manifest
 
-from cccad_train.estimate import refuse_too_large
 from cccad_train.fit.checkpoints import updates
-from cccad_train.run.environments import other_environments, own_environment
+from cccad_train.run.environments import Environments
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Graph, Stage
 from cccad_train.run.histories import open_existing
@@ -81,16 +80,14 @@ def require(graph: Graph, folder: RunFolder, only: str) -> None:
             )
 
 
-def dry_run(graph: Graph, folder: RunFolder, only: str | None) -> str:
+def dry_run(graph: Graph, environments: Environments, folder: RunFolder, only: str | None) -> str:
     """Return what a run would do, as comment lines below a spec in TOML: every stage, its state and what it needs."""
-    spec = graph.spec
-    own = own_environment(spec)
+    spec, own = graph.spec, environments.own
     num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
-    refuse_too_large(spec, own.family, num_held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
     if spec.data.path is not None:
-        lines.append(f"  {open_existing(spec, lazy=True)[1]}")
-    for name, environment in other_environments(spec, own).items():
+        lines.append(f"  {open_existing(spec, own, lazy=True)[1]}")
+    for name, environment in environments.others.items():
         lines.append(f"  also played in {name}: {len(environment.held_out):,} held-out tasks")
     wanted = graph.wanted(only)
     for stage, state in states(graph, folder).items():

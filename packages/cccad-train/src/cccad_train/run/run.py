@@ -13,7 +13,7 @@ from cccad_train.console import say
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.launch import as_main
 from cccad_train.run import progress
-from cccad_train.run.environments import Environment, own_environment, refuse_leaks
+from cccad_train.run.environments import Environments, refuse_leaks
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Graph, Stage
 from cccad_train.run.histories import content_of, open_existing
@@ -25,6 +25,7 @@ class Run:
     """An experiment on its way: what is wanted, where it goes, and the devices that do it."""
 
     graph: Graph
+    environments: Environments
     folder: RunFolder
     accelerator: Accelerator
     plugins: tuple[Path, ...] = ()
@@ -34,15 +35,10 @@ class Run:
         """What is wanted."""
         return self.graph.spec
 
-    @cached_property
-    def environment(self) -> Environment:
-        """The task family of the spec, and its split."""
-        return own_environment(self.spec)
-
     @property
     def family(self) -> TaskFamily:
         """The task family of the spec."""
-        return self.environment.family
+        return self.environments.own.family
 
     @cached_property
     def dataset(self) -> Path:
@@ -52,7 +48,7 @@ class Run:
     @property
     def held_out(self) -> Sequence[Task]:
         """The tasks that are kept for evaluation."""
-        return self.environment.held_out
+        return self.environments.own.held_out
 
     @cached_property
     def histories(self) -> Histories:
@@ -63,7 +59,7 @@ class Run:
         OtherContentError when they are not those that the run was made with.
         """
         if self.spec.data.path is not None:
-            histories = open_existing(self.spec)[0]
+            histories = open_existing(self.spec, self.environments.own)[0]
         elif not progress.is_collected(self.dataset):
             problem = f"there are no finished histories in {self.dataset}"
             raise UnfinishedRunError(f"{problem}; run with '--only collect' first")

@@ -17,7 +17,7 @@ def do_collect(run: Run, stage: Stage) -> None:
         if is_new:
             run.folder.keep("histories", None)
         if run.spec.data.path is not None:
-            say(f"collect: {open_existing(run.spec, lazy=True)[1]}")
+            say(f"collect: {open_existing(run.spec, run.environments.own, lazy=True)[1]}")
         elif progress.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:

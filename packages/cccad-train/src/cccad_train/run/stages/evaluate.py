@@ -9,7 +9,7 @@ from cccad_train.console import Meter, say
 from cccad_train.experiment import recorded
 from cccad_train.files import Json, write_json
 from cccad_train.report.runs import read_run
-from cccad_train.run.environments import Environment, other_environments, refuse_leaks
+from cccad_train.run.environments import Environment, refuse_leaks
 from cccad_train.run.graph import Stage
 from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
@@ -39,14 +39,14 @@ def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str
     Raises LeakError, SpecError and RunFileError before anything is played or written.
     """
     run.folder.stages()
-    spec, others = run.spec, other_environments(run.spec, run.environment)
+    spec, others = run.spec, run.environments.others
     trained = run.graph.stage("train", spec.agent)
     counted = [row["writes"] for row in run.folder.metrics(trained.name) if "writes" in row]
     earlier = _earlier(run)
     for name, environment in others.items():
         refuse_leaks(environment.held_out, trained_ids, f"the data, in the environment '{name}',")
     with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
-    evaluation = _live(run, run.environment, policies, with_controls=with_controls)
+    evaluation = _live(run, run.environments.own, policies, with_controls=with_controls)
     if earlier is None:
         evaluation.source(run.histories)
     else:

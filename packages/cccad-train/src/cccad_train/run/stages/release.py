@@ -31,14 +31,14 @@ def do_release(run: Run, stage: Stage) -> None:
 
 
 def _is_there(run: Run, name: str) -> bool:
-    return (run.folder.artefact(name, run.spec) / "spec.toml").is_file()
+    return (run.folder.artefact(name, run.spec.agent) / "spec.toml").is_file()
 
 
 def _release(run: Run, name: str) -> None:
     """Write the release artefact of a trained agent, whole or not at all."""
     task_ids = run.histories.task_ids  # before anything is written: a leak is refused here
     policy = load_weights(run, run.graph.stage("train", name))
-    place = run.folder.artefact(name, run.spec)
+    place = run.folder.artefact(name, run.spec.agent)
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     card = model_card(run.graph, name, policy, task_ids, read_run(run.folder.path))
@@ -58,7 +58,7 @@ def refresh_cards(run: Run, artefacts: Mapping[str, Artefact]) -> None:
     stage, judged = run.graph.stage("release"), read_run(run.folder.path)
     for name, artefact in artefacts.items():
         card = model_card(run.graph, name, artefact.policy, artefact.spec.train_task_ids, judged)
-        write_text(run.folder.artefact(name, run.spec) / CARD, card)
+        write_text(run.folder.artefact(name, run.spec.agent) / CARD, card)
     run.folder.finish(stage.name, stage.inputs)
 
 
@@ -68,7 +68,7 @@ def released(run: Run, name: str) -> Artefact:
     Raises UnfinishedRunError when it is not there or not the one that the spec describes, LeakError when it was trained
     on a task that is held out, and ArtefactError when it is damaged.
     """
-    place = run.folder.artefact(name, run.spec)
+    place = run.folder.artefact(name, run.spec.agent)
     if not _is_there(run, name):
         raise UnfinishedRunError(f"there is no released policy in {place}; finish the run first")
     artefact = load_artefact(place)  # the run has brought in its plugins, of which the policy has copies
