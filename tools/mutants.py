@@ -51,6 +51,7 @@ CORE = (
 )
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("core/test_context", *CORE),
+    "core/triggers": ("core/test_context", "core/test_triggers", *CORE),
     "core/windows": ("core/test_imitation", *CORE, "core/test_moment"),
     "core/folding": ("core/test_imitation", *CORE, "core/test_moment"),
     "core/agent": CORE,
