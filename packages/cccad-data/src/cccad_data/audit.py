@@ -1,9 +1,8 @@
 """The audit of histories: every reward and observation is played again, and each fault is named with its place."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attrs import evolve, frozen
@@ -26,7 +25,7 @@ from cccad_data.family import (
 )
 from cccad_data.header import HEADER_KEYS
 from cccad_data.history import TaskHistories
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields, Table
 
 MOST_PLACES = 10
 "Places named per task and kind of fault; how many more there are is said with the last."
@@ -97,7 +96,7 @@ def refuse_faulty(histories: Histories, family: TaskFamily, where: str) -> None:
     """
     audit, is_small = _Audit(histories.header, family), histories.num_env_steps <= MOST_REPLAYED_ENV_STEPS
     for task in histories:
-        arrays: dict[str, Any] = {name: np.asarray(array) for name, array in task.arrays().items()}
+        arrays: Table = {name: np.asarray(array) for name, array in task.arrays().items()}
         held = evolve(task, **arrays)
         faults = [*_within_spaces(where, held, histories.spaces), *_episodes(where, held, histories.header["horizon"])]
         if not faults:
@@ -110,7 +109,7 @@ def refuse_faulty(histories: Histories, family: TaskFamily, where: str) -> None:
 class _Audit:
     """What is known while shard after shard is looked at."""
 
-    def __init__(self, header: Mapping[str, Any], family: TaskFamily | None) -> None:
+    def __init__(self, header: Fields, family: TaskFamily | None) -> None:
         self.header, self.family = header, family
         self.held_out = set(header["held_out_task_ids"])
         parts = header["source"].get("parts", [{"source": header["source"]}])
@@ -137,7 +136,7 @@ class _Audit:
                 faults.append(Fault(file=str(path), message=str(error).removeprefix(f"{path}: ")))
         return faults
 
-    def _differences(self, header: Mapping[str, Any], path: Path) -> Iterator[Fault]:
+    def _differences(self, header: Fields, path: Path) -> Iterator[Fault]:
         for key in HEADER_KEYS:
             if key != "tasks" and header[key] != self.header[key]:
                 yield Fault(file=str(path), message=f"its {key!r} is not that of {MANIFEST}")
@@ -262,7 +261,7 @@ class _Audit:
             yield Fault(file=file, task_id=task.task_id, message=message)
 
 
-def _within_spaces(file: str, task: TaskHistories, named: Mapping[str, Any]) -> Iterator[Fault]:
+def _within_spaces(file: str, task: TaskHistories, named: Fields) -> Iterator[Fault]:
     """Hold values and dtypes against the spaces."""
     ends = np.zeros(task.num_episodes, np.int64) + task.episode_ends - 1
     for name, array in task.arrays().items():
@@ -313,7 +312,7 @@ def _differs(recorded: Array, right: Array) -> Array:
     return np.asarray(recorded != right)
 
 
-def _at(file: str, task: TaskHistories, rows: Array, say: Any) -> Iterator[Fault]:
+def _at(file: str, task: TaskHistories, rows: Array, say: Callable[..., str]) -> Iterator[Fault]:
     """Yield a fault for each marked env step, `t`, the first few of them."""
     marked = np.flatnonzero(rows)
     births = np.concatenate(([0], task.history_ends[:-1]))

@@ -1,8 +1,7 @@
 """A set of histories on one page: what is in it, how well its source learned, and where it comes from."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from cccad_data.dataset import Histories, early_late_returns, learning_curve
 from cccad_data.errors import DataError, FamilyError
 from cccad_data.families import family_errors
 from cccad_data.family import HasOptimum, TaskFamily, optimal_returns, random_returns
+from cccad_data.plain import Fields
 from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
@@ -124,11 +124,11 @@ def draw(file: Path, histories: Histories, family: TaskFamily | None = None) -> 
         figure.savefig(handle, format=ending)
 
 
-def _named(fields: Mapping[str, Any]) -> str:
+def _named(fields: Fields) -> str:
     rest = _fields({key: value for key, value in fields.items() if key not in {"kind", "origin", "sha256"}})
     return f"{fields['kind']} ({rest})" if rest else str(fields["kind"])
 
 
-def _fields(fields: Mapping[str, Any]) -> str:
+def _fields(fields: Fields) -> str:
     fields = {key: f"of {len(value)}" if key == "parts" else value for key, value in fields.items()}
     return ", ".join(f"{key} {value}" for key, value in fields.items())

@@ -8,15 +8,16 @@ from collections.abc import Callable, Container, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 from cccad_data.audit import unchecked, verify
 from cccad_data.card import card, draw
 from cccad_data.dataset import Histories, read_manifest
 from cccad_data.errors import DataError, StorageError, UnknownFamilyError
 from cccad_data.families import build_family, import_files, text_fields
+from cccad_data.family import TaskFamily
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
 from cccad_data.merging import merge
+from cccad_data.plain import Table
 from cccad_data.process import Stopped, print_anything, stoppable
 from cccad_data.store import COMPRESSIONS, read_header, whole_file
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 class _Version(argparse.Action):
     """Looks for the version when it is asked for: that takes a while."""
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         others = []
         for name in ("numpy", "h5py", "torch"):
             with suppress(PackageNotFoundError):  # torch is only needed by some sources
@@ -186,9 +187,9 @@ def _pairs(fields: Sequence[str]) -> dict[str, str]:
     return table
 
 
-def _table(fields: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
+def _table(fields: Sequence[str], texts: Container[str] = ()) -> Table:
     """Return FIELD=VALUE pairs as a dictionary; a value that is no JSON, or whose name is in *texts*, is a text."""
-    table: dict[str, Any] = dict(_pairs(fields))
+    table: Table = dict(_pairs(fields))
     for name, text in table.items():
         if name not in texts:
             with suppress(ValueError):
@@ -196,7 +197,7 @@ def _table(fields: Sequence[str], texts: Container[str] = ()) -> dict[str, Any]:
     return table
 
 
-def _family(header: dict[str, Any], arguments: argparse.Namespace) -> tuple[Any, str]:
+def _family(header: Table, arguments: argparse.Namespace) -> tuple[TaskFamily | None, str]:
     import_files(arguments.imports)
     try:
         return build_family(header["env"]), ""

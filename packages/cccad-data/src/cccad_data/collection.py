@@ -1,7 +1,7 @@
 """Collection by units: a fixed group of tasks with a seed is collected, written as one shard, and never done twice."""
 
 import pickle
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ from cccad_data.family import FamilySpec, Task, TaskFamily, TaskSplit
 from cccad_data.header import FORMAT, HEADER_KEYS
 from cccad_data.jobs.job import Executor
 from cccad_data.owner import owned, remove_abandoned
+from cccad_data.plain import Fields, Table
 from cccad_data.portable import packed
 from cccad_data.source import Source, SourceSpec
 
@@ -30,7 +31,7 @@ def collect(
     executor: Executor,
     *,
     out: Path | str,
-    split: Mapping[str, Any],
+    split: Fields,
     seed: int,
     max_tasks: int | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -80,11 +81,11 @@ def _refuse_excess(family: TaskFamily, source: Source, num_tasks: int, num_held_
 
 def _collected(
     out: Path,
-    header: dict[str, Any],
+    header: Table,
     jobs: Sequence["_Job"],
     executor: Executor,
     progress: Callable[[int, int], None] | None,
-) -> list[tuple[Any, str]]:
+) -> list[tuple[list[str], str]]:
     """Do the units that are not done, in a folder that is ours; return the task ids and the failure of those lost."""
     done = _prepare(out, header, jobs)
     totals = [len(job.task_ids) * job.source_spec.num_envs * job.source_spec.env_steps for job in jobs]
@@ -131,7 +132,7 @@ class _Job:
 
     family_spec: FamilySpec
     source_spec: SourceSpec
-    whole: dict[str, Any]
+    whole: Table
     part: slice
     shard: Path
 
@@ -139,7 +140,7 @@ class _Job:
         return _unpacked, (packed(attrs.astuple(self, recurse=False)),)
 
     @property
-    def header(self) -> dict[str, Any]:
+    def header(self) -> Table:
         """What is written into the shard: of the tasks, its own alone."""
         return {**self.whole, "tasks": self.whole["tasks"][self.part]}
 
@@ -178,14 +179,14 @@ class _Meter:
         self.update(index, self.totals[index])
 
 
-def spec_dict(kind: str, spec: attrs.AttrsInstance) -> dict[str, Any]:
+def spec_dict(kind: str, spec: attrs.AttrsInstance) -> Table:
     """Return a spec as a plain dictionary whose `kind` is its registered name."""
     return {"kind": kind, **attrs.asdict(spec)}
 
 
 def _header(
-    family: TaskFamily, source: Source, parts: TaskSplit, tasks: Sequence[Task], split: dict[str, Any], seed: int
-) -> dict[str, Any]:
+    family: TaskFamily, source: Source, parts: TaskSplit, tasks: Sequence[Task], split: Table, seed: int
+) -> Table:
     """Return all that is known about a collection, as plain JSON."""
     return {
         "format": FORMAT,
@@ -210,7 +211,7 @@ def versions() -> Iterator[tuple[str, str]]:
             continue
 
 
-def _manifest(header: Mapping[str, Any], jobs: Sequence[_Job], done: Sequence[bool]) -> dict[str, Any]:
+def _manifest(header: Fields, jobs: Sequence[_Job], done: Sequence[bool]) -> Table:
     units = [
         {"shard": f"{job.shard.parent.name}/{job.shard.name}", "task_ids": job.task_ids, "done": is_done}
         for job, is_done in zip(jobs, done, strict=True)
@@ -218,7 +219,7 @@ def _manifest(header: Mapping[str, Any], jobs: Sequence[_Job], done: Sequence[bo
     return {**header, "units": units}
 
 
-def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bool]:
+def _prepare(out: Path, header: Table, jobs: Sequence[_Job]) -> list[bool]:
     """Make the folder, or say which of its units are there already."""
     if (out / MANIFEST).exists():
         earlier = read_manifest(out)
@@ -236,7 +237,7 @@ def _prepare(out: Path, header: dict[str, Any], jobs: Sequence[_Job]) -> list[bo
     return done
 
 
-def _is_complete(shard: Path, header: Mapping[str, Any]) -> bool:
+def _is_complete(shard: Path, header: Fields) -> bool:
     if not shard.exists():
         return False
     try:
@@ -246,12 +247,12 @@ def _is_complete(shard: Path, header: Mapping[str, Any]) -> bool:
     return all(header_there[key] == header[key] for key in HEADER_KEYS if key != "versions")
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 160 else text[:157] + "..."
 
 
-def _lost(out: Path, num_units: int, failures: Sequence[tuple[Any, str]]) -> Iterator[str]:
+def _lost(out: Path, num_units: int, failures: Sequence[tuple[list[str], str]]) -> Iterator[str]:
     yield f"{out}: {len(failures)} of {num_units} units failed; the others are kept, collect again to do these"
     for task_ids, failure in failures:
         yield f"unit of {len(task_ids)} tasks, {task_ids[0]} to {task_ids[-1]}:\n{failure}"

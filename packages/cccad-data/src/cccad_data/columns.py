@@ -16,7 +16,7 @@ import numpy as np
 from attrs import frozen
 
 from cccad_data.pieces import Extent, Packed, Piece, Whole, bytes_of, mapped
-from cccad_data.plain import Array
+from cccad_data.plain import Array, DType, Table
 
 _BLOCK_ENV_STEPS = 256  # how finely the places of episode ends are known without reading them, in 8 bytes each
 _BRIDGED_ROWS = 64  # are read too where they lie between two that were asked for
@@ -28,7 +28,7 @@ class Column(ABC):
     packed_in = ""
     "A file where some of the rows are compressed, so that reading them here and there is slow."
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: DType) -> None:
         self.shape, self.dtype, self.ndim = shape, dtype, len(shape)
 
     @abstractmethod
@@ -101,7 +101,7 @@ class Runs:
 
 def take_all(columns: Mapping[str, Array], places: "Array | Runs") -> dict[str, Array]:
     """Return the rows of every array or column at *places*, of any shape; of columns alone where they are `Runs`."""
-    arrays: dict[str, Any] = dict(columns)
+    arrays: Table = dict(columns)
     is_lazy = any(isinstance(column, Column) for column in arrays.values())
     runs: Any = Runs.of(places) if is_lazy and not isinstance(places, Runs) else places
     return {

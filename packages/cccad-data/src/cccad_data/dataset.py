@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from attrs import frozen
@@ -14,6 +13,7 @@ from cccad_data.containment import MOST_SHRINKAGE
 from cccad_data.errors import HistoryFileError
 from cccad_data.header import HEADER_KEYS, read_manifest_file
 from cccad_data.history import TaskHistories
+from cccad_data.plain import Table
 
 MANIFEST = "manifest.json"
 SHARD = "shards/unit-{:04d}.h5"
@@ -25,7 +25,7 @@ LAZY_ABOVE_BYTES = 1 << 31
 class Histories:
     """Learning histories of many tasks, with the header that says where they come from."""
 
-    header: dict[str, Any]
+    header: Table
     tasks: tuple[TaskHistories, ...]
 
     @classmethod
@@ -68,7 +68,7 @@ class Histories:
         return tuple(self.header["held_out_task_ids"])
 
     @property
-    def spaces(self) -> dict[str, Any]:
+    def spaces(self) -> Table:
         """The observation and the action space, as plain dictionaries."""
         return dict(self.header["spaces"])
 
@@ -102,12 +102,12 @@ def _is_lazy(shards: Sequence[Path], path: Path, *, lazy: bool | None) -> bool:
     return lazy is None and unpacked > memory_bytes() / 2
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> Table:
     """Return `manifest.json` of a dataset folder; raises HistoryFileError when it is not one."""
     return read_manifest_file(folder / MANIFEST)
 
 
-def finished_shards(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+def finished_shards(folder: Path, manifest: Table) -> list[Path]:
     """Return the shards of a finished collection; raises HistoryFileError when units are missing."""
     units = manifest["units"]
     done = [unit for unit in units if unit["done"]]

@@ -8,7 +8,6 @@ So the only thing that a fruitless visit says is where the goal is not, and whoe
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -164,7 +163,7 @@ class Detours:
         places = np.take_along_axis(first, episode, 1) + age
         return Plan(places=places, lengths=ends[:, -1] - skipped, skipped=skipped)
 
-    def repay(self, batch: dict[str, NDArray[Any]], task: NDArray[np.int64], plan: Plan) -> None:
+    def repay(self, batch: dict[str, Array], task: NDArray[np.int64], plan: Plan) -> None:
         """Put into *batch*, in place, what each row's own task pays for the detours that *plan* begins it with.
 
         Raises SamplingError when an episode would have ended differently.

@@ -5,7 +5,6 @@ Gymnasium is imported only where its spaces come from elsewhere anyway: Minari, 
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,11 +12,11 @@ from attrs import frozen
 
 from cccad_data import spaces
 from cccad_data.errors import DataError
-from cccad_data.plain import Array
+from cccad_data.plain import Array, DType, Fields, Table
 
 GymSpace: TypeAlias = Any
 "A space of Gymnasium's, whose classes are not imported for their names alone."
-Origin = Mapping[str, Any]
+Origin = Fields
 "What `Adapted.origin` returns: a dictionary for JSON."
 
 
@@ -25,8 +24,8 @@ Origin = Mapping[str, Any]
 class Adapted:
     """A space of Gymnasium's, *theirs*, and its counterpart *ours*; *start* is the least value of each feature."""
 
-    ours: dict[str, Any]
-    theirs: Any
+    ours: Table
+    theirs: GymSpace
     start: Array  # o: 0 for a box
 
     @property
@@ -35,10 +34,10 @@ class Adapted:
         return bool(self.start.any())
 
     @property
-    def origin(self) -> dict[str, Any]:
+    def origin(self) -> Table:
         """What *ours* does not say of *theirs*, for JSON; `restore` takes it."""
         theirs, kind = self.theirs, _class_of(self.theirs)
-        attributes: dict[str, Any] = {"class": kind, "shape": list(theirs.shape), "dtype": str(theirs.dtype)}
+        attributes: Table = {"class": kind, "shape": list(theirs.shape), "dtype": str(theirs.dtype)}
         if kind == "Box":
             return attributes | {"low": _listed(theirs.low), "high": _listed(theirs.high)}
         return attributes | ({"start": self.start.tolist()} if self.is_shifted else {})
@@ -68,7 +67,7 @@ class Adapted:
         return np.asarray(rows.astype(np.int64) + start).astype(self.theirs.dtype)
 
 
-def adapt(space: Any, where: str) -> Adapted:
+def adapt(space: GymSpace, where: str) -> Adapted:
     """Return the counterpart of a space of Gymnasium's.
 
     Raises DataError, which begins with *where*, for a space that ours cannot stand for, and says why.
@@ -102,7 +101,7 @@ def adapt(space: Any, where: str) -> Adapted:
     return adapted
 
 
-def restore(ours: Mapping[str, Any], origin: Origin | None = None) -> Adapted:
+def restore(ours: Fields, origin: Origin | None = None) -> Adapted:
     """Return the space of Gymnasium's that *ours* came from, or without *origin* the one that is nearest to it."""
     from gymnasium import spaces as gym
 
@@ -110,14 +109,15 @@ def restore(ours: Mapping[str, Any], origin: Origin | None = None) -> Adapted:
     origin = origin or {"class": {"discrete": "Discrete", "multi-discrete": "MultiDiscrete", "box": "Box"}[kind]}
     count = spaces.num_features(ours)
     start = np.array(origin.get("start", [0] * count), np.int64)
-    theirs: Any
+    theirs: GymSpace
     if origin["class"] == "Discrete":
         theirs = gym.Discrete(int(ours["n"]), start=int(start[0]), dtype=np.dtype(origin.get("dtype", "int64")).type)
     elif origin["class"] == "MultiBinary":
         shape = origin["shape"]
         theirs = gym.MultiBinary(shape[0] if len(shape) == 1 else shape)
     elif origin["class"] == "MultiDiscrete":
-        shape, dtype = origin.get("shape", [count]), np.dtype(origin.get("dtype", spaces.dtype(ours)))
+        shape = origin.get("shape", [count])
+        dtype: DType = np.dtype(origin.get("dtype", spaces.dtype(ours)))
         most = np.iinfo(dtype).max
         dtype = np.dtype(np.int64) if max(spaces.sizes(ours)) > most else dtype  # of 256 values none is 256
         theirs = gym.MultiDiscrete(np.reshape(ours["sizes"], shape), dtype=dtype.type, start=start.reshape(shape))
@@ -131,7 +131,7 @@ def restore(ours: Mapping[str, Any], origin: Origin | None = None) -> Adapted:
     return Adapted(ours=dict(ours), theirs=theirs, start=start)
 
 
-def restored(header: Mapping[str, Any]) -> dict[str, Adapted]:
+def restored(header: Fields) -> dict[str, Adapted]:
     """Return the spaces of Gymnasium's that histories came from, as far as all of their sources agree."""
     source = header["source"]
     origins = [part["source"].get("origin", {}) for part in source.get("parts", [])] or [source.get("origin", {})]
@@ -139,7 +139,7 @@ def restored(header: Mapping[str, Any]) -> dict[str, Adapted]:
     return {side: restore(header["spaces"][side], origin.get(side)) for side in ("observation", "action")}
 
 
-def _class_of(space: Any) -> str:
+def _class_of(space: object) -> str:
     names = (cls.__name__ for cls in type(space).__mro__ if cls.__module__.startswith("gymnasium.spaces"))
     return next(names, type(space).__name__)
 
@@ -150,7 +150,7 @@ def _listed(bound: Array) -> Any:
     return listed[0] if listed.count(listed[0]) == len(listed) else listed
 
 
-def _unlisted(bound: Any, name: str, dtype: np.dtype[Any], count: int) -> Array:
+def _unlisted(bound: Any, name: str, dtype: DType, count: int) -> Array:
     unbounded = -math.inf if name == "low" else math.inf
     listed = bound if isinstance(bound, list) else [bound] * count
     return np.array([unbounded if end is None else end for end in listed], np.float64 if dtype.kind == "f" else dtype)

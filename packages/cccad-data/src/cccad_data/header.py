@@ -14,9 +14,10 @@ from typing import Any
 
 from cccad_data import spaces
 from cccad_data.errors import DataError, HistoryFileError
+from cccad_data.plain import Table
 
 FORMAT = "cccad-history/1"
-Header = dict[str, Any]
+Header = Table
 Form = Any
 _WORDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _WORDS |= {dict: "a table", list: "a list"}
@@ -25,7 +26,7 @@ _MOST_FEATURES, _MOST_VALUES = 1 << 24, 1 << 53
 _SHOWN = 80
 
 
-def _space(value: Any) -> str:
+def _space(value: object) -> str:
     fields = value if isinstance(value, dict) else {}
     shape, sizes = ([*part] if isinstance(part := fields.get(name), list) else [] for name in ("shape", "sizes"))
     if any(type(count) is int and count > _MOST_VALUES for count in (fields.get("n"), *sizes)):
@@ -39,7 +40,7 @@ def _space(value: Any) -> str:
     return ""
 
 
-def _positive(value: Any) -> str:
+def _positive(value: object) -> str:
     return "" if type(value) is int and value >= 1 else f"must be a whole number of at least 1: {value!r:.{_SHOWN}}"
 
 
@@ -95,7 +96,7 @@ def check_header(header: Any, path: Path, form: Form = HEADER, name: str = "head
         raise HistoryFileError(f"{path}: {words or f'{name!r} lists no task'}")
 
 
-def check_format(name: Any, path: Path) -> None:
+def check_format(name: object, path: Path) -> None:
     """Raise HistoryFileError unless *name* names the one format that is read here."""
     if isinstance(name, str) and name == FORMAT:
         return

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cccad_data.columns import Column, Following, Thinned
 from cccad_data.errors import DataError
-from cccad_data.plain import Array, Scalar
+from cccad_data.plain import Array, Scalar, Table
 
 PER_ENV_STEP = ("observations", "actions", "rewards", "terminations", "truncations")
 OFFSETS = ("episode_ends", "history_ends")
@@ -90,7 +90,7 @@ class TaskHistories:
         bounds = np.concatenate(([0], self.history_ends))
         begin, end = int(bounds[index]), int(bounds[index + 1])
         first, last = np.searchsorted(self.episode_ends, (begin, end), side="right")
-        changes: dict[str, Any] = {name: getattr(self, name)[begin:end] for name in PER_ENV_STEP}
+        changes: Table = {name: getattr(self, name)[begin:end] for name in PER_ENV_STEP}
         if self.optimal_actions is not None:
             changes["optimal_actions"] = self.optimal_actions[begin:end]
         return evolve(
@@ -130,7 +130,7 @@ class TaskHistories:
         def thinned(array: Any) -> Any:
             return Thinned(array, starts, episode_ends) if isinstance(array, Column) else array[rows]
 
-        changes: dict[str, Any] = {name: thinned(getattr(self, name)) for name in PER_ENV_STEP}
+        changes: Table = {name: thinned(getattr(self, name)) for name in PER_ENV_STEP}
         if self.optimal_actions is not None:
             changes["optimal_actions"] = thinned(self.optimal_actions)
         kept_before = np.cumsum(kept)[np.cumsum(counts) - 1]  # m: kept episodes up to the end of each history

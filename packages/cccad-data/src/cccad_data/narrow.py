@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import ArrayLike, DTypeLike
 
 from cccad_data import spaces
 from cccad_data.errors import UnfitValueError
@@ -24,7 +24,7 @@ Where = str | Callable[[int], str]
 "A place in words, such as a file and the array's name; or a function that names the place of row `i` of the batch."
 
 
-def narrow(values: Any, dtype: DTypeLike, where: Where) -> Array:
+def narrow(values: ArrayLike, dtype: DTypeLike, where: Where) -> Array:
     """Return *values*, `t ...`, as *dtype*: whole numbers and flags exactly, floats finite and to `LOSS_FRAC`.
 
     Raises UnfitValueError with the place, by *where* and the row, and the value.
@@ -37,7 +37,7 @@ def narrow(values: Any, dtype: DTypeLike, where: Where) -> Array:
     return kept
 
 
-def checked_cast(values: Any, dtype: DTypeLike, where: Where, why: str = "") -> Array:
+def checked_cast(values: ArrayLike, dtype: DTypeLike, where: Where, why: str = "") -> Array:
     """Return *values* as *dtype* like `narrow`, but for floats, which must be finite and may lose precision.
 
     *why* is what an error says of a wrong value, if not that the dtype cannot hold it.
@@ -116,7 +116,7 @@ class Border:
             self._low = np.zeros_like(self._high)
         self._limits: tuple[Any, ...] = (None, None, None)
 
-    def __call__(self, values: Any, where: Where) -> Array:
+    def __call__(self, values: ArrayLike, where: Where) -> Array:
         """Return a batch, `t o`, or `t` for a discrete space, in the space's dtype.
 
         Raises UnfitValueError with the place, by *where* and the row, and the value.
@@ -152,7 +152,7 @@ class Border:
         return self._limits[1], self._limits[2]
 
 
-def _numbers(values: Any, where: Where) -> Array:
+def _numbers(values: ArrayLike, where: Where) -> Array:
     array = np.asarray(values)
     if array.dtype.kind not in "biuf":
         raise UnfitValueError(f"{_place(where, 0)}: {values!s:.80} is no array of numbers, but of {array.dtype}")

@@ -17,7 +17,7 @@ import h5py
 import numpy as np
 
 from cccad_data.errors import HistoryFileError
-from cccad_data.plain import Array
+from cccad_data.plain import Array, DType
 
 _MOST_OPEN_FILES, _MOST_OPEN_DATASETS = 512, 512
 _UNPACKED_BYTES = 1 << 16  # that HDF5 keeps for each open dataset
@@ -26,7 +26,7 @@ _UNPACKED_BYTES = 1 << 16  # that HDF5 keeps for each open dataset
 class Piece(ABC):
     """Rows that are read alike; *shift* is added to each, which offsets in joined histories need."""
 
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], *, path: str = "", name: str = "rows") -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: DType, *, path: str = "", name: str = "rows") -> None:
         self.shape, self.dtype, self.path, self.name, self.shift = shape, dtype, path, name, 0
         self.is_reward = name.endswith("/rewards")
 

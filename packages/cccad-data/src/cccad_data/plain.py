@@ -3,10 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
 "Numbers of some kind, in some shape; a docstring says which."
+DType: TypeAlias = np.dtype[Any]
+"The kind of numbers of an array."
 Scalar: TypeAlias = str | float | bool | int
 "What JSON has besides tables, lists and null: the value of one parameter of a task."
 Table: TypeAlias = dict[str, Any]

@@ -81,7 +81,7 @@ def unstopped() -> Iterator[Callable[[], int]]:
         _Asked.is_looked_for = False
 
 
-def _on_signal(number: int, _frame: Any) -> None:
+def _on_signal(number: int, _frame: object) -> None:
     now = time.monotonic()
     if not _Asked.number:
         _Asked.number, _Asked.at = number, now

@@ -4,9 +4,9 @@ What lies outside its space, or cannot be stored as it was measured, is refused 
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from cccad_data import spaces
 from cccad_data.errors import SourceError, UnfitValueError
@@ -95,14 +95,14 @@ class Recorder:
             self._final.append((now, ended, last.reshape(len(ended), -1)))
         self.length += 1
 
-    def _within(self, border: Border, values: Any, what: str) -> Array:
+    def _within(self, border: Border, values: ArrayLike, what: str) -> Array:
         array, num_rows = np.asarray(values), self._rewards.shape[1]
         if len(array) != num_rows:
             raise UnfitValueError(f"{self._place(what)(0)} comes {len(array)} times for {num_rows} environments")
         kept = border(array, self._place(what))
         return kept if border is self._action else kept.reshape(len(kept), -1)
 
-    def _per_row(self, values: Any, what: str) -> Array:
+    def _per_row(self, values: ArrayLike, what: str) -> Array:
         array = np.asarray(values)
         if array.shape != self._rewards.shape[1:]:
             wanted = list(self._rewards.shape[1:])

@@ -7,7 +7,6 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 from attrs import field, frozen, validators
-from numpy.typing import NDArray
 
 from cccad_data.columns import Column, Runs, joined, take_all
 from cccad_data.dataset import Histories
@@ -93,7 +92,7 @@ class Sampler:
         """Length of the longest history, after thinning."""
         return int(self._lengths.max())
 
-    def batch(self, index: int, length: int, size: int, rows: slice = slice(None)) -> dict[str, NDArray[Any]]:
+    def batch(self, index: int, length: int, size: int, rows: slice = slice(None)) -> dict[str, Array]:
         """Return batch number *index*: *size* stretches of *length* env steps, or those of its *rows* alone.
 
         `observations next_observations` are `b t o`; `actions rewards terminations truncations mask targets` (and

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cccad_data.errors import DataError, SourceError
+from cccad_data.plain import Array, DType, Fields, Table
 
-Space = Mapping[str, Any]
+Space = Fields
 
 _FIELDS = {"discrete": {"n"}, "multi-discrete": {"sizes"}, "box": {"shape", "low", "high"}}
 _ENDS = {"low": -math.inf, "high": math.inf}
@@ -39,7 +40,7 @@ def num_features(space: Space) -> int:
     return len(sizes(space))
 
 
-def dtype(space: Space) -> np.dtype[Any]:
+def dtype(space: Space) -> DType:
     """Return the smallest dtype that holds every element of *space*: an unsigned integer, or float32 for a box."""
     if space["kind"] == "box":
         return np.dtype(np.float32)
@@ -75,7 +76,7 @@ def _flat(bound: Any) -> Iterator[Any]:
         yield bound
 
 
-def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
+def outside(space: Space, values: Array) -> NDArray[np.bool_]:
     """Say which rows of *values* (`t o`, or `t` for a discrete space) are no element of *space*, as `t`."""
     rows = values.reshape(len(values), -1 if len(values) else num_features(space))
     if space["kind"] == "box":
@@ -88,7 +89,7 @@ def outside(space: Space, values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(~inside.all(axis=1))
 
 
-def uniform_actions(space: Space, uniform: NDArray[Any]) -> NDArray[Any]:
+def uniform_actions(space: Space, uniform: Array) -> Array:
     """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, `... a`.
 
     Raises SourceError when a box has no finite bounds.
@@ -102,12 +103,12 @@ def uniform_actions(space: Space, uniform: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.minimum(uniform * num_actions, num_actions - 1), np.int64)
 
 
-def random_actions(space: Space, num_rows: int, seed: int) -> Callable[[], NDArray[Any]]:
+def random_actions(space: Space, num_rows: int, seed: int) -> Callable[[], Array]:
     """Return a function that draws uniformly random actions of *num_rows* rows at every call, in the space's shape."""
     stream = np.random.default_rng(seed)
     shape = (num_rows, *space["shape"]) if space["kind"] == "box" else (num_rows,)
 
-    def draw() -> NDArray[Any]:
+    def draw() -> Array:
         return uniform_actions(space, stream.random((num_rows, num_features(space)))).reshape(shape)
 
     return draw
@@ -139,11 +140,11 @@ def check(space: Any, where: str) -> None:
         raise DataError(f"{where}: 'low' of a box is not above 'high' anywhere: {space!r:.120}")
 
 
-def _is_real(number: Any) -> bool:
+def _is_real(number: object) -> bool:
     return not isinstance(number, bool) and isinstance(number, Real) and not math.isnan(number)
 
 
-def plain(space: Space) -> dict[str, Any]:
+def plain(space: Space) -> Table:
     """Return *space* as JSON has it, with None for a bound that is infinite."""
 
     def finite(bound: Any) -> Any:
@@ -154,7 +155,7 @@ def plain(space: Space) -> dict[str, Any]:
     return {name: finite(value) for name, value in space.items()}
 
 
-def all_plain(named: Mapping[str, Space]) -> dict[str, Any]:
+def all_plain(named: Mapping[str, Space]) -> Table:
     """Return the `observation` and the `action` space of a family as JSON has them."""
     return {side: plain(space) for side, space in named.items()}
 

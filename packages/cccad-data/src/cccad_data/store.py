@@ -21,10 +21,10 @@ import json
 import os
 import socket
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import h5py
 import numpy as np
@@ -36,7 +36,7 @@ from cccad_data.errors import DataError, HistoryFileError, StorageError
 from cccad_data.header import FORMAT, Header, check_format, check_header
 from cccad_data.history import ARRAYS, TaskHistories
 from cccad_data.owner import lock
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields, Table
 from cccad_data.spaces import num_features
 
 COMPRESSIONS = ("lzf", "gzip", "none")
@@ -50,7 +50,7 @@ _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeE
 
 
 def write_shard(
-    path: Path, header: Mapping[str, Any], histories: Sequence[TaskHistories], compression: str = "lzf"
+    path: Path, header: Fields, histories: Sequence[TaskHistories], compression: str = "lzf"
 ) -> None:
     """Write one shard: put together in memory, written under a temporary name, flushed to the disk, then renamed.
 
@@ -73,7 +73,7 @@ def write_shard(
         handle.write(image.getbuffer())
 
 
-def _layout(array: Array, compression: str) -> dict[str, Any]:
+def _layout(array: Array, compression: str) -> Table:
     row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
     is_shuffled = array.dtype.itemsize > 1 and (compression == "gzip" or array.dtype.kind != "f")
     is_plain = compression == "none" or (compression == "lzf" and not _repeats(array, is_shuffled))
@@ -90,13 +90,13 @@ def _repeats(array: Array, is_shuffled: bool) -> bool:
     return array.nbytes < 2 * _SAMPLE_BYTES or len(zlib.compress(text, 1)) * _LEAST_SHRINKAGE < len(text)
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Fields) -> None:
     """Write *content* to *path* whole or not at all."""
     with whole_file(path) as handle:
         handle.write(json_bytes(content, path, indent=1) + b"\n")
 
 
-def json_bytes(content: Mapping[str, Any], path: Path, indent: int | None = None) -> bytes:
+def json_bytes(content: Fields, path: Path, indent: int | None = None) -> bytes:
     """Return *content* as JSON; raises HistoryFileError where it holds what JSON has not, such as an infinity."""
     try:
         return json.dumps(content, indent=indent, allow_nan=False).encode()
@@ -261,7 +261,7 @@ def _group(file: h5py.File, path: Path, name: str, task_id: str) -> h5py.Group:
     return file[name]
 
 
-def _check_width(dataset: h5py.Dataset, name: str, named_spaces: Mapping[str, Any], path: Path) -> None:
+def _check_width(dataset: h5py.Dataset, name: str, named_spaces: Fields, path: Path) -> None:
     """Hold the features of an array against its space."""
     if name in _KINDS:
         return

@@ -8,7 +8,6 @@ so, terminated on the goal.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -171,7 +170,7 @@ class _Vec(ABC):
 
     def reset(
         self, *, seed: int | None = None, options: Mapping[str, Array] | None = None
-    ) -> tuple[Array, dict[str, Any]]:
+    ) -> tuple[Array, Table]:
         """Put everyone, or the rows of `options["reset_mask"]`, at the start; row i gets the stream of *seed* + i."""
         rows = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         self.places[rows], self.ages[rows] = self.start, 0
@@ -182,7 +181,7 @@ class _Vec(ABC):
     def _play(self, actions: Array) -> tuple[Array, Array]:
         """Change the places; return rewards and terminations."""
 
-    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+    def step(self, actions: Array) -> tuple[Array, Array, Array, Array, Table]:
         """Let everyone act."""
         rewards, terminations = self._play(actions)
         self.ages += 1

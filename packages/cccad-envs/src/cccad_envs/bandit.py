@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any, final
+from typing import Unpack, final
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -13,8 +13,9 @@ from cccad_envs.drawing import NOWHERE, frame_of
 from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
+from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
-from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.rows import Frame, Modes, RowsEnv
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
@@ -63,7 +64,7 @@ def _drawn_means(seed: int, num_arms: int, block: int) -> NDArray[np.uint64]:
 class BanditRows(RowsEnv):
     """Bandits side by side: nothing changes but what the last pull was, and that is only for the picture."""
 
-    def __init__(self, family: "BanditFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
+    def __init__(self, family: "BanditFamily", tasks: Sequence[AnyTask], **modes: Unpack[Modes]) -> None:
         """Give every row the arms of its task."""
         super().__init__(family, tasks, **modes)
         self.family = family
@@ -72,7 +73,7 @@ class BanditRows(RowsEnv):
         self._pulled = np.full(len(tasks), NOWHERE)
         self._paid = np.zeros(len(tasks))
 
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Array:
         return np.zeros((self.num_envs, 1), dtype=np.uint8)
 
     def _restart(self, rows: NDArray[np.bool_]) -> None:
@@ -142,7 +143,7 @@ class BanditFamily(NumberedFamily):
         """Return the expected return of pulling arms uniformly at random, `e`."""
         return np.asarray(self.horizon * self.means(tasks).mean(axis=1))
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
         return np.zeros_like(observations)
 
     def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

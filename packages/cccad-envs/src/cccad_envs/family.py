@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cccad_envs.affordable import refuse_too_large, refuse_too_slow
 from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
+from cccad_envs.plain import Array, Table
 from cccad_envs.recorded import Recording, checked_actions, checked_features
 from cccad_envs.rows import RowsEnv, feature_type
 from cccad_envs.single import SingleEnv
@@ -58,7 +59,7 @@ def _drawn_order(seed: int, num_tasks: int) -> NDArray[np.int64]:
     return order
 
 
-def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, dict[str, Any]]:
+def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, Table]:
     """Return the spaces of a family whose observations have features of these *sizes*."""
     return {
         "observation": {"kind": "multi-discrete", "sizes": list(sizes)},
@@ -96,7 +97,7 @@ class TaskFamily(ABC):
     name: str
     spec: Any
     horizon: int
-    spaces: dict[str, dict[str, Any]]
+    spaces: dict[str, Table]
     rows_class: type[RowsEnv]
     episodes_per_cycle: int = 1
     has_random_rewards: bool = False
@@ -117,12 +118,12 @@ class TaskFamily(ABC):
         """Return the expected return of the uniformly random policy in one episode of each task, `e`, exactly."""
 
     @abstractmethod
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
         """Return what follows the *observations*, `t o`, when *actions* are taken, `t`; `t o`."""
 
     def _possible(
         self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
-    ) -> NDArray[Any]:
+    ) -> Array:
         """Return what was *reached*, `t o`, where chance can lead there, and a place where it can instead of others.
 
         For families that `has_random_transitions`. *reached* holds the last observations of episodes, too.

@@ -4,12 +4,13 @@ A cell is the number `x * height + y`; walls clip. Actions: 0 is +x, 1 is -x, 2 
 """
 
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
+from cccad_envs.plain import Array
 from cccad_envs.rows import feature_type
 
 Number = TypeVar("Number", int, NDArray[np.int64])
@@ -46,12 +47,12 @@ class Grid:
         return x * self.height + y
 
     @cached_property
-    def coordinates(self) -> NDArray[Any]:
+    def coordinates(self) -> Array:
         """(x, y) of every cell, `cells 2`, in the type of observations."""
         both = np.indices((self.width, self.height)).reshape(2, -1).T
         return np.ascontiguousarray(both, dtype=feature_type([self.width, self.height]))
 
-    def points(self, cells: NDArray[np.int64]) -> NDArray[Any]:
+    def points(self, cells: NDArray[np.int64]) -> Array:
         """Return (x, y) of *cells*, `... 2`, in the type of observations."""
         if self.num_cells <= _MOST_TABLED_CELLS:
             return self.coordinates.take(cells, axis=0)

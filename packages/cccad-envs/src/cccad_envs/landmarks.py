@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, Protocol, final
+from typing import Protocol, Unpack, final
 
 import numpy as np
 from attrs import frozen
@@ -20,8 +20,9 @@ from cccad_envs.drawing import frame_of
 from cccad_envs.errors import SettingError, UnknownTaskError
 from cccad_envs.family import TaskFamily, multi_discrete
 from cccad_envs.grid import MOVES, Grid
+from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
-from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.rows import Frame, Modes, RowsEnv
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
@@ -63,7 +64,7 @@ class Rules:
 class LandmarkRows(RowsEnv):
     """Rooms side by side: all that changes is a cell per row and which landmark is next."""
 
-    def __init__(self, family: "LandmarkFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
+    def __init__(self, family: "LandmarkFamily", tasks: Sequence[AnyTask], **modes: Unpack[Modes]) -> None:
         """Put every agent at the centre."""
         super().__init__(family, tasks, **modes)
         self._grid = family.grid
@@ -75,7 +76,7 @@ class LandmarkRows(RowsEnv):
         self._cells = np.full(len(tasks), family.grid.centre)
         self._targets = self._landmarks[:, 0].copy()
 
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Array:
         return self._grid.points(self._cells)
 
     def _restart(self, rows: NDArray[np.bool_]) -> None:
@@ -191,7 +192,7 @@ class LandmarkFamily(TaskFamily):
         chunks = [self._expected_returns(landmarks[first : first + rows]) for first in range(0, len(tasks), rows)]
         return np.concatenate(chunks) if chunks else np.zeros(0)
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
         (moves,) = self.layouts([task])[1]
         return self.grid.points(self.grid.moved(self.grid.cell(*observations.T), moves[actions]))
 

@@ -6,7 +6,7 @@ much must be kept. Every cue names its position, so that nothing has to be count
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, final
+from typing import Unpack, final
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -17,8 +17,9 @@ from cccad_envs.drawing import NOWHERE, frame_of
 from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
+from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
-from cccad_envs.rows import Frame, RowsEnv
+from cccad_envs.rows import Frame, Modes, RowsEnv
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 _BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
@@ -56,14 +57,14 @@ class RecallSpec:
 class RecallRows(RowsEnv):
     """Quizzes side by side: all that a row has of its own is the string of its episode, `e num_bits`."""
 
-    def __init__(self, family: "RecallFamily", tasks: Sequence[AnyTask], **modes: Any) -> None:
+    def __init__(self, family: "RecallFamily", tasks: Sequence[AnyTask], **modes: Unpack[Modes]) -> None:
         """Give every row the string of its task, where tasks have one."""
         super().__init__(family, tasks, **modes)
         self.family = family
         fixed = 0 if family.spec.resample else family.parameters(tasks)
         self._strings = np.zeros((len(tasks), family.spec.num_bits), dtype=np.int64) + fixed
 
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Array:
         clock = self._elapsed_env_steps
         symbols = np.where(self.family.shows[clock], self._concerned() + 1, 0)
         return np.stack([self.family.cues[clock], symbols], axis=1).astype(self.single_observation_space.dtype)
@@ -165,7 +166,7 @@ class RecallFamily(NumberedFamily):
         """Return one over the number of symbols for each task, `e`."""
         return np.full(len(self.parameters(tasks)), 1 / self.spec.num_symbols)
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> NDArray[Any]:
+    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
         """Return what follows in a history of whole episodes; the symbol is 1 where chance and the end hide it."""
         clock = np.arange(len(observations)) % self.horizon + 1
         symbols = np.maximum(np.append(observations[1:, 1], 1)[: len(observations)], 1)

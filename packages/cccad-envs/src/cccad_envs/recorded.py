@@ -8,6 +8,7 @@ from attrs import frozen
 from numpy.typing import ArrayLike, NDArray
 
 from cccad_envs.errors import TransitionError
+from cccad_envs.plain import Array
 
 
 def checked_features(name: str, values: ArrayLike, sizes: Sequence[int]) -> NDArray[np.int64]:
@@ -59,7 +60,7 @@ class Recording:
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     clock: NDArray[np.int64]
-    rewards: NDArray[Any] | None
+    rewards: Array | None
     never: NDArray[np.bool_]
 
     @classmethod

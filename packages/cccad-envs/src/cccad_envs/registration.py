@@ -12,6 +12,7 @@ from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
 from cccad_envs.landmarks import LandmarkFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.numbered import NumberedFamily
+from cccad_envs.plain import Table
 from cccad_envs.recall import RecallSpec
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
@@ -19,7 +20,7 @@ from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_envs.tasks import Task
 
 # Every environment's spec, and the task that it plays unless told otherwise.
-ENVIRONMENTS: dict[str, tuple[type[Any], dict[str, Any]]] = {
+ENVIRONMENTS: dict[str, tuple[type[Any], Table]] = {
     "cccad/Darkroom-v0": (DarkroomSpec, {"goal": (0, 0)}),
     "cccad/DarkKeyToDoor-v0": (DarkKeyToDoorSpec, {"key": (0, 0), "door": (1, 1)}),
     "cccad/DarkroomPermuted-v0": (DarkroomPermutedSpec, {"goal": (0, 0), "permutation": 0}),
@@ -54,7 +55,7 @@ def make_rows(environment: str, num_envs: int = 1, render_mode: str | None = Non
     return family.make_vec([task] * num_envs, render_mode=render_mode)
 
 
-def _family_and_task(environment: str, settings: dict[str, Any]) -> tuple[LandmarkFamily | NumberedFamily, Task]:
+def _family_and_task(environment: str, settings: Table) -> tuple[LandmarkFamily | NumberedFamily, Task]:
     spec_class, _ = ENVIRONMENTS[environment]
     fields = {name: settings[name] for name in attrs.fields_dict(spec_class) if name in settings}
     family: LandmarkFamily | NumberedFamily = spec_class(**fields).build()

@@ -6,7 +6,7 @@ the checks. A family's environment adds its state and a handful of methods.
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, TypeAlias, final
+from typing import Protocol, TypeAlias, TypedDict, final
 
 import numpy as np
 from gymnasium.spaces import Discrete, MultiDiscrete
@@ -15,20 +15,29 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from cccad_envs.errors import ActionError, NotResetError, SettingError
+from cccad_envs.plain import Array, Table
 from cccad_envs.streams import RowStreams
+from cccad_envs.tasks import AnyTask
 
 Frame: TypeAlias = NDArray[np.uint8] | str
-Outcome: TypeAlias = tuple[NDArray[Any], NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]
+Outcome: TypeAlias = tuple[Array, NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_], Table]
 
 RENDER_MODES = ("ansi", "rgb_array")
 AUTORESET_MODES = (AutoresetMode.SAME_STEP, AutoresetMode.DISABLED)
+
+
+class Modes(TypedDict):
+    """How rows restart and are drawn: the keyword arguments of every `RowsEnv`."""
+
+    autoreset_mode: AutoresetMode
+    render_mode: str | None
 
 
 class PlayedFamily(Protocol):
     """What rows need to know of the family whose tasks they play: its horizon and its spaces as plain dicts."""
 
     horizon: int
-    spaces: dict[str, dict[str, Any]]
+    spaces: dict[str, Table]
 
 
 def feature_type(sizes: Sequence[int]) -> type[np.uint8] | type[np.int64]:
@@ -40,7 +49,7 @@ def feature_type(sizes: Sequence[int]) -> type[np.uint8] | type[np.int64]:
     return np.uint8 if sum(sizes) <= np.iinfo(np.uint8).max else np.int64
 
 
-class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
+class RowsEnv(VectorEnv[Array, Array, Array], ABC):
     """A vector environment of `e` rows with discrete actions, written without a loop over rows.
 
     With `AutoresetMode.SAME_STEP` a row whose episode ends restarts at once: its observation is the next episode's
@@ -54,7 +63,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
     """
 
     def __init__(
-        self, family: PlayedFamily, tasks: Sequence[Any], *, autoreset_mode: AutoresetMode, render_mode: str | None
+        self, family: PlayedFamily, tasks: Sequence[AnyTask], *, autoreset_mode: AutoresetMode, render_mode: str | None
     ) -> None:
         """Let row i play `tasks[i]`: set up spaces and the clock; every row still needs its first reset."""
         if not tasks:
@@ -81,7 +90,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
         self._streams = RowStreams(num_envs)
 
     @abstractmethod
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Array:
         """Return a fresh array of the observations of all rows, `e o`."""
 
     @abstractmethod
@@ -102,8 +111,8 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
 
     @final
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        self, *, seed: int | None = None, options: Table | None = None
+    ) -> tuple[Array, Table]:
         """Start new episodes in all rows, or in those marked by `options["reset_mask"]`, bool `e`.
 
         Raises:
@@ -125,7 +134,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
         return self._observe(), {}
 
     @final
-    def step(self, actions: NDArray[Any]) -> Outcome:
+    def step(self, actions: Array) -> Outcome:
         """Take one env step in every row: (observations `e o`, rewards, terminations, truncations `e`, infos).
 
         Raises:
@@ -176,7 +185,7 @@ class RowsEnv(VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]], ABC):
             fault = "its episode is over" if self._elapsed_env_steps[row] else "it has never been reset"
             raise NotResetError(f"row {row} of {self.num_envs} cannot go on, {fault}: call reset() first")
 
-    def _checked(self, actions: NDArray[Any]) -> NDArray[np.int64]:
+    def _checked(self, actions: Array) -> NDArray[np.int64]:
         array = np.asarray(actions)
         if array.dtype.kind not in "iu":
             raise ActionError(f"actions must be whole numbers, got {array.dtype}")

@@ -1,16 +1,16 @@
 """A single environment is one row of a batched one: there is one set of dynamics and nothing to keep in agreement."""
 
-from typing import Any, final
+from typing import final
 
 import gymnasium
 import numpy as np
-from numpy.typing import NDArray
 
+from cccad_envs.plain import Array, Table
 from cccad_envs.rows import RENDER_MODES, Frame, RowsEnv
 
 
 @final
-class SingleEnv(gymnasium.Env[NDArray[Any], np.int64]):
+class SingleEnv(gymnasium.Env[Array, np.int64]):
     """An ordinary `gymnasium.Env` over *rows*, a one-row batch that does not restart by itself."""
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8}  # noqa: RUF012  # gymnasium reads it from the class
@@ -24,14 +24,14 @@ class SingleEnv(gymnasium.Env[NDArray[Any], np.int64]):
         self.render_mode = rows.render_mode
 
     def reset(
-        self, *, seed: int | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
+        self, *, seed: int | None = None, options: Table | None = None
+    ) -> tuple[Array, Table]:
         """Start a new episode; *options* are accepted and none is known."""
         super().reset(seed=seed, options=options)
         observations, _ = self._rows.reset(seed=seed)
         return observations[0], {}
 
-    def step(self, action: np.int64 | int) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: np.int64 | int) -> tuple[Array, float, bool, bool, Table]:
         """Take one env step.
 
         Raises:

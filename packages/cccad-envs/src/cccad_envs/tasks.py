@@ -1,15 +1,15 @@
 """Tasks in order: listed where they are few, else each put together when it is asked for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, overload
+from typing import Protocol, overload
 
 import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
+from cccad_envs.plain import Scalar
+
 MOST_LISTED = 100_000
-Scalar: TypeAlias = str | float | bool | int
-"The value of one parameter of a task: what JSON has besides tables, lists and null."
 
 
 class AnyTask(Protocol):
@@ -82,7 +82,7 @@ class Tasks(Sequence[Task]):
     def __len__(self) -> int:
         return self.size
 
-    def __contains__(self, task: Any) -> bool:
+    def __contains__(self, task: object) -> bool:
         return bool(self.find(getattr(task, "task_id", "")) == task)
 
     def __eq__(self, other: object) -> bool:

@@ -21,7 +21,7 @@ from cccad_data.header import FORMAT, check_format, check_header
 from cccad_data.history import TaskHistories
 from cccad_data.merging import write_dataset
 from cccad_data.narrow import Border, narrow
-from cccad_data.plain import Fields
+from cccad_data.plain import Fields, Table
 
 READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
 """Modules with `read(sources, wishes) -> Found`, and `SETTINGS`, the defaults of what they can be told.
@@ -39,9 +39,9 @@ class Wishes:
 
     env: TaskFamily | Fields | None = None
     "The task family that the histories are of, itself or as `kind` and fields; without it, the format's own world."
-    split: Mapping[str, Any] = field(factory=lambda: {"seed": 0, "held_out_frac": 0.1})
+    split: Fields = field(factory=lambda: {"seed": 0, "held_out_frac": 0.1})
     "Arguments of `family.split`: held-out tasks are not imported."
-    settings: Mapping[str, Any] = field(factory=dict)
+    settings: Fields = field(factory=dict)
     "Settings of the format's reader; a text stands for what it is in JSON, unless the setting is a text itself."
 
 
@@ -49,7 +49,7 @@ class Wishes:
 class Found:
     """What a reader found. *notes* are whole once *tasks* have been gone through."""
 
-    header: dict[str, Any]
+    header: Table
     tasks: Iterable[TaskHistories]
     notes: list[str] = field(factory=list)
 
@@ -132,7 +132,7 @@ def _checked(named: str, result: Found) -> Iterator[TaskHistories]:
         if task.task_id in task_ids:
             raise DataError(f"{named}: task {task.task_id!r} is there twice")
         task_ids.add(task.task_id)
-        arrays: dict[str, Any] = task.arrays()
+        arrays: Table = task.arrays()
         for name in ("rewards", "terminations", "truncations"):
             wanted = "float32" if name == "rewards" else "bool"
             if arrays[name].ndim != 1:
@@ -147,7 +147,7 @@ def _checked(named: str, result: Found) -> Iterator[TaskHistories]:
         raise DataError(f"{named}: none of its histories can be imported: {'; '.join(result.notes):.400}")
 
 
-def our_header(text: str | bytes, source: Path) -> dict[str, Any]:
+def our_header(text: str | bytes, source: Path) -> Table:
     """Return the header of histories that an export of ours has in it; raises DataError when it is not sound."""
     with reading(source, "the header of our export cannot be read"):
         header = json.loads(text)
@@ -170,7 +170,7 @@ def reading(source: Path, what: str) -> Iterator[None]:
         raise DataError(f"{source}: {what}: {reason:.200}") from error
 
 
-def foreign_header(form: str, sources: Sequence[Path], world: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+def foreign_header(form: str, sources: Sequence[Path], world: Fields, **facts: object) -> Table:
     """Return the header of histories that somebody else collected; *world* has `env spaces horizon`, or more."""
     files = ", ".join(source.name for source in sources)
     contents = [_content(source) for source in sources if source.exists()]

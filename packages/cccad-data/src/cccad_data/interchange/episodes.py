@@ -1,13 +1,12 @@
 """Flat arrays with flags become histories: cut after the last whole episode, and laid end to end."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from cccad_data.errors import DataError
 from cccad_data.history import PER_ENV_STEP, TaskHistories
-from cccad_data.plain import Array, Scalar
+from cccad_data.plain import Array, Scalar, Table
 
 UNKNOWN_LAST = "the file has no true last observations of episodes, so that each is a copy of the one before it"
 
@@ -46,5 +45,5 @@ def laid_end_to_end(task_id: str, params: Mapping[str, Scalar], lives: Sequence[
         raise DataError(f"task {task_id!r} has no whole episode: nothing says where one ends")
     if len(parts.get("optimal_actions", parts["actions"])) != len(parts["actions"]):
         raise DataError(f"task {task_id!r} has optimal actions in some of its histories only")
-    arrays: dict[str, Any] = {name: np.concatenate(arrays_of) for name, arrays_of in parts.items()}
+    arrays: Table = {name: np.concatenate(arrays_of) for name, arrays_of in parts.items()}
     return TaskHistories(task_id=task_id, params=dict(params), **{**arrays, "rewards": arrays["rewards"].astype("f4")})

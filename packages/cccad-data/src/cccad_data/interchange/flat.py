@@ -7,14 +7,13 @@
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cccad_data.errors import DataError
 from cccad_data.interchange.episodes import UNKNOWN_LAST
 from cccad_data.interchange.lives import Life
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields
 
 TERMINALS, TIMEOUTS = ("terminals", "terminations", "dones"), ("timeouts", "truncations")
 FLAGS = (*TERMINALS, *TIMEOUTS)
@@ -27,7 +26,7 @@ JUMPS = "jumps"
 
 
 def life_of(
-    source: Path, task_id: str, arrays: Mapping[str, Array], settings: Mapping[str, Any], notes: Counter[str]
+    source: Path, task_id: str, arrays: Mapping[str, Array], settings: Fields, notes: Counter[str]
 ) -> Life:
     """Return flat *arrays* as one life, with every contradiction between flags and observations refused or noted.
 
@@ -71,7 +70,7 @@ def _column(source: Path, name: str, array: Array) -> Array:
 
 
 def _ends(
-    source: Path, columns: Mapping[str, Array], settings: Mapping[str, Any], notes: Counter[str]
+    source: Path, columns: Mapping[str, Array], settings: Fields, notes: Counter[str]
 ) -> tuple[Array, Array]:
     """Return where episodes terminate and are truncated, `t` each, with flags and jumps held against each other."""
     listed = [word.strip() for word in settings["ends"].split(",")]

@@ -9,7 +9,6 @@ what to train on, its evaluation shuffles the goals, by the same seed: what is i
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -23,7 +22,7 @@ from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups
 from cccad_data.narrow import Border, narrow
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields
 from cccad_data.spaces import all_plain
 from cccad_data.store import open_shard
 
@@ -73,7 +72,7 @@ def _tasks(
     groups: list[str],
     family: RepeatableFamily,
     held_out: set[str],
-    settings: Mapping[str, Any],
+    settings: Fields,
     notes: list[str],
 ) -> Iterator[TaskHistories]:
     goals: dict[str, str] = {}  # task id -> group
@@ -165,7 +164,7 @@ class _Group:
         return f"{len(tasks):,} tasks fit it, {tasks[0].task_id!r} and {tasks[1].task_id!r} among them"
 
 
-def _leaks(family: TaskFamily, goals: Mapping[int, str], settings: Mapping[str, Any]) -> str:
+def _leaks(family: TaskFamily, goals: Mapping[int, str], settings: Fields) -> str:
     """Say which goals its evaluation plays though its loader trains on them; *goals* are those of the groups."""
     seed, ratio = settings["env_split_seed"], settings["train_env_ratio"]
     order = list(range(len(family.tasks)))

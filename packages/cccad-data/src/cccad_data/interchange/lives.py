@@ -4,12 +4,11 @@ What the file or a task family does not say is taken from the data, or from the 
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from attrs import field, frozen
+from attrs import frozen
 
 from cccad_data import spaces
 from cccad_data.collection import spec_dict
@@ -21,9 +20,9 @@ from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.narrow import Border, Where, checked_cast, narrow
-from cccad_data.plain import Array, Fields, Scalar
+from cccad_data.plain import Array, Fields, Scalar, Table
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Table = {
     "task_id": "",
     "task_ids": [],
     "name": "",
@@ -56,13 +55,14 @@ class Life:
     source: Path
     task_id: str
     arrays: Mapping[str, Array]
-    place: Any = field(default=None)
+    place: Callable[[int], str] | None = None
 
     def where(self, name: str) -> Where:
         """Return the place of an array, for `narrow`."""
         if self.place is None:
             return f"{self.source}: {name!r}"
-        return lambda row: f"{self.source}: {name!r} of {self.place(row)}"
+        place = self.place
+        return lambda row: f"{self.source}: {name!r} of {place(row)}"
 
 
 def task_of(index: int, default: str, wishes: Wishes, count: int) -> str:
@@ -80,7 +80,7 @@ def gathered(
     wishes: Wishes,
     notes: list[str],
     claims: Mapping[str, Adapted] | None = None,
-    **facts: Any,
+    **facts: object,
 ) -> Found:
     """Return the tasks of *lives* in one world; *claims* are the spaces that the file says it has.
 
@@ -121,7 +121,7 @@ def gathered(
     return Found(header=header, tasks=tasks, notes=notes)
 
 
-def _name(settings: Mapping[str, Any], sources: Sequence[Path]) -> str:
+def _name(settings: Fields, sources: Sequence[Path]) -> str:
     return str(settings["name"] or ", ".join(source.stem for source in sources))
 
 
@@ -143,7 +143,7 @@ class _Side:
         self,
         name: str,
         lives: Sequence[Life],
-        settings: Mapping[str, Any],
+        settings: Fields,
         family: TaskFamily | None,
         claim: Adapted | None,
     ) -> None:
@@ -165,7 +165,7 @@ class _Side:
             space = self._around(lives)
         self.border = Border(space)
 
-    def _around(self, lives: Sequence[Life]) -> dict[str, Any]:
+    def _around(self, lives: Sequence[Life]) -> Table:
         """Return the space that the data themselves make: discrete for whole numbers of one column, else a box."""
         arrays = [(life, name, life.arrays[name]) for life in lives for name in self._names if name in life.arrays]
         for life, name, array in arrays:
@@ -259,7 +259,7 @@ def _family_tasks(
 
 def _horizon(
     tasks: Sequence[TaskHistories],
-    settings: Mapping[str, Any],
+    settings: Fields,
     family: TaskFamily | None,
     sources: Sequence[Path],
     assumed: list[str],

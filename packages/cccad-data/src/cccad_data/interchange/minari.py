@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from cccad_data.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.interchange.lives import Life, gathered, task_of
+from cccad_data.plain import Fields, Table
 from cccad_data.store import json_bytes, open_shard
 
 SETTINGS = lives.SETTINGS
@@ -36,6 +37,8 @@ _HEADER = "cccad_history_header"
 _ROOT = "MINARI_DATASETS_PATH"
 _PLACE = "cccad_place"
 _FLAGS = ("terminations", "truncations")
+Episode: TypeAlias = Any
+"An episode of Minari's, which ships no types."
 
 
 def read(sources: Sequence[Path], wishes: Wishes) -> Found:
@@ -90,7 +93,7 @@ def _check_inside(source: Path, main: Path) -> None:
     open_shard(main).close()  # which looks at what it declares and where that lies
 
 
-def _ours(source: Path, dataset: Any, header: Mapping[str, Any]) -> Iterator[TaskHistories]:
+def _ours(source: Path, dataset: Any, header: Fields) -> Iterator[TaskHistories]:
     """Yield the tasks of an export of ours."""
     sides = restored(header)
     rows = zip(dataset.iterate_episodes(), dataset.storage.get_episode_metadata(dataset.episode_indices), strict=True)
@@ -136,7 +139,7 @@ def _lives(source: Path, dataset: Any, task_id: str, wishes: Wishes, notes: list
             )
         return [_joined(source, episodes, task_id)]
     notes.append(f"{source.name}: tasks and histories are those that the episodes name, as our export wrote them")
-    histories: list[tuple[str, list[Any]]] = []
+    histories: list[tuple[str, list[Episode]]] = []
     last: tuple[str, int, int] = ("", -1, -1)
     for episode, place in zip(episodes, places, strict=True):
         now = (str(place["task_id"]), int(place["history"]), int(place.get("episode", last[2] + 1)))
@@ -147,7 +150,7 @@ def _lives(source: Path, dataset: Any, task_id: str, wishes: Wishes, notes: list
     return [_joined(source, whole, name) for name, whole in histories]
 
 
-def _place(episode: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _place(episode: Episode, metadata: Fields) -> Table:
     """Return task, history and place in it as our export wrote them: among the infos, for Minari drops the options."""
     infos = episode.infos or {}
     if _PLACE in infos:
@@ -156,7 +159,7 @@ def _place(episode: Any, metadata: Mapping[str, Any]) -> dict[str, Any]:
     return dict(options) if isinstance(options, Mapping) and {"task_id", "history"} <= set(options) else {}
 
 
-def _sound(source: Path, episode: Any, ends: str, *, is_last: bool) -> Any:
+def _sound(source: Path, episode: Episode, ends: str, *, is_last: bool) -> Episode:
     """Return an episode with its flags as *ends* says; refuse one whose arrays or flags contradict one another."""
     where, length = f"{source}: episode {episode.id}", len(episode.rewards)
     sizes = {name: len(getattr(episode, name)) for name in ("actions", *_FLAGS)}
@@ -181,7 +184,7 @@ def _sound(source: Path, episode: Any, ends: str, *, is_last: bool) -> Any:
     return episode
 
 
-def _joined(source: Path, episodes: Sequence[Any], task_id: str = "") -> Life:
+def _joined(source: Path, episodes: Sequence[Episode], task_id: str = "") -> Life:
     """Return episodes as one life."""
     shown = [np.asarray(episode.observations) for episode in episodes]
     arrays = {
@@ -242,7 +245,7 @@ def _write(minari: Any, histories: Histories, out: Path) -> None:
     dataset.storage.update_metadata({_HEADER: json_bytes(histories.header, out).decode()})
 
 
-def _episodes(make: Any, task: TaskHistories, sides: Mapping[str, Adapted]) -> Iterator[Any]:
+def _episodes(make: Any, task: TaskHistories, sides: Mapping[str, Adapted]) -> Iterator[Episode]:
     for index, life in enumerate(task):
         begin = 0
         for place, (end, final) in enumerate(

@@ -10,7 +10,6 @@ import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST
 from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, as_sentences, life_of
 from cccad_data.interchange.lives import Life, gathered, task_of
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields
 from cccad_data.store import json_bytes, whole_file
 
 SETTINGS = lives.SETTINGS
@@ -48,7 +47,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     return Found(header=header, tasks=_tasks(archive, header))
 
 
-def _tasks(archive: "_Archive", header: Mapping[str, Any]) -> Iterator[TaskHistories]:
+def _tasks(archive: "_Archive", header: Fields) -> Iterator[TaskHistories]:
     for index, task in enumerate(header["tasks"]):
         has_optimal = f"{index:05d}/optimal_actions" in archive.names
         names = (*ARRAYS, "optimal_actions") if has_optimal else ARRAYS
@@ -134,6 +133,6 @@ def write(histories: Histories, out: Path) -> None:
                 _add(archive, f"{index:05d}/{name}", np.asarray(array))
 
 
-def _add(archive: zipfile.ZipFile, name: str, array: Any) -> None:
+def _add(archive: zipfile.ZipFile, name: str, array: Array) -> None:
     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
         np.lib.format.write_array(member, array, allow_pickle=False)

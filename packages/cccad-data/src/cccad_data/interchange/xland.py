@@ -6,7 +6,6 @@ episode that earns a reward at its end is terminated by it, and any other is cut
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -17,10 +16,10 @@ from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST, laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups, member
 from cccad_data.narrow import Border, narrow
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields, Table
 from cccad_data.store import open_shard
 
-SETTINGS: dict[str, Any] = {"name": "", "n": 0, "horizon": 0, "terminations": "rewarded"}
+SETTINGS: Table = {"name": "", "n": 0, "horizon": 0, "terminations": "rewarded"}
 _ARRAYS = {"states": None, "actions": 2, "rewards": 2, "dones": 2}
 _TERMINATIONS = {
     "rewarded": "an episode that earns a reward in its last env step is taken as terminated, any other as cut off",
@@ -63,14 +62,14 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     return Found(header=header, tasks=_tasks(source, groups, world, settings, notes), notes=notes)
 
 
-def _longest(dones: Any) -> int:
+def _longest(dones: Array) -> int:
     """Return the length of the longest whole episode; *dones* are `(histories, T)`."""
     ends = (np.flatnonzero(row) + 1 for row in dones.astype(bool))
     return max((int(np.diff(places, prepend=0).max()) for places in ends if len(places)), default=1)
 
 
 def _tasks(
-    source: Path, groups: list[str], world: Mapping[str, Any], settings: Mapping[str, Any], notes: list[str]
+    source: Path, groups: list[str], world: Fields, settings: Fields, notes: list[str]
 ) -> Iterator[TaskHistories]:
     left = 0
     borders = {side: Border(space) for side, space in world["spaces"].items()}

@@ -10,6 +10,7 @@ from cccad_data.errors import SourceError
 from cccad_data.family import Task, TaskFamily
 from cccad_data.history import TaskHistories
 from cccad_data.jobs.job import Progress
+from cccad_data.plain import Table
 from cccad_data.sources.unit import LifeSpec, Unit
 
 
@@ -28,7 +29,7 @@ class SB3Spec(LifeSpec):
     )
     algorithm: str = field(default="PPO", metadata={"help": "such as PPO, A2C, DQN, SAC or TD3"})
     policy: str = field(default="MlpPolicy", metadata={"help": "the name of its kind of network"})
-    hyperparameters: dict[str, Any] = field(
+    hyperparameters: Table = field(
         default=Factory(dict),
         validator=validators.instance_of(dict),
         metadata={"help": "arguments of the algorithm; a number as action_noise is the deviation of Gaussian noise"},

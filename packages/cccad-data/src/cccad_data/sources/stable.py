@@ -3,7 +3,7 @@
 import copy
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +19,7 @@ from cccad_data import spaces
 from cccad_data.errors import DataError, SourceError, hint
 from cccad_data.family import TaskFamily
 from cccad_data.gym_spaces import GymSpace, adapt
-from cccad_data.plain import Array
+from cccad_data.plain import Array, Fields, Table
 from cccad_data.sources.unit import Unit, one_thread
 
 _OURS = {"self", "policy", "env", "seed", "device", "verbose", "tensorboard_log", "_init_setup_model"}
@@ -35,7 +35,7 @@ class HasGymSpaces(Protocol):
 
 def algorithm_of(name: str) -> Any:
     """Return the algorithm of that name in stable-baselines3 or sb3-contrib; raises SourceError when there is none."""
-    algorithms: dict[str, Any] = {}
+    algorithms: Table = {}
     for module in ("sb3_contrib", "stable_baselines3"):
         try:
             offers = vars(import_module(module))
@@ -49,7 +49,7 @@ def algorithm_of(name: str) -> Any:
     return algorithms[name]
 
 
-def check_hyperparameters(algorithm: Any, hyperparameters: Mapping[str, Any]) -> None:
+def check_hyperparameters(algorithm: Any, hyperparameters: Fields) -> None:
     """Raise SourceError when *algorithm* takes no argument of one of these names."""
     names = set(inspect.signature(algorithm.__init__).parameters) - _OURS
     for name in hyperparameters:
@@ -162,7 +162,7 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
     def step_async(self, actions: Array) -> None:
         self.actions = actions
 
-    def step_wait(self) -> tuple[Array, Array, Array, list[dict[str, Any]]]:
+    def step_wait(self) -> tuple[Array, Array, Array, list[Table]]:
         if self.unit.is_over:
             raise _LifeIsOverError
         if self.unit.now == 0:
@@ -171,7 +171,7 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
             pairs = zip(self._first_weights, self.weights_of(), strict=True)
             self.has_learnt = not all(torch.equal(*pair) for pair in pairs)
         _, rewards, terminations, truncations, infos = self.unit.step(self.actions)
-        notes: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        notes: list[Table] = [{} for _ in range(self.num_envs)]
         for row in np.flatnonzero(terminations | truncations):
             notes[row]["terminal_observation"] = infos["final_obs"][row]
             notes[row]["TimeLimit.truncated"] = bool(truncations[row] and not terminations[row])
@@ -180,16 +180,16 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
     def close(self) -> None:
         """Leave the worlds to the unit."""
 
-    def get_attr(self, attr_name: str, indices: Any = None) -> list[Any]:
+    def get_attr(self, attr_name: str, indices: object = None) -> list[object]:
         return [getattr(self.unit.environment, attr_name, None)] * self.num_envs
 
-    def set_attr(self, attr_name: str, value: Any, indices: Any = None) -> None:
+    def set_attr(self, attr_name: str, value: object, indices: object = None) -> None:
         raise AttributeError(f"{attr_name!r} of a recorded world cannot be set")
 
-    def env_method(self, method_name: str, *args: Any, indices: Any = None, **kwargs: Any) -> list[Any]:
+    def env_method(self, method_name: str, *args: object, indices: object = None, **kwargs: object) -> list[object]:
         raise AttributeError(f"a recorded world has no method {method_name!r}")
 
-    def env_is_wrapped(self, wrapper_class: Any, indices: Any = None) -> list[bool]:
+    def env_is_wrapped(self, wrapper_class: object, indices: object = None) -> list[bool]:
         return [False] * self.num_envs
 
 
