@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILDERS = ("hatchling", "editables", "setuptools", "wheel")
 WHOLE = "pip install -c constraints.txt -r requirements.txt"
 NEEDED = {  # what has to be installed before a document's own line, and what shows that it worked
-    "README.md": ("", "import cccad_train.run.execute"),
+    "docs/earlier-scripts.md": ("", "import cccad_train.run.execute"),
     "packages/cccad-core/README.md": ("", None),  # its example
     "packages/cccad-envs/README.md": ("", None),
     "packages/cccad-data/README.md": ("", None),
@@ -66,7 +66,8 @@ def shelf(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("shelf"), {}
     for package in ("cccad-core", "cccad-envs", "cccad-data", "cccad-train"):
         project = tomli.loads((ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        for text in [*project["dependencies"], *project.get("optional-dependencies", {}).get("rl", [])]:
+        extras = project.get("optional-dependencies", {})
+        for text in [*project["dependencies"], *extras.get("card", []), *extras.get("rl", [])]:
             needed(Requirement(text).name, found)
     for builder in BUILDERS:
         needed(builder, found)
