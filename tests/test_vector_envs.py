@@ -19,7 +19,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
 SIZE, HORIZON = 7, 6
 GOALS = (1, 4)
-REFUSAL = "these worlds have the autoreset mode {}; make them with autoreset_mode=gymnasium.vector.AutoresetMode"
+REFUSAL = "this environment has the autoreset mode {}; make it with autoreset_mode=gymnasium.vector.AutoresetMode"
 
 
 class Corridor(gym.Env):

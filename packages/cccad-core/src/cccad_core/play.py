@@ -102,7 +102,7 @@ def _refuse_other_autoresets(worlds: Any) -> None:
     name = getattr(mode, "name", mode)
     if name != "SAME_STEP":
         wanted = "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
-        raise WorldsError(f"these worlds have the autoreset mode {name}; make them with {wanted}")
+        raise WorldsError(f"this environment has the autoreset mode {name}; make it with {wanted}")
 
 
 def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
