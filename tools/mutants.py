@@ -51,18 +51,18 @@ CORE = (
 )
 TESTS: dict[str, tuple[str, ...]] = {
     "core/context": ("core/test_context", *CORE),
-    "core/triggers": ("core/test_context", "core/test_triggers", *CORE),
-    "core/windows": ("core/test_imitation", *CORE, "core/test_moment"),
-    "core/folding": ("core/test_imitation", *CORE, "core/test_moment"),
+    "core/windows": ("core/test_windows", *CORE, "core/test_moment"),
+    "core/folding": ("core/test_windows", "core/test_imitation", *CORE, "core/test_moment"),
+    "core/triggers": ("core/test_triggers", *CORE),
     "core/agent": CORE,
     "core/objectives/imitation": ("core/test_imitation", "core/test_reconstruction", "core/test_planted_bugs"),
     "data/sampling": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),
     "data/sources/ppo": ("data/test_data_ppo", "data/test_data_sources"),
-    "train/statistics": ("train/test_statistics", "train/test_summary_table"),
-    "train/evaluation": ("train/test_evaluation", "train/test_pipeline"),
-    "train/checkpoints": ("train/test_checkpoints", "train/test_fitting"),
-    "train/given": ("train/test_given",),
-    "train/folder": ("train/test_pipeline",),
+    "train/report/statistics": ("train/test_statistics", "train/test_summary_table"),
+    "train/run/stages/held_out": ("train/test_evaluation", "train/test_pipeline"),
+    "train/fit/checkpoints": ("train/test_checkpoints", "train/test_fitting"),
+    "train/run/histories": ("train/test_existing_histories",),
+    "train/run/folder": ("train/test_pipeline", "train/test_known_by_content"),
 }
 """The modules that are changed, and the tests of that part, the quick ones first."""
 
