@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
-from attrs import Factory, define, field, frozen, validators
+from attrs import define, field, frozen, validators
 from torch import Tensor, nn
 
 from cccad_core.backbone import Backbone
@@ -26,13 +26,23 @@ from cccad_core.windows import Windows
 class PolicySpec:
     """A policy's shape: how it sees, how much at once, what it remembers, and how large it is."""
 
-    tokens: Annotated[Any, Kind("tokens")] = Factory(FusedSpec)
-    context: ContextSpec = Factory(ContextSpec)
-    compressor: Annotated[Any, Kind("compressor")] = Factory(GatedQuerySpec)
-    width: int = field(default=32, validator=validators.ge(2))
-    num_layers: int = field(default=2, validator=[validators.ge(1), validators.le(1_000)])
-    num_heads: int = field(default=4, validator=validators.ge(1))
-    mlp_ratio: int = field(default=4, validator=validators.ge(1))
+    tokens: Annotated[Any, Kind("tokens")] = field(
+        factory=FusedSpec, metadata={"help": "how transitions become tokens"}
+    )
+    context: ContextSpec = field(factory=ContextSpec, metadata={"help": "how much it sees, and when it writes"})
+    compressor: Annotated[Any, Kind("compressor")] = field(
+        factory=GatedQuerySpec, metadata={"help": "what becomes of what leaves the window"}
+    )
+    width: int = field(default=32, validator=validators.ge(2), metadata={"help": "of tokens and hidden states"})
+    num_layers: int = field(
+        default=2, validator=[validators.ge(1), validators.le(1_000)], metadata={"help": "of the backbone"}
+    )
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the backbone"})
+    mlp_ratio: int = field(
+        default=4,
+        validator=validators.ge(1),
+        metadata={"help": "width of the backbone's hidden layers, in widths of the model"},
+    )
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""

@@ -23,8 +23,12 @@ class AccumulateSpec:
         validator=validators.in_(("drop-oldest", "merge-oldest")),
         metadata={"help": "merged, the oldest summary is the mean of all segments that it stands for"},
     )
-    num_heads: int = field(default=4, validator=validators.ge(1))
-    mlp_ratio: int = field(default=2, validator=validators.ge(1))
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the fold"})
+    mlp_ratio: int = field(
+        default=2,
+        validator=validators.ge(1),
+        metadata={"help": "width of the hidden layer of the fold's perceptron, in widths of the model"},
+    )
 
     @property
     def num_latents(self) -> int:

@@ -18,9 +18,15 @@ class GatedQuerySpec:
     """Latents look at themselves and the segment, and a learned gate decides how far each moves (the default)."""
 
     num_latents: int = field(default=8, validator=validators.ge(1), metadata={"help": "tokens of memory"})
-    num_layers: int = field(default=1, validator=[validators.ge(1), validators.le(1_000)])
-    num_heads: int = field(default=4, validator=validators.ge(1))
-    mlp_ratio: int = field(default=2, validator=validators.ge(1))
+    num_layers: int = field(
+        default=1, validator=[validators.ge(1), validators.le(1_000)], metadata={"help": "layers of the fold"}
+    )
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the fold"})
+    mlp_ratio: int = field(
+        default=2,
+        validator=validators.ge(1),
+        metadata={"help": "width of the hidden layer of the fold's perceptron, in widths of the model"},
+    )
     gate_bias: float = field(default=-1.0, metadata={"help": "below 0 a fresh gate keeps more than it takes"})
     gate_stretch: float = field(
         default=0.3,

@@ -16,9 +16,15 @@ class QuerySpec:
     """Learned query tokens attend to the old latents and the segment; the result replaces the latents."""
 
     num_latents: int = field(default=8, validator=validators.ge(1), metadata={"help": "tokens of memory"})
-    num_layers: int = field(default=2, validator=[validators.ge(1), validators.le(1_000)])
-    num_heads: int = field(default=4, validator=validators.ge(1))
-    mlp_ratio: int = field(default=2, validator=validators.ge(1))
+    num_layers: int = field(
+        default=2, validator=[validators.ge(1), validators.le(1_000)], metadata={"help": "layers of the fold"}
+    )
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the fold"})
+    mlp_ratio: int = field(
+        default=2,
+        validator=validators.ge(1),
+        metadata={"help": "width of the hidden layer of the fold's perceptron, in widths of the model"},
+    )
 
     def build(self, width: int) -> "Query":
         return Query(self, width)

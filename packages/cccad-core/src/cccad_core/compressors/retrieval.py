@@ -22,8 +22,12 @@ class RetrievalSpec:
     max_segments: int = field(default=64, validator=validators.ge(2), metadata={"help": "segments in the bank"})
     top: int = field(default=3, validator=validators.ge(1), metadata={"help": "segments shown beside the newest"})
     tokens_per_segment: int = field(default=2, validator=validators.ge(1), metadata={"help": "tokens that sum one up"})
-    num_heads: int = field(default=4, validator=validators.ge(1))
-    mlp_ratio: int = field(default=2, validator=validators.ge(1))
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the fold"})
+    mlp_ratio: int = field(
+        default=2,
+        validator=validators.ge(1),
+        metadata={"help": "width of the hidden layer of the fold's perceptron, in widths of the model"},
+    )
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""
