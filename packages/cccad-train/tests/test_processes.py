@@ -171,6 +171,8 @@ def test_two_nodes_of_torchrun_end_with_the_weights_of_one_process(micro, cccad_
 
 def test_accelerate_launches_the_module_with_a_ready_file(micro, tmp_path):
     file = Path(__file__).parents[3] / "experiments" / "accelerate" / "cpu.yaml"
+    if not file.is_file():
+        pytest.skip("the files lie in the repository, beside the packages")
     launcher = ("accelerate.commands.launch", "--config_file", str(file), "-m")
     done = module(micro, "--out", tmp_path, "--dry-run", launcher=launcher)
     out, err = done.communicate(timeout=300)
