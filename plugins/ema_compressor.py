@@ -9,7 +9,7 @@ Name the file in a spec, by its path relative to that spec, and its compressor i
     keep_fracs = [0.5, 0.9, 0.99]      # one latent each
 
 It hardly learns what to keep, so it is a baseline that every learned compressor should beat, and a file to start from:
-copy it, change the name, and run `cccad_core.testing.check_compressor(YourSpec())`.
+copy it, change the name, and run `cccad_core.laws.compressor.check_compressor(YourSpec())`.
 """
 
 import torch

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from attrs import evolve
 from cccad_core.artefact import load_policy, save_policy
+from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.objective import check_objective
+from cccad_core.laws.policy import check_policy
 from cccad_core.laws.trigger import check_trigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
 from cccad_core.specs import load
-from cccad_core.testing import SPACES, check_compressor, check_policy, random_batch
 from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from cccad_core.laws.compressor import check_compressor
 from cccad_core.registry import REGISTRY, import_file, lookup
-from cccad_core.testing import check_compressor
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [

@@ -11,10 +11,11 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.controls import SwappedLatents, ZeroedLatents
+from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.laws.policy import relive
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.testing import SPACES, random_batch, relive
 from cccad_core.triggers import EveryTrigger
 
 SPEC = PolicySpec(

@@ -12,10 +12,10 @@ from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
 from cccad_core.errors import UnfitValueError, WorldsError
+from cccad_core.laws.noise import random_batch
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.testing import random_batch
 
 SPEC = PolicySpec(
     width=8,

@@ -8,10 +8,10 @@ import shutil
 import pytest
 import torch
 from cccad_core.agent import Agent
+from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.testing import SPACES, random_batch
 from torch._dynamo.utils import counters
 
 WITHOUT_COMPILER = not any(map(shutil.which, ("c++", "g++", "clang++")))

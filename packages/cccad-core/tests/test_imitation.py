@@ -8,11 +8,11 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
+from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.testing import SPACES, random_batch
 
 SPEC = PolicySpec(
     context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2

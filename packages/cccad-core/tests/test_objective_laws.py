@@ -3,13 +3,13 @@
 import pytest
 import torch
 from attrs import evolve, frozen
+from cccad_core.laws.law import LawBroken
 from cccad_core.laws.objective import check_objective
 from cccad_core.objectives.base import Objective
 from cccad_core.objectives.imitation import Imitation, ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.spaces import Box, MultiDiscrete, Spaces
-from cccad_core.testing import LawBroken
 
 RICH = ImitationSpec(
     reconstruction=ReconstructionTerm(weight=0.5, reward_weighted=True),

@@ -9,9 +9,11 @@ from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, detach, put_rows
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.law import LawBroken
+from cccad_core.laws.policy import check_policy
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
-from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Fused, FusedSpec, TransitionSpec
 from cccad_core.windows import SharedWindows, Window
 from torch import nn

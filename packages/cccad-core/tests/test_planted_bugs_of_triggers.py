@@ -12,9 +12,11 @@ from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.compressors.rmt import Rmt, RmtSpec
 from cccad_core.compressors.sink import Sink, SinkSpec
 from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.law import LawBroken
+from cccad_core.laws.policy import check_policy
 from cccad_core.moment import Moment
 from cccad_core.policy import PolicySpec
-from cccad_core.testing import LawBroken, check_compressor, check_policy
 from cccad_core.tokens import Triple, TripleSpec
 from cccad_core.triggers import EpisodeTrigger, RandomTrigger
 from cccad_core.windows import RowWindows

@@ -6,13 +6,13 @@ from attrs import evolve
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.context import ContextSpec
+from cccad_core.laws.noise import random_batch
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
 from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import PolicySpec
 from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.testing import random_batch
 from cccad_core.tokens import TransitionSpec
 
 SPACES = Spaces(observation=Discrete(4), action=Discrete(3))

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.testing import SPACES, random_batch
 from cccad_core.tokens import (
     BIRTH,
     TERMINATED,

@@ -7,8 +7,9 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gru import GruSpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
+from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.laws.policy import relive
 from cccad_core.policy import PolicySpec
-from cccad_core.testing import SPACES, random_batch, relive
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
 from einops import rearrange
 from torch.nn.functional import layer_norm, relu

@@ -8,10 +8,11 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.context import ContextSpec
+from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.laws.policy import relive
 from cccad_core.moment import Moment
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild
 from cccad_core.policy import PolicySpec
-from cccad_core.testing import SPACES, random_batch, relive
 from cccad_core.tokens import TripleSpec
 from cccad_core.triggers import EpisodeTrigger, FullTrigger, RandomTrigger
 from cccad_core.windows import RowWindows, SharedWindows

@@ -1,8 +1,8 @@
 """The packaged compressor obeys every law; the distribution must be installed."""
 
 import pytest
+from cccad_core.laws.compressor import check_compressor
 from cccad_core.registry import lookup
-from cccad_core.testing import check_compressor
 from cccad_plugin_gru.conv_gru import ConvGruSpec
 
 

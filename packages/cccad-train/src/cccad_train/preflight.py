@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from attrs import frozen
 from cccad_core.blame import place_of
-from cccad_core.compressor_laws import Bench, LawBroken, require
 from cccad_core.errors import CccadError, UnknownPart, reason
+from cccad_core.laws.bench import Bench
+from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.law import LawBroken, require
+from cccad_core.laws.layout import check_layout
+from cccad_core.laws.noise import SPACES
 from cccad_core.laws.objective import check_objective
 from cccad_core.laws.trigger import check_trigger
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
-from cccad_core.testing import SPACES, check_compressor, check_layout
 from cccad_data.errors import DataError, SourceError
 from cccad_data.family import TaskFamily
 from cccad_data.family_laws import check_family

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from cccad_core.compressor_laws import require
 from cccad_core.context import ContextSpec, RollingContext
+from cccad_core.laws.law import require
 from cccad_core.moment import CALM, Moment
 from cccad_core.windows import Window
 

@@ -1,11 +1,4 @@
-"""The laws of a compressor and of a policy, as checks that every part and every plugin runs.
-
-    from cccad_core.testing import check_compressor
-    check_compressor(MyCompressorSpec())
-
-The spec must be registered, since a released policy must find it again. Each law raises `LawBroken` with its name and
-what was seen; all of them together take a few seconds.
-"""
+"""The laws of a whole policy: what an agent decides is what training saw, and nothing comes from the future."""
 
 from collections.abc import Callable
 from tempfile import TemporaryDirectory
@@ -18,41 +11,16 @@ from torch import Tensor
 from cccad_core.agent import Agent, AgentState
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.batch import HistoryBatch
-from cccad_core.compressor_laws import TOLERANCE, Bench, LawBroken, require, same
 from cccad_core.compressors.base import Compressor, Segment, State
-from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.controls import Wrapped
+from cccad_core.laws.law import TOLERANCE, require, same
+from cccad_core.laws.noise import SPACES, edit_after, padded_with_garbage, random_batch
 from cccad_core.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import Policy, PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
-from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
+from cccad_core.spaces import Spaces
 from cccad_core.windows import Windows
-
-__all__ = ["LawBroken", "check_compressor", "check_layout", "check_policy", "edit_after", "random_batch", "relive"]
-
-WIDTH = 16
-LIVES = (
-    (FusedSpec(), 0, FullTrigger()),
-    (TransitionSpec(), 2, EveryTrigger(decisions=2)),
-    (FusedSpec(), 1, EpisodeTrigger()),
-    (TripleSpec(), 1, RandomTrigger()),
-)  # layout, carry and trigger of the policies in which a compressor is checked
-SMALL: dict[str, Any] = {"num_layers": 1, "compressor": GatedQuerySpec(num_latents=2, num_heads=2)}
-SPACES = Spaces(observation=MultiDiscrete((5, 4)), action=Discrete(3))
-
-
-def check_compressor(spec: Any, *, width: int = WIDTH) -> None:
-    """Check every law for a compressor *spec*, within policies of every token layout; raises LawBroken."""
-    Bench.of(spec, width, 1 if width % 4 else 2).check()
-    for tokens, carry, trigger in LIVES:
-        window = spec.num_latents + tokens.slots * (carry + (6 if tokens.slots == 1 else 3))
-        context = ContextSpec(window=window, carry=carry, trigger=trigger)
-        num_heads = 1 if width % 4 else 2
-        check_policy(PolicySpec(tokens=tokens, context=context, compressor=spec, width=width, num_heads=num_heads))
 
 
 def check_policy(spec: PolicySpec, *, spaces: Spaces = SPACES) -> None:
@@ -63,54 +31,13 @@ def check_policy(spec: PolicySpec, *, spaces: Spaces = SPACES) -> None:
     batch = random_batch(spaces, size=3, length=length, seed=2)
     with torch.no_grad():
         _check_writes(policy, batch)
-        _check_no_future(policy, spaces, batch)
+        check_no_future(policy, spaces, batch)
         _check_prefix(policy, spaces, batch)
-        _check_lives(policy, batch)
+        check_lives(policy, batch)
         _check_reset(policy, batch)
-        _check_mask(policy, spaces, batch)
+        check_mask(policy, spaces, batch)
         _check_round_trip(policy, batch)
     _check_gradients(spec, spaces, batch)
-
-
-def check_layout(spec: Any, *, spaces: Spaces = SPACES) -> None:
-    """Check that with a token layout decisions know no future and no padding, and are the same one at a time."""
-    policy = PolicySpec(tokens=spec, context=ContextSpec(window=4 + 8 * spec.slots), width=WIDTH, num_heads=2, **SMALL)
-    built = policy.build(spaces, seed=1).eval()
-    for name in ("sequence", "asking", "settled"):
-        require("a layout is whole", hasattr(built.layout, name), f"what build() returns has no method {name}()")
-    batch = random_batch(spaces, size=3, length=built.context.length_of(2) - 1, seed=2)
-    tokens, wanted = tuple(built.layout.sequence(batch).shape), (3, batch.length * spec.slots, WIDTH)
-    require("declared size", tokens == wanted, f"sequence() gives {tokens}, not {wanted}")
-    with torch.no_grad():
-        _check_no_future(built, spaces, batch)
-        _check_lives(built, batch)
-        _check_mask(built, spaces, batch)
-
-
-def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> HistoryBatch:
-    """Return histories of noise, without padding; episodes of 7 decisions terminate and are cut off by turns."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def draw(space: Space) -> Tensor:
-        if isinstance(space, Box):
-            noise = torch.randn(size, length, space.num_features, generator=generator)
-            low, high = (torch.tensor(bound) for bound in space.bounds())
-            is_bounded = low.isfinite() & high.isfinite()
-            return torch.where(is_bounded, low + (high - low) * noise.sigmoid(), noise).clamp(low, high)
-        return torch.stack([torch.randint(n, (size, length), generator=generator) for n in space.sizes], -1)
-
-    actions = draw(spaces.action)
-    end = (torch.arange(length) + 4 * torch.arange(size)[:, None]) % 14  # rows end episodes at different times
-    return HistoryBatch(
-        observations=draw(spaces.observation),
-        actions=actions if isinstance(spaces.action, Box) else actions[..., 0],
-        rewards=torch.randint(2, (size, length), generator=generator).float(),
-        terminations=end == 6,
-        truncations=end == 13,
-        next_observations=draw(spaces.observation),
-        mask=torch.ones(size, length, dtype=torch.bool),
-        targets=torch.ones(size, length, dtype=torch.bool),
-    )
 
 
 def relive(agent: Agent, batch: HistoryBatch, *, restart_at: int | None = None) -> tuple[Tensor, AgentState]:
@@ -118,21 +45,18 @@ def relive(agent: Agent, batch: HistoryBatch, *, restart_at: int | None = None) 
 
     Before decision *restart_at* row 1 begins a new life.
     """
-    state, told = agent.begin(batch.size), []
+    state, parameters = agent.begin(batch.size), []
     for t in range(batch.length):
         if t == restart_at:
             agent.reset(state, torch.tensor([1]))
-        told.append(agent.decide(state, batch.observations[:, t]))
+        parameters.append(agent.decide(state, batch.observations[:, t]))
         state.last.actions[:, 0] = batch.actions[:, t]
         ended = batch.terminations[:, t], batch.truncations[:, t]
         agent.observe(state, batch.rewards[:, t], *ended, batch.next_observations[:, t])
-    return torch.stack(told, 1), state
+    return torch.stack(parameters, 1), state
 
 
-# A whole policy -----------------------------------------------------------------------------------------------------
-
-
-def _check_lives(policy: Policy, batch: HistoryBatch) -> None:
+def check_lives(policy: Policy, batch: HistoryBatch) -> None:
     """A life of the agent, cached or not, is the training pass, whatever happens to other lives beside it."""
     restart = policy.context.first_segment + 2  # after a write, within a window: rows write apart from then on
     dense = policy(batch)
@@ -141,10 +65,10 @@ def _check_lives(policy: Policy, batch: HistoryBatch) -> None:
     same("one decision at a time equals the training pass", plain, dense.ask(policy.head), "parameters")
     same("cached equals uncached", cached[:, :restart], plain[:, :restart], "parameters")
     later = policy(batch.at(slice(restart, None)))
-    told = "decisions of rows 0 and 2, when row 1 begins anew,"
-    same("rows do not mix", cached[[0, 2], restart:], plain[[0, 2], restart:], told)
-    told = "decisions of a reset row and of a training pass from there"
-    same("a reset row is a fresh row", cached[1, restart:], later.ask(policy.head)[1], told)
+    what = "decisions of rows 0 and 2, when row 1 begins anew,"
+    same("rows do not mix", cached[[0, 2], restart:], plain[[0, 2], restart:], what)
+    what = "decisions of a reset row and of a training pass from there"
+    same("a reset row is a fresh row", cached[1, restart:], later.ask(policy.head)[1], what)
     done, wanted = state.num_writes.tolist(), dense.windows.num_writes.tolist()
     require("writes asked for are writes done", done == wanted, f"{done} in lives, {wanted} in the pass")
     done, wanted[1] = staggered.num_writes.tolist(), int(later.windows.num_writes[1])
@@ -168,7 +92,7 @@ def _held(state: AgentState) -> list[Tensor]:
     return [*state.memory.values(), state.tokens, state.num_raw, state.num_new, state.has_last, *caches]
 
 
-def _check_no_future(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
+def check_no_future(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     """Editing what comes after any decision changes nothing up to it, through the latents neither."""
     one = batch.rows(torch.zeros(batch.length, dtype=torch.int64))  # row i is edited after its decision i
     edited = edit_after(one, random_batch(spaces, size=batch.length, length=batch.length, seed=3))
@@ -179,21 +103,6 @@ def _check_no_future(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> Non
     allowed = TOLERANCE if policy.context.by_row else 0.0  # there an edit may change how many windows pass together
     require(
         "no future", worst <= allowed, f"editing what follows a decision changes it by {worst:.2g} (row, t: {first})"
-    )
-
-
-def edit_after(batch: HistoryBatch, other: HistoryBatch) -> HistoryBatch:
-    """Return *batch* with all that decision *i* of row *i* may not know taken from *other*, and all rewards raised."""
-    late = torch.arange(batch.length) >= torch.arange(batch.size)[:, None]
-    later = torch.arange(batch.length) > torch.arange(batch.size)[:, None]
-    by_action = late if batch.actions.dim() == 2 else late[..., None]
-    return evolve(
-        batch,
-        observations=torch.where(later[..., None], other.observations, batch.observations),
-        actions=torch.where(by_action, other.actions, batch.actions),
-        rewards=torch.where(late, other.rewards + 3.0, batch.rewards),
-        next_observations=torch.where(late[..., None], other.next_observations, batch.next_observations),
-        terminations=batch.terminations ^ late,
     )
 
 
@@ -252,7 +161,7 @@ def _check_writes(policy: Policy, batch: HistoryBatch) -> None:
             require(law, done == wanted, f"{wanted} told beforehand, {done} done in {length} decisions")
 
 
-def _check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
+def check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     """Garbage after a history's end does not reach the loss."""
     spec = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
     objective, weights = spec.build(policy), spec.weights(0.0)
@@ -264,18 +173,6 @@ def _check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:
     for name, value in losses.items():
         require("padding is invisible", bool(value.isfinite()), f"'{name}' is not finite where a history has ended")
         same("padding is invisible", others[name], value, f"'{name}' with garbage after the end and without")
-
-
-def padded_with_garbage(batch: HistoryBatch, noise: HistoryBatch) -> HistoryBatch:
-    """Return *batch* with what its mask hides replaced by *noise* and absurd rewards."""
-    garbage = evolve(noise, rewards=noise.rewards + 100.0)
-    hidden = ("observations", "actions", "rewards", "next_observations", "terminations")
-    fields = {name: _padded(batch.mask, getattr(batch, name), getattr(garbage, name)) for name in hidden}
-    return evolve(batch, **fields)
-
-
-def _padded(mask: Tensor, value: Tensor, garbage: Tensor) -> Tensor:
-    return torch.where(mask if value.dim() == 2 else mask[..., None], value, garbage)
 
 
 def _check_gradients(spec: PolicySpec, spaces: Spaces, batch: HistoryBatch) -> None:
@@ -303,8 +200,8 @@ def _check_gradients(spec: PolicySpec, spaces: Spaces, batch: HistoryBatch) -> N
         for index, tokens in enumerate(spy.tokens):
             reached[index, age[index] > 0] = False if tokens.grad is None else tokens.grad.flatten(1).any(1)
         wanted = matters & (age <= (horizon or len(matters)))
-        told = f"with horizon {horizon}, writes reached are {reached.T.tolist()}, wanted {wanted.T.tolist()} (by row)"
-        require(law, torch.equal(reached, wanted), told)
+        what = f"with horizon {horizon}, writes reached are {reached.T.tolist()}, wanted {wanted.T.tolist()} (by row)"
+        require(law, torch.equal(reached, wanted), what)
     decided(None)[0].square().mean().backward(inputs=list(spy.inner.parameters()))
     dead = [name for name, p in spy.inner.named_parameters() if p.grad is None or not bool(p.grad.any())]
     require(law, not dead, f"no gradient reaches {', '.join(dead)}")

@@ -9,26 +9,9 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, Segment, State
+from cccad_core.laws.law import require, same
 
-TOLERANCE = 2e-5
 NUM_WRITES, FEW_WRITES = 1_000, 100  # of the law "bounded state"
-
-
-class LawBroken(AssertionError):
-    """A part does not keep a law that training, evaluation and the agent rely on."""
-
-
-def require(law: str, kept: bool, seen: str) -> None:
-    """Raise LawBroken, telling what was *seen*, unless *law* is *kept*."""
-    if not kept:
-        raise LawBroken(f"law '{law}' is broken: {seen}")
-
-
-def same(law: str, a: Tensor, b: Tensor, what: str, tolerance: float = TOLERANCE) -> None:
-    """Raise LawBroken unless *a* and *b*, which *what* names, are the same within *tolerance*."""
-    require(law, a.shape == b.shape, f"{what} have shapes {tuple(a.shape)} and {tuple(b.shape)}")
-    gap = float((a - b).abs().max()) if a.numel() else 0.0
-    require(law, gap <= tolerance, f"{what} differ by {gap:.2g} (allowed {tolerance:.2g})")
 
 
 @frozen
@@ -87,8 +70,8 @@ class Bench:
         self._check_shape("begin", before)
         kept, prefix = {name: value.clone() for name, value in before.items()}, read(before)
         after, losses = self.write(before, tokens)
-        told = f"its fields change from {sorted(before)} to {sorted(after)}"
-        require("explicit state", set(after) == set(before), told)
+        what = f"its fields change from {sorted(before)} to {sorted(after)}"
+        require("explicit state", set(after) == set(before), what)
         self._check_shape("write", after)
         same("explicit state", read(before), prefix, "two reads of one state, a write between,", 0)
         for name, value in losses.items():
@@ -134,12 +117,12 @@ class Bench:
         for length in (4, 40):
             with torch.enable_grad(), FlopCounterMode(display=False, custom_mapping=_ATTENTION) as counter:
                 state, _ = self.write(self.under.begin(3), self.tokens(length=length))
-            counted, told = counter.get_total_flops() / 3, self.under.flops_per_write(length)
-            told += self.backbone.flops(self.under.num_thought(length))
-            what = f"a write of {length} tokens takes {counted:.0f} operations, {told} are declared"
-            require("costs are as declared", abs(counted - told) <= 0.1 * counted, what)
-            held, told = _num_bytes(state) // 3, self.under.state_bytes
-            require("costs are as declared", held == told, f"a state takes {held} bytes, {told} are declared")
+            counted, declared = counter.get_total_flops() / 3, self.under.flops_per_write(length)
+            declared += self.backbone.flops(self.under.num_thought(length))
+            what = f"a write of {length} tokens takes {counted:.0f} operations, {declared} are declared"
+            require("costs are as declared", abs(counted - declared) <= 0.1 * counted, what)
+            held, declared = _num_bytes(state) // 3, self.under.state_bytes
+            require("costs are as declared", held == declared, f"a state takes {held} bytes, {declared} are declared")
 
     def check_bounded(self, num_writes: int = NUM_WRITES) -> None:
         """The state neither grows nor overflows over many writes, though every segment pulls the same way."""
@@ -153,8 +136,8 @@ class Bench:
             if index + 1 == num_writes // 10:
                 early = self._largest(state)
         late = self._largest(state)
-        told = f"values reach {late:.3g} after {num_writes} writes, from {early:.3g} after {num_writes // 10}"
-        require(law, late <= max(30.0, 2 * early), told)
+        what = f"values reach {late:.3g} after {num_writes} writes, from {early:.3g} after {num_writes // 10}"
+        require(law, late <= max(30.0, 2 * early), what)
 
     def _largest(self, state: State) -> float:
         """Return the largest magnitude in a state and its prefix, infinite if one is no number; counts are exempt."""
