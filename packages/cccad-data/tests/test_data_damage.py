@@ -251,9 +251,7 @@ def played(command, places, capsys):
 
 @pytest.mark.parametrize("name", COMMANDS)
 @pytest.mark.parametrize(("file", "damage"), CASES, ids=lambda value: getattr(value, "__name__", value))
-def test_a_damaged_file_ends_every_command_in_one_sentence_that_names_it(
-    file, damage, name, whole, tmp_path, capsys
-):
+def test_a_damaged_file_ends_every_command_in_one_sentence_that_names_it(file, damage, name, whole, tmp_path, capsys):
     if name == "import":
         pytest.importorskip("minari", reason="without it no folder is opened")
     folder = tmp_path / "set"

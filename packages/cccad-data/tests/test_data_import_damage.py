@@ -91,7 +91,7 @@ WRONG = {
     "infinity": lambda array: np.full(array.shape, np.inf),
     "huge": lambda array: np.full(array.shape, 1e300),
     "half": lambda array: np.full(array.shape, 0.5) if array.dtype.kind in "iub" else np.full(array.shape, np.nan),
-    "negative": lambda array: np.full(array.shape, -2**40) if array.dtype.kind in "iub" else array[:0],
+    "negative": lambda array: np.full(array.shape, -(2**40)) if array.dtype.kind in "iub" else array[:0],
 }
 SOUND = {
     ("d4rl", "observations", "one axis more"),
@@ -99,9 +99,7 @@ SOUND = {
     ("d4rl", "terminals", "missing"),
     ("xland", "0/states", "one axis more"),
 } | {
-    ("d4rl", name, kind)
-    for name in ("observations", "actions")
-    for kind in ("one column more", "huge")
+    ("d4rl", name, kind) for name in ("observations", "actions") for kind in ("one column more", "huge")
 }  # there are time limits still, or it is a space of that shape
 
 

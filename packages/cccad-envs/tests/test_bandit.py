@@ -67,9 +67,7 @@ def test_a_picture_shows_the_means_and_the_last_pull():
 def test_known_strategies_stand_in_their_known_order(reward):
     family = BanditSpec(reward=reward, horizon=200).build()
     tasks = family.tasks[:300]
-    returns = {
-        name: play(family.make_vec(tasks), family.arms, name, num_pulls=200).sum(axis=1) for name in PLAYERS
-    }
+    returns = {name: play(family.make_vec(tasks), family.arms, name, num_pulls=200).sum(axis=1) for name in PLAYERS}
     regret = {name: (family.optimal_returns(tasks) - earned).mean() for name, earned in returns.items()}
     assert abs(regret["best-arm"]) < 3
     assert regret["best-arm"] + 3 < regret["thompson"] < regret["ucb1"] < regret["uniform"] / 2

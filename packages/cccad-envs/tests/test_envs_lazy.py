@@ -30,7 +30,9 @@ GOLDEN = [
     (DarkroomPermutedSpec(), "faa68c5683c6df57", "da2fb6d99b4cd715", "30fc67b5fcf663b5"),
     (
         DarkroomPermutedSpec(size=3, num_permutations=7, permutation_seed=3),
-        "757e166bccb50dc8", "b403e8759ca5712a", "8000e68b510b6efa",
+        "757e166bccb50dc8",
+        "b403e8759ca5712a",
+        "8000e68b510b6efa",
     ),
     (LargeDarkroomSpec(), "d63d8272d019d7a4", "fe5ff6406412a54f", "5de501f5c7c18cc9"),
     (LargeDarkroomSpec(width=13, height=6), "fa4fedf146afb26d", "01cb4a03ec865e2d", "a88c640ae8043134"),
@@ -38,17 +40,23 @@ GOLDEN = [
     (BanditSpec(), "24dbb1292ef0491e", "1f3e7c5513e00952", "6a8a8c2ce2f3db40"),
     (
         BanditSpec(num_tasks=5000, num_arms=7, reward="gaussian", task_seed=9),
-        "f94d58140e1604fa", "f0bc7bf43fff320f", "b6824e66a69d02f8",
+        "f94d58140e1604fa",
+        "f0bc7bf43fff320f",
+        "b6824e66a69d02f8",
     ),
     (RecallSpec(), "d3db35b2e9f5d2d2", "a8809433a5885142", "9b7118bef6b3ff39"),
     (RecallSpec(resample=False), "cbb4e139117afda0", "7b602e386f5e5244", "9b7118bef6b3ff39"),
     (
         RecallSpec(resample=False, num_bits=5, num_symbols=3, num_tasks=300),
-        "14003f7625ddb6c3", "c4a4728e591cd133", "4b18cf81ed7de7dc",
+        "14003f7625ddb6c3",
+        "c4a4728e591cd133",
+        "4b18cf81ed7de7dc",
     ),
     (
         RecallSpec(resample=False, num_bits=20, num_tasks=700, task_seed=4),
-        "d6adeeae1274b73c", "9c862ad66db862b6", "474ae6859bda47a3",
+        "d6adeeae1274b73c",
+        "9c862ad66db862b6",
+        "474ae6859bda47a3",
     ),
     (RecallSpec(num_tasks=20000), "662c52c4ded02fb7", "0125701540c23e70", "66ae7eb0d42bf381"),
 ]

@@ -115,9 +115,7 @@ def _origins(header: Fields) -> list[Table]:
     return [{"source": header["source"], "seed": header["seed"]}]
 
 
-def _merged(
-    sets: Sequence[tuple[str, Histories]], origins: Sequence[Sequence[Fields]]
-) -> Iterator[TaskHistories]:
+def _merged(sets: Sequence[tuple[str, Histories]], origins: Sequence[Sequence[Fields]]) -> Iterator[TaskHistories]:
     places: dict[str, list[tuple[int, TaskHistories]]] = {}
     for index, (_, histories) in enumerate(sets):
         for task in histories:

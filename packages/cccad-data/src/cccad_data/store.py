@@ -49,9 +49,7 @@ _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeE
 "What h5py and json raise over bytes that make no sense."
 
 
-def write_shard(
-    path: Path, header: Fields, histories: Sequence[TaskHistories], compression: str = "lzf"
-) -> None:
+def write_shard(path: Path, header: Fields, histories: Sequence[TaskHistories], compression: str = "lzf") -> None:
     """Write one shard: put together in memory, written under a temporary name, flushed to the disk, then renamed.
 
     Raises HistoryFileError when a reward is not a number, and StorageError when the disk does not take it.

@@ -168,9 +168,7 @@ class _Vec(ABC):
         self.places, self.ages = np.tile(start, (len(goals), 1)), np.zeros(len(goals), np.int64)  # e o, e
         self.chance: dict[int, np.random.Generator] = {}
 
-    def reset(
-        self, *, seed: int | None = None, options: Mapping[str, Array] | None = None
-    ) -> tuple[Array, Table]:
+    def reset(self, *, seed: int | None = None, options: Mapping[str, Array] | None = None) -> tuple[Array, Table]:
         """Put everyone, or the rows of `options["reset_mask"]`, at the start; row i gets the stream of *seed* + i."""
         rows = np.flatnonzero((options or {}).get("reset_mask", np.ones(self.num_envs, bool)))
         self.places[rows], self.ages[rows] = self.start, 0

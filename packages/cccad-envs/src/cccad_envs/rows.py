@@ -110,9 +110,7 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
         """Return one row as text (`ansi`) or as an image, `height width 3` (`rgb_array`)."""
 
     @final
-    def reset(
-        self, *, seed: int | None = None, options: Table | None = None
-    ) -> tuple[Array, Table]:
+    def reset(self, *, seed: int | None = None, options: Table | None = None) -> tuple[Array, Table]:
         """Start new episodes in all rows, or in those marked by `options["reset_mask"]`, bool `e`.
 
         Raises:

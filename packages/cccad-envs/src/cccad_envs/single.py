@@ -23,9 +23,7 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         self.action_space = rows.single_action_space
         self.render_mode = rows.render_mode
 
-    def reset(
-        self, *, seed: int | None = None, options: Table | None = None
-    ) -> tuple[Array, Table]:
+    def reset(self, *, seed: int | None = None, options: Table | None = None) -> tuple[Array, Table]:
         """Start a new episode; *options* are accepted and none is known."""
         super().reset(seed=seed, options=options)
         observations, _ = self._rows.reset(seed=seed)

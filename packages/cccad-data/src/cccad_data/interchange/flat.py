@@ -25,9 +25,7 @@ JUMPS = "jumps"
 "In the setting `ends`: an episode ends where the next observation is not the one that follows."
 
 
-def life_of(
-    source: Path, task_id: str, arrays: Mapping[str, Array], settings: Fields, notes: Counter[str]
-) -> Life:
+def life_of(source: Path, task_id: str, arrays: Mapping[str, Array], settings: Fields, notes: Counter[str]) -> Life:
     """Return flat *arrays* as one life, with every contradiction between flags and observations refused or noted.
 
     Raises DataError when arrays are missing, their shapes differ or flags are no flags.
@@ -69,9 +67,7 @@ def _column(source: Path, name: str, array: Array) -> Array:
     return flat.astype(bool)
 
 
-def _ends(
-    source: Path, columns: Mapping[str, Array], settings: Fields, notes: Counter[str]
-) -> tuple[Array, Array]:
+def _ends(source: Path, columns: Mapping[str, Array], settings: Fields, notes: Counter[str]) -> tuple[Array, Array]:
     """Return where episodes terminate and are truncated, `t` each, with flags and jumps held against each other."""
     listed = [word.strip() for word in settings["ends"].split(",")]
     words = listed if settings["ends"] else [name for name in FLAGS if name in columns]
