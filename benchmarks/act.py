@@ -15,7 +15,7 @@ import torch
 from cccad_core.agent import Agent, AgentState
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.context import ContextSpec
+from cccad_core.memory.context import ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_envs.darkroom import DarkroomSpec

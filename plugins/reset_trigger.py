@@ -15,9 +15,9 @@ import sys
 from collections.abc import Sequence
 
 from attrs import field, frozen, validators
-from cccad_core.moment import Moment
+from cccad_core.memory.moment import Moment
+from cccad_core.memory.triggers import Limit
 from cccad_core.registry import register
-from cccad_core.triggers import Limit
 from torch import Tensor
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen, validators
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.moment import CALM, Moment
 from cccad_core.objectives.base import Objective, Weights
 from cccad_core.policy import Policy
 from cccad_core.registry import register

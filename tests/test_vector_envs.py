@@ -9,8 +9,8 @@ import pytest
 import torch
 from cccad_core.agent import Agent
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.errors import WorldsError
+from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces

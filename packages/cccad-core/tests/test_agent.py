@@ -5,18 +5,18 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.agent import Agent
-from cccad_core.attention import AttentionRecord
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
-from cccad_core.controls import SwappedLatents, ZeroedLatents
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
+from cccad_core.memory.attention import AttentionRecord
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
+from cccad_core.memory.triggers import EveryTrigger
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.triggers import EveryTrigger
 
 SPEC = PolicySpec(
     context=ContextSpec(window=9, carry=1),

@@ -10,13 +10,13 @@ from cccad_core.agent import Agent
 from cccad_core.artefact import load_artefact_spec, load_policy, save_policy
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.errors import ArtefactError, SpecError, UntrustedPlugin
 from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.triggers import EveryTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, lookup
 from cccad_core.specs import load
-from cccad_core.triggers import EveryTrigger, RandomTrigger
 from safetensors.torch import load_file, save_file
 
 FIRST_FORMAT = Path(__file__).parent / "first_format"

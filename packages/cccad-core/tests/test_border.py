@@ -10,9 +10,9 @@ from attrs import fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.errors import UnfitValueError, WorldsError
 from cccad_core.laws.noise import random_batch
+from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces

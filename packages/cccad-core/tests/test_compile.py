@@ -9,7 +9,7 @@ import pytest
 import torch
 from cccad_core.agent import Agent
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.moment import Moment
+from cccad_core.memory.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import PolicySpec
 from torch._dynamo.utils import counters

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from cccad_core.context import ContextSpec, RollingContext
 from cccad_core.errors import SpecError
-from cccad_core.moment import Moment
+from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.moment import Moment
+from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.specs import structure
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from hypothesis import given
 from hypothesis import strategies as st
 

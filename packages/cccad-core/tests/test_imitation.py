@@ -7,8 +7,8 @@ from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.memory.context import ContextSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import PolicySpec

@@ -5,14 +5,14 @@ from importlib.metadata import entry_points
 import pytest
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.noise import SPACES
 from cccad_core.laws.policy import check_policy
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
 from cccad_core.spaces import Box, Discrete, Spaces
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 
 TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 

@@ -5,14 +5,14 @@ import torch
 from attrs import evolve
 from cccad_core.compressors.base import take_rows
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
-from cccad_core.folding import fold
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.folding import fold
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.triggers import EpisodeTrigger, FullTrigger
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.triggers import EpisodeTrigger, FullTrigger
 
 SPEC = PolicySpec(
     context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2

@@ -3,19 +3,19 @@
 import pytest
 import torch
 from attrs import evolve, frozen
-from cccad_core import folding
 from cccad_core.agent import Agent
-from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, detach, put_rows
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
-from cccad_core.context import ContextSpec, RollingContext
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
+from cccad_core.memory import folding
+from cccad_core.memory.backbone import Backbone
+from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.windows import SharedWindows, Window
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
 from cccad_core.tokens import Fused, FusedSpec, TransitionSpec
-from cccad_core.windows import SharedWindows, Window
 from torch import nn
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
@@ -153,7 +153,7 @@ def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
 
 
 def test_truncation_that_does_not_happen_is_caught(monkeypatch):
-    monkeypatch.setattr("cccad_core.folding.detach", dict)
+    monkeypatch.setattr("cccad_core.memory.folding.detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 

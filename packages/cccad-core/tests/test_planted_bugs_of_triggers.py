@@ -3,23 +3,23 @@
 import pytest
 import torch
 from attrs import evolve
-from cccad_core import folding
 from cccad_core.agent import Agent
-from cccad_core.attention import Cache
 from cccad_core.compressors.base import put_rows
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.compressors.rmt import Rmt, RmtSpec
 from cccad_core.compressors.sink import Sink, SinkSpec
-from cccad_core.context import ContextSpec, RollingContext
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
-from cccad_core.moment import Moment
+from cccad_core.memory import folding
+from cccad_core.memory.attention import Cache
+from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.moment import Moment
+from cccad_core.memory.triggers import EpisodeTrigger, RandomTrigger
+from cccad_core.memory.windows import RowWindows
 from cccad_core.policy import PolicySpec
 from cccad_core.tokens import Triple, TripleSpec
-from cccad_core.triggers import EpisodeTrigger, RandomTrigger
-from cccad_core.windows import RowWindows
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)

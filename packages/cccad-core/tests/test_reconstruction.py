@@ -5,8 +5,8 @@ import torch
 from attrs import evolve
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.noise import random_batch
+from cccad_core.memory.context import ContextSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
 from cccad_core.objectives.terms import ReconstructionTerm

@@ -4,7 +4,7 @@ import pytest
 from attrs import frozen
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.trigger import check_trigger
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
+from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 
 OURS = [FullTrigger(), EveryTrigger(decisions=4), EveryTrigger(decisions=1), EpisodeTrigger(), RandomTrigger()]
 

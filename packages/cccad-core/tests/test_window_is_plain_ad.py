@@ -6,9 +6,9 @@ from cccad_core.agent import Agent
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gru import GruSpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
+from cccad_core.memory.context import ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
 from einops import rearrange

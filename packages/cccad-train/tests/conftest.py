@@ -12,7 +12,7 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
+from cccad_core.memory.context import ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_train import cli

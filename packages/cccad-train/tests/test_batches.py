@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cccad_core.context import ContextSpec
+from cccad_core.memory.context import ContextSpec
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec, collect
 from cccad_data.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec

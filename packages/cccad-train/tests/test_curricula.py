@@ -3,8 +3,8 @@
 import json
 
 import pytest
-from cccad_core.context import ContextSpec
-from cccad_core.triggers import EveryTrigger, RandomTrigger
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.triggers import EveryTrigger, RandomTrigger
 from cccad_train.fit.curricula import LinearSpec, NoneSpec, StagedSpec, WriteLimit
 
 

@@ -13,10 +13,11 @@ from attrs import evolve, fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
-from cccad_core.moment import Moment
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.moment import Moment
+from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.objectives.terms import ReconstructionTerm
@@ -24,7 +25,6 @@ from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
 from cccad_core.spaces import Spaces
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train import cli

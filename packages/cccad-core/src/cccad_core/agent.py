@@ -12,11 +12,11 @@ import torch
 from attrs import define
 from torch import Tensor
 
-from cccad_core.attention import AttentionRecord, Cache
 from cccad_core.batch import HistoryBatch
 from cccad_core.border import Border, finite, refuse
 from cccad_core.compressors.base import Compressor, Segment, State, put_rows, take_rows
-from cccad_core.context import RollingContext
+from cccad_core.memory.attention import AttentionRecord, Cache
+from cccad_core.memory.context import RollingContext
 from cccad_core.policy import Policy
 
 

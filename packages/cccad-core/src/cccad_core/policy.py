@@ -7,19 +7,19 @@ import torch
 from attrs import define, field, frozen, validators
 from torch import Tensor, nn
 
-from cccad_core.backbone import Backbone
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
-from cccad_core.folding import Memory, remember
 from cccad_core.heads import build_head
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.backbone import Backbone
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.folding import Memory, remember
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.windows import Windows
 from cccad_core.reconstruction import Reconstruction
 from cccad_core.registry import refuse_what_lacks
 from cccad_core.spaces import Spaces
 from cccad_core.specs import Kind
 from cccad_core.tokens import FusedSpec
-from cccad_core.windows import Windows
 
 
 @frozen(kw_only=True)

@@ -7,9 +7,9 @@ from attrs import frozen
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from cccad_core.backbone import Backbone
 from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.laws.law import require, same
+from cccad_core.memory.backbone import Backbone
 
 NUM_WRITES, FEW_WRITES = 1_000, 100  # of the law "bounded state"
 

@@ -9,13 +9,13 @@ what is wrong; all of them together take a few seconds.
 
 from typing import Any
 
-from cccad_core.context import ContextSpec
 from cccad_core.laws.bench import Bench
 from cccad_core.laws.noise import WIDTH
 from cccad_core.laws.policy import check_policy
+from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
-from cccad_core.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 
 LIVES = (
     (FusedSpec(), 0, FullTrigger()),

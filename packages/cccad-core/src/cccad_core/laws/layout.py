@@ -5,10 +5,10 @@ from typing import Any
 import torch
 
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.law import require
 from cccad_core.laws.noise import SPACES, WIDTH, random_batch
 from cccad_core.laws.policy import check_lives, check_mask, check_no_future
+from cccad_core.memory.context import ContextSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.context import ContextSpec
 from cccad_core.laws.law import require, same
 from cccad_core.laws.noise import SPACES, padded_with_garbage, random_batch
+from cccad_core.memory.context import ContextSpec
 from cccad_core.objectives.base import Objective
 from cccad_core.policy import HEADS, Policy, PolicySpec
 from cccad_core.spaces import Spaces

@@ -12,15 +12,15 @@ from cccad_core.agent import Agent, AgentState
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import Compressor, Segment, State
-from cccad_core.controls import Wrapped
 from cccad_core.laws.law import TOLERANCE, require, same
 from cccad_core.laws.noise import SPACES, edit_after, padded_with_garbage, random_batch
-from cccad_core.moment import Moment
+from cccad_core.memory.controls import Wrapped
+from cccad_core.memory.moment import Moment
+from cccad_core.memory.windows import Windows
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
-from cccad_core.windows import Windows
 
 
 def check_policy(spec: PolicySpec, *, spaces: Spaces = SPACES) -> None:

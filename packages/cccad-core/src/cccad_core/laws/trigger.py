@@ -4,10 +4,10 @@ from typing import Any
 
 import torch
 
-from cccad_core.context import ContextSpec, RollingContext
 from cccad_core.laws.law import require
-from cccad_core.moment import CALM, Moment
-from cccad_core.windows import Window
+from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.windows import Window
 
 LENGTH, WINDOW = 60, 12
 ENDS: tuple[list[int], ...] = ([], [0], [6, 13, 20, 27, 59], [3, 4, 5, 30])

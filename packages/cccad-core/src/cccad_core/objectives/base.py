@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from torch import Tensor, nn
 
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.moment import CALM, Moment
 from cccad_core.policy import Policy
 
 Weights = Mapping[str, float | Tensor]

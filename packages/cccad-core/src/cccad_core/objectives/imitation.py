@@ -9,7 +9,7 @@ from torch.nn.functional import kl_div
 
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads import Categorical
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.moment import CALM, Moment
 from cccad_core.objectives.base import Objective, Weights
 from cccad_core.objectives.reconstruction import rebuild, rebuilt_losses
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm

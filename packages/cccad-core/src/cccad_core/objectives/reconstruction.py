@@ -7,12 +7,12 @@ from attrs import frozen
 from torch import Tensor
 
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.folding import Memory
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.folding import Memory
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.windows import Windows
 from cccad_core.objectives.base import Objective, Weights
 from cccad_core.policy import Policy
 from cccad_core.reconstruction import Rebuilt
-from cccad_core.windows import Windows
 
 
 @frozen(kw_only=True)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from attrs import Factory, field, frozen
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.context import RollingContext
-from cccad_core.moment import Moment
+from cccad_core.memory.context import RollingContext
+from cccad_core.memory.moment import Moment
 from cccad_data import Sampler
 from cccad_data.sampling import Prefetcher
 

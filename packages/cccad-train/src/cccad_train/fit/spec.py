@@ -3,7 +3,7 @@
 from typing import Annotated, Any, ClassVar, Literal
 
 from attrs import field, frozen, validators
-from cccad_core.moment import Moment
+from cccad_core.memory.moment import Moment
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.registry import refuse_what_lacks

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from attrs import evolve
 from cccad_core.agent import Agent, AgentState
-from cccad_core.attention import AttentionRecord
 from cccad_core.compressors.base import Compressor, Segment, State
-from cccad_core.controls import Wrapped
+from cccad_core.memory.attention import AttentionRecord
+from cccad_core.memory.controls import Wrapped
 from cccad_data.family import KnowsOptimalActions, VectorEnvironment
 from numpy.typing import NDArray
 from torch import Tensor

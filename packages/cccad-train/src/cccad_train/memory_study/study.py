@@ -10,7 +10,7 @@ import torch
 from attrs import define, frozen
 from cccad_core.agent import Agent
 from cccad_core.compressors.base import Compressor, take_rows
-from cccad_core.controls import ZeroedLatents
+from cccad_core.memory.controls import ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_core.specs import unstructure

@@ -9,9 +9,9 @@ import torch
 from attrs import define, evolve, field
 from cccad_core.agent import Agent
 from cccad_core.compressors.base import Compressor
-from cccad_core.context import RollingContext
-from cccad_core.controls import SwappedLatents, ZeroedLatents
 from cccad_core.errors import UnfitValueError
+from cccad_core.memory.context import RollingContext
+from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve

@@ -15,11 +15,11 @@ from attrs import Factory, evolve, field, frozen, validators
 from torch import Tensor
 
 from cccad_core.batch import Flags
-from cccad_core.moment import CALM, Moment
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.triggers import FullTrigger, Limit, Trigger
+from cccad_core.memory.windows import RowWindows, SharedWindows, Window, Windows
 from cccad_core.registry import refuse_what_lacks
 from cccad_core.specs import Kind
-from cccad_core.triggers import FullTrigger, Limit, Trigger
-from cccad_core.windows import RowWindows, SharedWindows, Window, Windows
 
 
 @frozen(kw_only=True)

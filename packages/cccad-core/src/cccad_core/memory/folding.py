@@ -15,8 +15,8 @@ from cccad_core.compressors.base import (
     put_rows,
     take_rows,
 )
-from cccad_core.moment import CALM, Moment
-from cccad_core.windows import Windows, Write
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.windows import Windows, Write
 
 
 @define

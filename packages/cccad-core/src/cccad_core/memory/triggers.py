@@ -20,7 +20,7 @@ import torch
 from attrs import field, frozen, validators
 from torch import Tensor
 
-from cccad_core.moment import Moment
+from cccad_core.memory.moment import Moment
 
 Limit = Callable[[int], int]
 

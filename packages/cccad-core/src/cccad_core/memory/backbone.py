@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from cccad_core.attention import Attention, AttentionRecord, Cache, Rotary
+from cccad_core.memory.attention import Attention, AttentionRecord, Cache, Rotary
 
 
 class Block(nn.Module):

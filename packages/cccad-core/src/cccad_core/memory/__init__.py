@@ -1,0 +1,1 @@
+"""What a policy carries from one decision to the next."""
