@@ -8,17 +8,19 @@ Name the file in a spec, by its path relative to that spec, and its objective is
     kind = "smoothed"
     smoothing = 0.05
 
-An objective asks the policy for the heads that it needs, here the action head alone; it owns its weights and their
-schedule, here none. Copy the file, change the name, and run
-`cccad_core.laws.objective.check_objective(YourSpec())`.
+An objective asks the policy for the heads that it needs, here the action head alone, and says which of them it takes,
+here those with a logit for each action; it owns its weights and their schedule, here none. Copy the file, change the
+name, and run `cccad check objective NAME --imports FILE`.
 """
 
 from collections.abc import Mapping
 
 from attrs import field, frozen, validators
 from cccad_core.batch import Flags, HistoryBatch
+from cccad_core.heads.base import ActionHead
+from cccad_core.heads.categorical import Categorical
 from cccad_core.memory.moment import CALM, Moment
-from cccad_core.objectives.base import Objective, Weights
+from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
 from cccad_core.policy import Policy
 from cccad_core.registry import register
 from torch import Tensor
@@ -26,7 +28,7 @@ from torch import Tensor
 
 @register("objective", "smoothed")
 @frozen(kw_only=True)
-class SmoothedSpec:
+class SmoothedSpec(ObjectiveSpec):
     """Imitation of discrete actions with label smoothing (arXiv 1512.00567, section 7)."""
 
     smoothing: float = field(
@@ -35,14 +37,8 @@ class SmoothedSpec:
         metadata={"help": "how much of each label is spread over all actions"},
     )
 
-    @property
-    def agents(self) -> dict[str, str]:
-        """No other agent."""
-        return {}
-
-    def weights(self, done: float) -> dict[str, float]:
-        """Return no weights: there is one term."""
-        return {}
+    def takes(self, head: ActionHead) -> bool:
+        return isinstance(head, Categorical)
 
     def build(
         self, policy: Policy, horizon: int | None = None, others: Mapping[str, Policy] | None = None

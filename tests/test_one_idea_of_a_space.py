@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import torch
 from cccad_core.errors import SpaceError
-from cccad_core.heads import build_head
-from cccad_core.reconstruction import Field
+from cccad_core.fitting import encoder_for, head_for
+from cccad_core.heads.reconstruction import Field
 from cccad_core.spaces import Box, from_dict, to_dict
-from cccad_core.tokens import Encoder
 from cccad_data import spaces as data_spaces
 from cccad_data.errors import DataError
 from cccad_data.gym_spaces import adapt, restore
@@ -142,12 +141,12 @@ def test_numbers_of_every_space_are_finite_in_the_policy(name):
     values = adapted.read(samples(adapted.theirs), "the file").astype(F64)
     values = torch.as_tensor(np.clip(values, -1e12, 1e12).astype(F32) if isinstance(space, Box) else values.astype(int))
     torch.manual_seed(0)
-    assert Encoder(space, 8)(values).isfinite().all()
+    assert encoder_for(space).build(space, 8)(values).isfinite().all()
     loss, _ = Field(space, 8)(torch.randn(1, len(values), 8), values[None])
     assert loss.isfinite().all()
     if not isinstance(space, Box) and len(space.sizes) > 1:
         return
-    head = build_head(space, 8)
+    head = head_for(space).build(space, 8)
     parameters = head(torch.randn(1, len(values), 8)).requires_grad_()
     nats = head.nats(parameters, values[None] if isinstance(space, Box) else values[None, :, 0])
     nats.sum().backward()

@@ -8,12 +8,16 @@ import pytest
 from attrs import evolve
 from cccad_core.artefact import load_policy, save_policy
 from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.encoder import check_encoder
+from cccad_core.laws.head import check_head
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.objective import check_objective
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.trigger import check_trigger
+from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
+from cccad_core.spaces import Box, Discrete, Spaces
 from cccad_core.specs import load
 from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
@@ -82,6 +86,19 @@ def test_the_packaged_plugin_joins_by_installation_and_obeys_the_laws(installed)
     assert check_compressor(spec) is None
 
 
+def falls(objective, batch):
+    """Say whether ten updates lower the loss of an objective of one term."""
+    optimizer, weights = OptimizerSpec(learning_rate=1e-2).build(objective.policy), {"auxiliary": 1.0}
+    losses = []
+    for _ in range(11):
+        loss = objective(batch, 240.0, weights)["loss"]
+        losses.append(float(loss.detach()))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    return losses[-1] < losses[0]
+
+
 def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(tmp_path, monkeypatch):
     for name in ("_in_code", "_files"):
         monkeypatch.setattr(REGISTRY, name, {})
@@ -90,18 +107,8 @@ def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(tmp_
     spec = load(file, TrainSpec).objective
     assert name_of(type(spec)) == ("objective", "smoothed")
     assert check_objective(spec) is None
-    policy, batch = (
-        PolicySpec(width=16, num_heads=2).build(SPACES, seed=0),
-        random_batch(SPACES, size=8, length=30, seed=0),
-    )
-    objective = spec.build(policy)
-    optimizer = OptimizerSpec(learning_rate=1e-2).build(policy)
-    before = float(objective(batch, 240.0, {})["loss"].detach())
-    for _ in range(10):
-        objective(batch, 240.0, {})["loss"].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert float(objective(batch, 240.0, {})["loss"].detach()) < before
+    policy = PolicySpec(width=16, num_heads=2).build(SPACES, seed=0)
+    assert falls(spec.build(policy), random_batch(SPACES, size=8, length=30, seed=0))
 
 
 def test_a_trigger_in_one_file_joins_by_import_and_obeys_the_laws(tmp_path, monkeypatch):
@@ -113,3 +120,20 @@ def test_a_trigger_in_one_file_joins_by_import_and_obeys_the_laws(tmp_path, monk
     assert name_of(type(spec.context.trigger)) == ("trigger", "long-episode")
     assert check_trigger(spec.context.trigger) is None
     assert check_policy(PolicySpec(context=evolve(spec.context, window=14), width=16, num_heads=2)) is None
+
+
+def test_an_encoder_and_a_head_in_one_file_each_join_by_import_obey_the_laws_and_train(tmp_path, monkeypatch):
+    for name in ("_in_code", "_files"):
+        monkeypatch.setattr(REGISTRY, name, {})
+    files = ", ".join(f'"{PLUGINS / name}"' for name in ("bucket_encoder.py", "smoothed_head.py"))
+    (tmp_path / "x.toml").write_text(
+        f'imports = [{files}]\nencoder = {{ kind = "buckets" }}\nhead = {{ kind = "smoothed" }}\n'
+    )
+    spec = load(tmp_path / "x.toml", PolicySpec)
+    assert name_of(type(spec.encoder)) == ("encoder", "buckets")
+    assert name_of(type(spec.head)) == ("head", "smoothed")
+    assert check_encoder(spec.encoder) is None
+    assert check_head(spec.head) is None
+    spaces = Spaces(observation=Box(shape=(2,), low=(-1.0, float("-inf")), high=1.0), action=Discrete(3))
+    policy = evolve(spec, width=16, num_heads=2).build(spaces, seed=0)
+    assert falls(ImitationSpec().build(policy), random_batch(spaces, size=8, length=30, seed=0))

@@ -4,13 +4,21 @@ import math
 
 import pytest
 import torch
-from cccad_core.heads import build_head
-from cccad_core.spaces import Box, Discrete, MultiDiscrete
+from cccad_core.errors import SpaceError
+from cccad_core.fitting import head_for
+from cccad_core.heads.gaussian import GaussianSpec
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
 
 
+def built(space, width):
+    """Return a fresh head for actions of *space*."""
+    return head_for(space).build(space, width)
+
+
 def test_discrete_nats_are_minus_the_log_of_the_softmax():
-    head = build_head(Discrete(3), 4)
+    head = built(Discrete(3), 4)
     logits = torch.tensor([[[0.0, math.log(2.0), math.log(5.0)], [0.0, 0.0, 0.0]]])
     nats = head.nats(logits, torch.tensor([[2, 0]]))
     torch.testing.assert_close(nats, torch.tensor([[math.log(8 / 5), math.log(3.0)]]))
@@ -18,7 +26,7 @@ def test_discrete_nats_are_minus_the_log_of_the_softmax():
 
 
 def test_gaussian_nats_of_an_unbounded_action_are_those_of_the_density():
-    head = build_head(Box(shape=(2,), low=float("-inf"), high=(float("inf"), 1.0)), 4)
+    head = built(Box(shape=(2,), low=float("-inf"), high=(float("inf"), 1.0)), 4)
     parameters = torch.tensor([[[1.0, 0.0, math.log(2.0), 0.0]]])  # means 1 and 0, deviations 2 and 1
     nats = head.nats(parameters, torch.tensor([[[3.0, 0.0]]]))
     torch.testing.assert_close(nats, torch.tensor([[0.5 + math.log(2.0) + math.log(2 * math.pi)]]))
@@ -38,12 +46,12 @@ BOUNDED = Box(shape=(2,), low=(-1.0, 0.0), high=(1.0, 4.0))
 def test_nats_of_a_bounded_action_are_those_of_torch_with_the_slope_of_the_squashing():
     parameters = torch.tensor([[[0.3, -0.8, -0.5, 0.4], [1.5, 0.0, 0.0, -2.0]]])
     actions = torch.tensor([[[0.5, 3.9], [-0.97, 2.0]]])
-    nats = build_head(BOUNDED, 4).nats(parameters, actions)
+    nats = built(BOUNDED, 4).nats(parameters, actions)
     torch.testing.assert_close(nats, -squashed(parameters, BOUNDED).log_prob(actions).sum(-1))
 
 
 def test_bounded_draws_stay_in_their_bounds_and_are_as_likely_as_torch_draws_them():
-    head, parameters = build_head(BOUNDED, 4), torch.tensor([0.5, -1.0, 0.0, 0.5]).expand(50_000, 4)
+    head, parameters = built(BOUNDED, 4), torch.tensor([0.5, -1.0, 0.0, 0.5]).expand(50_000, 4)
     drawn = head.draw(parameters, torch.Generator().manual_seed(0), greedy=False)
     low, high = (torch.tensor(bound) for bound in BOUNDED.bounds())
     assert ((drawn >= low) & (drawn <= high)).all()
@@ -55,7 +63,7 @@ def test_bounded_draws_stay_in_their_bounds_and_are_as_likely_as_torch_draws_the
 
 
 def test_an_action_at_its_bound_has_finite_nats_and_teaches_the_mean_towards_it():
-    head, parameters = build_head(BOUNDED, 4), torch.zeros(1, 1, 4, requires_grad=True)
+    head, parameters = built(BOUNDED, 4), torch.zeros(1, 1, 4, requires_grad=True)
     nats = head.nats(parameters, torch.tensor([[[1.0, 0.0]]]))
     nats.sum().backward()
     assert nats.isfinite().all()
@@ -64,7 +72,7 @@ def test_an_action_at_its_bound_has_finite_nats_and_teaches_the_mean_towards_it(
 
 @pytest.mark.parametrize("space", [Discrete(3), Box(shape=(2,), low=-1.0, high=1.0)], ids=["discrete", "box"])
 def test_draws_repeat_with_the_generator_and_greedy_ones_need_none(space):
-    head = build_head(space, 4)
+    head = built(space, 4)
     parameters = head(torch.randn(1, 50, 4))[0]
     draws = [head.draw(parameters, torch.Generator().manual_seed(seed), greedy=False) for seed in (0, 0, 1)]
     assert torch.equal(draws[0], draws[1])
@@ -73,12 +81,20 @@ def test_draws_repeat_with_the_generator_and_greedy_ones_need_none(space):
 
 
 def test_drawn_actions_have_the_probabilities_of_the_logits():
-    head = build_head(Discrete(2), 4)
+    head = built(Discrete(2), 4)
     logits = torch.tensor([0.0, math.log(3.0)]).expand(20_000, 2)
     drawn = head.draw(logits, torch.Generator().manual_seed(0), greedy=False).float().mean()
     assert abs(float(drawn) - 0.75) < 0.02
 
 
 def test_an_action_space_without_a_head_is_refused():
-    with pytest.raises(ValueError, match="actions must be 'discrete' or 'box'"):
-        build_head(MultiDiscrete((2, 2)), 4)
+    spaces = Spaces(observation=Discrete(3), action=MultiDiscrete((2, 2)))
+    with pytest.raises(SpaceError, match="no head of ours takes a multi-discrete space; 'head' must name a part that"):
+        PolicySpec().build(spaces, seed=0)
+
+
+def test_a_head_that_does_not_take_the_action_space_is_refused_with_one_that_does():
+    spaces = Spaces(observation=Discrete(3), action=Discrete(2))
+    wanted = r"the head 'gaussian' of cccad-core [\d.]+ does not take a discrete space; 'categorical' does"
+    with pytest.raises(SpaceError, match=wanted):
+        PolicySpec(head=GaussianSpec()).build(spaces, seed=0)

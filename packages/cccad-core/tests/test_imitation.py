@@ -208,7 +208,7 @@ def test_a_teacher_may_see_its_whole_life(policy, batch):
 def test_a_teacher_for_real_valued_actions_is_refused():
     spaces = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(1,), low=-1.0, high=1.0))
     policy = SPEC.build(spaces, seed=0)
-    with pytest.raises(ValueError, match="a teacher needs discrete actions"):
+    with pytest.raises(ValueError, match="a teacher needs a head that has a divergence"):
         ImitationSpec(teacher=TeacherTerm(agent="x")).build(policy, others={"teacher": policy})
 
 

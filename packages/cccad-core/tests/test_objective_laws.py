@@ -3,20 +3,20 @@
 import pytest
 import torch
 from attrs import evolve, frozen
+from cccad_core.heads.base import ActionHead
+from cccad_core.heads.categorical import Categorical
 from cccad_core.laws.law import LawBroken
-from cccad_core.laws.objective import check_objective
+from cccad_core.laws.objective import BOXES, check_objective
 from cccad_core.objectives.base import Objective
 from cccad_core.objectives.imitation import Imitation, ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
-from cccad_core.spaces import Box, MultiDiscrete, Spaces
 
 RICH = ImitationSpec(
     reconstruction=ReconstructionTerm(weight=0.5, reward_weighted=True),
     auxiliary=AuxiliaryTerm(weight=0.5),
     teacher=TeacherTerm(agent="other"),
 )
-BOXES = Spaces(observation=MultiDiscrete((4,)), action=Box((2,), -1.0, 1.0))
 
 
 @pytest.mark.parametrize("spec", [ImitationSpec(), RICH, ReconstructionSpec()], ids=["plain", "rich", "rebuild"])
@@ -94,10 +94,14 @@ class Planted:
 
     make: type
     schedule: object = None
+    heads: type = ActionHead
 
     @property
     def agents(self):
         return {"teacher": "other"} if self.make is TeachesItsTeacher else {}
+
+    def takes(self, head):
+        return isinstance(head, self.heads)
 
     def weights(self, done):
         return {"term": 1.0} if self.schedule is None else self.schedule(done)
@@ -127,6 +131,24 @@ def test_a_planted_bug_is_caught_by_its_law(make, law):
     assert issubclass(make, Objective) == (make is not IsNoObjective)
     with pytest.raises(LawBroken, match=f"law '{law}' is broken"):
         check_objective(Planted(make))
+
+
+class ReadsLogits(PlainImitation):
+    """As if every head were a softmax over actions."""
+
+    def forward(self, batch, num_targets, *parts):
+        losses = super().forward(batch, num_targets, *parts)
+        logs = self.policy(batch).ask(self.policy.head).log_softmax(-1)
+        label = logs.gather(-1, batch.actions[..., None])[..., 0]
+        return {**losses, "loss": -(label * batch.mask).sum() / num_targets}
+
+
+def test_an_objective_of_one_kind_of_head_says_so_or_is_caught():
+    assert check_objective(Planted(ReadsLogits, heads=Categorical)) is None
+    with pytest.raises(LawBroken, match=r"law 'what is taken can be used' is broken: .* the head of box actions"):
+        check_objective(Planted(ReadsLogits))
+    with pytest.raises(LawBroken, match="law 'an objective takes a head' is broken: it takes no head of box actions"):
+        check_objective(Planted(ReadsLogits, heads=Categorical), spaces=BOXES)
 
 
 @pytest.mark.parametrize(

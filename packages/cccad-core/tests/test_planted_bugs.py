@@ -9,13 +9,13 @@ from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
+from cccad_core.layouts import Fused, FusedSpec, TransitionSpec
 from cccad_core.memory import folding
 from cccad_core.memory.backbone import Backbone
 from cccad_core.memory.context import ContextSpec, RollingContext
 from cccad_core.memory.windows import SharedWindows, Window
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
-from cccad_core.tokens import Fused, FusedSpec, TransitionSpec
 from torch import nn
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)

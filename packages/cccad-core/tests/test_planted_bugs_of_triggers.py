@@ -12,6 +12,7 @@ from cccad_core.compressors.sink import Sink, SinkSpec
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
+from cccad_core.layouts import Triple, TripleSpec
 from cccad_core.memory import folding
 from cccad_core.memory.attention import Cache
 from cccad_core.memory.context import ContextSpec, RollingContext
@@ -19,7 +20,6 @@ from cccad_core.memory.moment import Moment
 from cccad_core.memory.triggers import EpisodeTrigger, RandomTrigger
 from cccad_core.memory.windows import RowWindows
 from cccad_core.policy import PolicySpec
-from cccad_core.tokens import Triple, TripleSpec
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)

@@ -5,15 +5,15 @@ import torch
 from attrs import evolve
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.heads.reconstruction import Rebuilt, Reconstruction
 from cccad_core.laws.noise import random_batch
+from cccad_core.layouts import TransitionSpec
 from cccad_core.memory.context import ContextSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
 from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import PolicySpec
-from cccad_core.reconstruction import Rebuilt, Reconstruction
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.tokens import TransitionSpec
 
 SPACES = Spaces(observation=Discrete(4), action=Discrete(3))
 SPEC = PolicySpec(
@@ -129,7 +129,7 @@ def test_a_batch_splits_and_joins_by_rows():
 
 def test_what_is_asked_about_one_transition_tells_nothing_of_another():
     """Else neighbouring observations give away the moves between them, and the latents need not remember."""
-    decoder = Reconstruction(SPACES, 16, 2)
+    decoder = Reconstruction(PolicySpec(width=16).encoders(SPACES), 2)
     latents = torch.randn(3, 4, 16)
     batch = random_batch(SPACES, size=3, length=6, seed=0)
     elsewhere = batch.observations.clone()

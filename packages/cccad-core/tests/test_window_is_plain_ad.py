@@ -8,9 +8,9 @@ from cccad_core.compressors.gru import GruSpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
+from cccad_core.layouts import FusedSpec, TransitionSpec, TripleSpec
 from cccad_core.memory.context import ContextSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
 from einops import rearrange
 from torch.nn.functional import layer_norm, relu
 

@@ -9,13 +9,13 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
+from cccad_core.layouts import TripleSpec
 from cccad_core.memory.context import ContextSpec
 from cccad_core.memory.moment import Moment
 from cccad_core.memory.triggers import EpisodeTrigger, FullTrigger, RandomTrigger
 from cccad_core.memory.windows import RowWindows, SharedWindows
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild
 from cccad_core.policy import PolicySpec
-from cccad_core.tokens import TripleSpec
 
 FULL = PolicySpec(context=ContextSpec(window=8), compressor=FullSpec(), width=16, num_heads=2)
 GATED = evolve(FULL, compressor=GatedQuerySpec(num_latents=2, num_heads=2))

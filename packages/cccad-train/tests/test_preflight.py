@@ -102,7 +102,7 @@ class MineSpec(RandomSpec):
 LAYOUT = """
 from attrs import frozen
 from cccad_core.registry import register
-from cccad_core.tokens import Fused
+from cccad_core.layouts import Fused
 
 class Mine(Fused):
     def sequence(self, batch):
@@ -113,8 +113,59 @@ class Mine(Fused):
 class MineSpec:
     slots = 1
 
-    def build(self, spaces, width):
-        return Mine(spaces, width)
+    def build(self, encoders):
+        return Mine(encoders)
+"""
+ENCODER = """
+import torch
+from attrs import frozen
+from cccad_core.encoders.table import Table
+from cccad_core.registry import register
+from cccad_core.spaces import MultiDiscrete
+
+class Mine(Table):
+    def forward(self, values):
+        return super().forward(values) + LEAK
+
+@register("encoder", "mine")
+@frozen(kw_only=True)
+class MineSpec:
+    def takes(self, space):
+        return isinstance(space, MultiDiscrete)
+
+    def build(self, space, width):
+        return Mine(space.sizes, width)
+"""
+HEAD = """
+from attrs import frozen
+from cccad_core.heads.categorical import Categorical
+from cccad_core.registry import register
+from cccad_core.spaces import Discrete
+
+class Mine(Categorical):
+    def draw(self, parameters, generator, *, greedy):
+        return super().draw(SHARPNESS * parameters, generator, greedy=greedy)
+
+@register("head", "mine")
+@frozen(kw_only=True)
+class MineSpec:
+    def takes(self, space):
+        return isinstance(space, Discrete)
+
+    def build(self, space, width):
+        return Mine(space, width)
+"""
+OBJECTIVE = """
+from attrs import frozen
+from cccad_core.heads.gaussian import Gaussian
+from cccad_core.objectives.imitation import ImitationSpec
+from cccad_core.registry import register
+
+@register("objective", "mine")
+@frozen(kw_only=True)
+class MineSpec(ImitationSpec):
+    def takes(self, head):
+        return isinstance(head, Gaussian)
 """
 SPEC = """
 name = "p"
@@ -200,6 +251,36 @@ def test_a_token_layout_that_looks_ahead_is_refused_and_one_that_does_not_goes_t
     assert refused.code == 2
     assert "the token layout 'mine' of part.py" in refused.err
     assert "law 'no future' is broken" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("part", "setting", "bug", "honest", "law"),
+    [
+        (ENCODER, "policy.encoder", ("LEAK", "values.float().mean()"), ("LEAK", "0.0"), "every value for itself"),
+        (HEAD, "policy.head", ("SHARPNESS", "3"), ("SHARPNESS", "1"), "actions are drawn as often as is said"),
+    ],
+    ids=["encoder", "head"],
+)
+def test_an_encoder_or_a_head_that_breaks_its_contract_is_refused(dry_run, part, setting, bug, honest, law):
+    through = dry_run(part.replace(*honest), f'{setting}={{kind="mine"}}')
+    assert through.code == 0, through.err
+    refused = dry_run(part.replace(*bug), f'{setting}={{kind="mine"}}')
+    assert refused.code == 2
+    assert "'mine' of part.py" in refused.err
+    assert f"law '{law}' is broken" in refused.err
+
+
+def test_parts_that_do_not_take_the_spaces_are_refused_before_anything_is_collected(dry_run):
+    cases = {
+        'policy.encoder={kind="linear"}': "does not take a multi-discrete space; 'table' does",
+        'policy.head={kind="gaussian"}': "does not take a discrete space; 'categorical' does",
+        'train.objective={kind="mine"}': "the objective 'mine' of part.py",
+    }
+    for setting, message in cases.items():
+        refused = dry_run(OBJECTIVE, setting)
+        assert refused.code == 2, setting
+        assert message in refused.err
+        assert len(refused.err.splitlines()) == 1
 
 
 def test_traceback_shows_the_lines_of_the_part_and_no_others(dry_run):

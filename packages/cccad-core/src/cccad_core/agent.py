@@ -180,7 +180,7 @@ class Agent:
     def _answer(self, state: AgentState, observations: Tensor, record: AttentionRecord | None = None) -> Tensor:
         """Return the parameters that the policy gives *observations*: tensors in, tensors out, no wait for a device."""
         layout, last = self.policy.layout, state.last
-        told = layout.told(last, state.has_last)
+        told = layout.aftermath(last, state.has_last)
         last.observations[:, 0] = observations
         hidden = self._place(state, (layout.asking(last.observations) + told)[:, 0], 0, record)
         state.num_decisions += 1

@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.heads import build_head
+from cccad_core.encoders.base import Encoders
+from cccad_core.fitting import encoder_for, head_for
+from cccad_core.heads.reconstruction import Reconstruction
+from cccad_core.layouts import FusedSpec
 from cccad_core.memory.backbone import Backbone
 from cccad_core.memory.context import ContextSpec
 from cccad_core.memory.folding import Memory, remember
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.windows import Windows
-from cccad_core.reconstruction import Reconstruction
 from cccad_core.registry import refuse_what_lacks
 from cccad_core.spaces import Spaces
 from cccad_core.specs import Kind
-from cccad_core.tokens import FusedSpec
 
 
 @frozen(kw_only=True)
@@ -28,6 +29,12 @@ class PolicySpec:
 
     tokens: Annotated[Any, Kind("tokens")] = field(
         factory=FusedSpec, metadata={"help": "how transitions become tokens"}
+    )
+    encoder: Annotated[Any, Kind("encoder")] | None = field(
+        default=None, metadata={"help": "how observations are read; by default as fits their space"}
+    )
+    head: Annotated[Any, Kind("head")] | None = field(
+        default=None, metadata={"help": "how actions are drawn; by default as fits their space"}
     )
     context: ContextSpec = field(factory=ContextSpec, metadata={"help": "how much it sees, and when it writes"})
     compressor: Annotated[Any, Kind("compressor")] = field(
@@ -48,6 +55,9 @@ class PolicySpec:
         """Check what no single field can: raises ValueError."""
         refuse_what_lacks(self.tokens, "tokens")
         refuse_what_lacks(self.compressor, "compressor")
+        for kind, part in (("encoder", self.encoder), ("head", self.head)):
+            if part is not None:
+                refuse_what_lacks(part, kind)
         if self.width % (2 * self.num_heads):
             raise ValueError(f"'width' must be a multiple of 2 * num_heads = {2 * self.num_heads}: {self.width}")
         self.context.build(self.compressor.num_latents, slots=self.tokens.slots)
@@ -56,6 +66,15 @@ class PolicySpec:
     def has_plain_window(self) -> bool:
         """Whether what leaves the window is forgotten, as in plain Algorithm Distillation."""
         return not self.compressor.num_latents and self.compressor.build(self.width).evicts
+
+    def encoders(self, spaces: Spaces) -> Encoders:
+        """Return what reads observations and actions; raises SpaceError where no encoder does."""
+        return Encoders(
+            spaces=spaces,
+            width=self.width,
+            for_observations=encoder_for(spaces.observation, self.encoder),
+            for_actions=encoder_for(spaces.action),
+        )
 
     def build(self, spaces: Spaces, seed: int) -> "Policy":
         """Return a fresh policy; its weights depend on *seed* alone."""
@@ -91,15 +110,16 @@ class Policy(nn.Module):
     def __init__(self, spec: PolicySpec, spaces: Spaces) -> None:
         super().__init__()
         self.spec, self.spaces = spec, spaces
-        self.layout = spec.tokens.build(spaces, spec.width)
+        encoders = spec.encoders(spaces)
+        self.layout = spec.tokens.build(encoders)
         self.compressor = spec.compressor.build(spec.width)
         self.context = spec.context.build(
             self.compressor.num_latents, slots=self.layout.slots, evicts=self.compressor.evicts
         )
         longest = max(spec.context.window, self.compressor.num_thought(self.context.first_segment * self.layout.slots))
         self.backbone = Backbone(spec.width, spec.num_layers, spec.num_heads, spec.mlp_ratio, longest)
-        self.head = build_head(spaces.action, spec.width)
-        self.reconstruction = Reconstruction(spaces, spec.width, spec.num_heads, slots=self.layout.slots)
+        self.head = head_for(spaces.action, spec.head).build(spaces.action, spec.width)
+        self.reconstruction = Reconstruction(encoders, spec.num_heads, slots=self.layout.slots)
 
     def forward(
         self, batch: HistoryBatch, *, flags: Flags | None = None, horizon: int | None = None, moment: Moment = CALM

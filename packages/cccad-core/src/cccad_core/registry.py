@@ -13,12 +13,25 @@ from attrs import evolve, fields_dict, frozen, has
 
 from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such, reason
 
-KINDS: Final = ("compressor", "tokens", "objective", "trigger", "curriculum", "env", "source", "executor")
+KINDS: Final = (
+    "compressor",
+    "tokens",
+    "encoder",
+    "head",
+    "objective",
+    "trigger",
+    "curriculum",
+    "env",
+    "source",
+    "executor",
+)
 OURS: Final = frozenset({"cccad-core", "cccad-data", "cccad-envs", "cccad-train"})
 _OFFERS: Final = {
     "compressor": ("num_latents",),
     "tokens": ("slots",),
-    "objective": ("agents", "weights"),
+    "encoder": ("takes",),
+    "head": ("takes",),
+    "objective": ("agents", "takes", "weights"),
     "trigger": ("by_row", "limits", "is_due"),
     "source": ("num_envs", "env_steps", "tasks_per_unit"),
 }
@@ -100,7 +113,7 @@ class Registry:
 
         With *check* each part is imported to see whether it works.
         """
-        found = []
+        listed = []
         for name in self.names(kind):
             offers = self._offers(kind, name)
             error = None
@@ -109,8 +122,8 @@ class Registry:
                     self.lookup(kind, name)
             except (BrokenPart, DuplicatePart) as broken:
                 error = str(broken)
-            found += [evolve(offer, error=error) for offer in offers]
-        return found
+            listed += [evolve(offer, error=error) for offer in offers]
+        return listed
 
     def owners(self, module: str) -> list[Entry]:
         """Return the parts, if they are not ours, whose code *module* belongs to: those of its file or its package."""
@@ -205,8 +218,8 @@ class Registry:
 
     def distributions(self, kinds_names: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return {distribution: version} of all that supplied the given (kind, name) pairs, as in Entry."""
-        found = (self.entry(kind, name) for kind, name in kinds_names)
-        return dict(sorted((entry.distribution, entry.version) for entry in found))
+        offered = (self.entry(kind, name) for kind, name in kinds_names)
+        return dict(sorted((entry.distribution, entry.version) for entry in offered))
 
     def _check_kind(self, kind: str) -> None:
         if kind not in KINDS:

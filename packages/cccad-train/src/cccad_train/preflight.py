@@ -10,8 +10,11 @@ import torch
 from attrs import frozen
 from cccad_core.blame import place_of
 from cccad_core.errors import CccadError, UnknownPart, reason
+from cccad_core.fitting import encoder_for, head_for
 from cccad_core.laws.bench import Bench
 from cccad_core.laws.compressor import check_compressor
+from cccad_core.laws.encoder import check_encoder
+from cccad_core.laws.head import check_head
 from cccad_core.laws.law import LawBroken, require
 from cccad_core.laws.layout import check_layout
 from cccad_core.laws.noise import SPACES
@@ -50,6 +53,11 @@ class Bed:
         family: TaskFamily = self.spec.env.build()
         return family
 
+    @cached_property
+    def spaces(self) -> Spaces:
+        """What an agent observes and does there."""
+        return Spaces.from_dict(self.family.spaces)
+
     def parts(self) -> Iterator[tuple[str, object, Law]]:
         """Yield the kind, the spec and the laws of every part that has laws, environments first."""
         yield "env", self.spec.env, self._family
@@ -57,11 +65,27 @@ class Bed:
             yield "source", self.spec.data.source, self._source
         for agent in self.spec.agents().values():
             yield "tokens", agent.policy.tokens, self._layout
+            if agent.policy.encoder is not None:
+                yield "encoder", agent.policy.encoder, self._encoder
+            if agent.policy.head is not None:
+                yield "head", agent.policy.head, self._head
             yield "compressor", agent.policy.compressor, partial(_compressor, agent)
             yield "trigger", agent.policy.context.trigger, lambda part, _: check_trigger(part)
             for fit in agent.fits().values():
                 yield "curriculum", fit.curriculum, partial(_curriculum, fit)
                 yield "objective", fit.objective, self._objective
+
+    def refuse_unfit_objectives(self) -> None:
+        """Raise LawsBrokenError where an agent is to be trained by an objective that does not take its head."""
+        space = self.spaces.action
+        for agent in self.spec.agents().values():
+            with torch.random.fork_rng(devices=[]):
+                head = head_for(space, agent.policy.head).build(space, agent.policy.width)
+            for objective in (fit.objective for fit in agent.fits().values()):
+                if not objective.takes(head):
+                    name = title(type(objective), "objective")
+                    problem = f"{name}, as it is set, cannot train a head for {space.kind} actions"
+                    raise LawsBrokenError(f"{problem}: {type(head).__name__}")
 
     def _family(self, part: Any, is_quick: bool) -> None:
         check_family(part, is_quick=is_quick)
@@ -72,10 +96,18 @@ class Bed:
         _check_name("source", part, part.build().name)
 
     def _objective(self, part: Any, _: bool) -> None:
-        check_objective(part, spaces=Spaces.from_dict(self.family.spaces))
+        check_objective(part, spaces=self.spaces)
+
+    def _encoder(self, part: Any, _: bool) -> None:
+        encoder_for(self.spaces.observation, part)
+        check_encoder(part, space=self.spaces.observation)
+
+    def _head(self, part: Any, _: bool) -> None:
+        head_for(self.spaces.action, part)
+        check_head(part, space=self.spaces.action)
 
     def _layout(self, part: Any, _: bool) -> None:
-        check_layout(part, spaces=Spaces.from_dict(self.family.spaces))
+        check_layout(part, spaces=self.spaces)
 
 
 def _check_name(kind: str, part: object, name: str) -> None:
@@ -112,9 +144,11 @@ def check_curriculum(part: Any, num_updates: int, most: int) -> None:
 
 def preflight(spec: ExperimentSpec) -> None:
     """Put every part of *spec* that is not ours to the quick laws; raises LawsBrokenError and BrokenPart."""
-    for kind, part, law in Bed(spec).parts():
+    bed = Bed(spec)
+    for kind, part, law in bed.parts():
         if not entry(*name_of(type(part), kind)).is_ours:
             _put_to(law, kind, part, is_quick=True)
+    bed.refuse_unfit_objectives()
 
 
 def check_experiment(spec: ExperimentSpec) -> Iterator[str]:
@@ -132,6 +166,8 @@ def check_part(kind: str, name: str) -> str:
     laws: dict[str, Law] = {
         "compressor": lambda part, _: check_compressor(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
+        "encoder": lambda part, _: check_encoder(part),
+        "head": lambda part, _: check_head(part),
         "objective": lambda part, _: check_objective(part),
         "trigger": lambda part, _: check_trigger(part),
         "curriculum": lambda part, _: check_curriculum(part, 1_000, 6),

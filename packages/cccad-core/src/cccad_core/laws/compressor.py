@@ -12,10 +12,10 @@ from typing import Any
 from cccad_core.laws.bench import Bench
 from cccad_core.laws.noise import WIDTH
 from cccad_core.laws.policy import check_policy
+from cccad_core.layouts import FusedSpec, TransitionSpec, TripleSpec
 from cccad_core.memory.context import ContextSpec
 from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
-from cccad_core.tokens import FusedSpec, TransitionSpec, TripleSpec
 
 LIVES = (
     (FusedSpec(), 0, FullTrigger()),

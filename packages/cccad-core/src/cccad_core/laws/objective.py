@@ -9,12 +9,13 @@ from torch import Tensor
 
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.laws.law import require, same
+from cccad_core.errors import reason
+from cccad_core.laws.law import LawBroken, require, same
 from cccad_core.laws.noise import SPACES, padded_with_garbage, random_batch
 from cccad_core.memory.context import ContextSpec
 from cccad_core.objectives.base import Objective
 from cccad_core.policy import HEADS, Policy, PolicySpec
-from cccad_core.spaces import Spaces
+from cccad_core.spaces import Box, Spaces
 
 SMALL = PolicySpec(
     context=ContextSpec(window=8),
@@ -26,11 +27,27 @@ SMALL = PolicySpec(
 TOLERANCE = 1e-5
 
 
-def check_objective(spec: Any, *, spaces: Spaces = SPACES) -> None:
-    """Check every law for an objective *spec*, on a small policy of those *spaces*; raises LawBroken."""
-    for name in ("agents", "weights"):
+BOXES = Spaces(observation=Box(shape=(2,), low=-1.0, high=1.0), action=Box(shape=(2,), low=-1.0, high=1.0))
+
+
+def check_objective(spec: Any, *, spaces: Spaces | None = None) -> None:
+    """Check every law for an objective *spec*, on a small policy of those *spaces*; raises LawBroken.
+
+    Without *spaces* that is a policy with discrete and one with real actions, of which it must take one.
+    """
+    for name in ("agents", "takes", "weights"):
         require("an objective is whole", hasattr(spec, name), f"its spec has no {name}")
     _check_weights(spec)
+    tried = (SPACES, BOXES) if spaces is None else (spaces,)
+    fitting = [each for each in tried if spec.takes(SMALL.build(each, seed=1).head)]
+    which = " or ".join(each.action.kind for each in tried)
+    require("an objective takes a head", bool(fitting), f"it takes no head of {which} actions")
+    for each in fitting:
+        _check_in(spec, each)
+
+
+def _check_in(spec: Any, spaces: Spaces) -> None:
+    """Check the laws on a policy of those *spaces*, whose head is taken."""
     others = {place: SMALL.build(spaces, seed=2 + index) for index, place in enumerate(spec.agents)}
     policy = SMALL.build(spaces, seed=1)
     objective = spec.build(policy, 2, others)
@@ -38,8 +55,12 @@ def check_objective(spec: Any, *, spaces: Spaces = SPACES) -> None:
     require("an objective is whole", is_whole, "build() must return an Objective with the policy that it is given")
     unknown = [name for name in objective.heads if name not in HEADS]
     require("heads are those of a policy", not unknown, f"it asks for the heads {unknown}; a policy has {HEADS}")
-    batch = random_batch(spaces, size=4, length=20, seed=0)
-    weights = spec.weights(1.0)
+    batch, weights = random_batch(spaces, size=4, length=20, seed=0), spec.weights(1.0)
+    try:
+        objective(batch, 80.0, weights)
+    except Exception as error:
+        what = f"takes() says yes to the head of {spaces.action.kind} actions, and then: {reason(error)}"
+        raise LawBroken(f"law 'what is taken can be used' is broken: {what}") from error
     _check_loss(objective, batch, weights)
     _check_learning(objective, batch, weights, others)
     _check_sum(objective, batch, weights)

@@ -1,10 +1,6 @@
 """The contract of an objective: what is minimised, which heads of the policy it asks, and how its terms weigh when.
 
-A spec class of kind `objective` has, besides its fields:
-
-- `agents`, the other agents of the experiment that it needs, trained and frozen, by the field that names them;
-- `weights(done)`, how much each of its terms weighs when the share *done* of the updates is over: the schedule;
-- `build(policy, horizon, others)`, which returns an `Objective`; *others* are those agents' policies, by field.
+A spec class of kind `objective` is an `ObjectiveSpec`, which says what it has besides its fields.
 
 Wrapped for several processes an objective stays the same arithmetic: *num_targets* is the number of targets of the
 *global* batch divided by the number of processes, so that averaging gradients over processes gives the gradient of the
@@ -14,13 +10,39 @@ global mean.
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from attrs import frozen
 from torch import Tensor, nn
 
 from cccad_core.batch import Flags, HistoryBatch
+from cccad_core.heads.base import ActionHead
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.policy import Policy
 
 Weights = Mapping[str, float | Tensor]
+
+
+@frozen(kw_only=True)
+class ObjectiveSpec(ABC):
+    """What every objective answers; without more it is one term, for heads of any kind, that needs no other agent."""
+
+    @property
+    def agents(self) -> dict[str, str]:
+        """The other agents of the experiment that it needs, trained and frozen, by the field that names them."""
+        return {}
+
+    def takes(self, head: ActionHead) -> bool:
+        """Say whether policies that act by this *head* can be trained by it."""
+        return True
+
+    def weights(self, done: float) -> dict[str, float]:
+        """Return how much each of its terms weighs when the share *done* of the updates is over: the schedule."""
+        return {}
+
+    @abstractmethod
+    def build(
+        self, policy: Policy, horizon: int | None = None, others: Mapping[str, Policy] | None = None
+    ) -> "Objective":
+        """Return the objective of a *policy* whose head is taken; *others*: policies by the fields of `agents`."""
 
 
 class Objective(nn.Module, ABC):

@@ -5,19 +5,18 @@ from collections.abc import Mapping
 import torch
 from attrs import Factory, field, frozen
 from torch import Tensor
-from torch.nn.functional import kl_div
 
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.heads import Categorical
+from cccad_core.heads.base import ActionHead, HasDivergence
 from cccad_core.memory.moment import CALM, Moment
-from cccad_core.objectives.base import Objective, Weights
+from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
 from cccad_core.objectives.reconstruction import rebuild, rebuilt_losses
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import Policy
 
 
 @frozen(kw_only=True)
-class ImitationSpec:
+class ImitationSpec(ObjectiveSpec):
     """The mean negative log-likelihood of every target, in nats, and a little of other terms if asked for."""
 
     reconstruction: ReconstructionTerm = field(
@@ -29,6 +28,9 @@ class ImitationSpec:
     teacher: TeacherTerm | None = field(
         default=None, metadata={"help": "another agent whose action probabilities are learned too"}
     )
+
+    def takes(self, head: ActionHead) -> bool:
+        return self.teacher is None or isinstance(head, HasDivergence)
 
     @property
     def agents(self) -> dict[str, str]:
@@ -49,13 +51,13 @@ class ImitationSpec:
 class Imitation(Objective):
     """The loss of *spec*. A frozen *teacher* that sees more at once adds the mean of KL(teacher || policy).
 
-    Raises ValueError where there is a teacher and actions are not discrete.
+    Raises ValueError where there is a teacher and the policy's head has no divergence from the teacher's.
     """
 
     def __init__(self, spec: ImitationSpec, policy: Policy, horizon: int | None, teacher: Policy | None) -> None:
         super().__init__(policy, horizon)
-        if teacher is not None and not isinstance(policy.head, Categorical):
-            raise ValueError("a teacher needs discrete actions: there is no such divergence for boxes")
+        if not spec.takes(policy.head) or (teacher is not None and type(teacher.head) is not type(policy.head)):
+            raise ValueError("a teacher needs a head that has a divergence, of the same kind as the policy's")
         self.spec, self.teacher = spec, teacher
         self.rebuilds = spec.reconstruction.weight > 0
         self.heads = ("head", "reconstruction") if self.rebuilds else ("head",)
@@ -94,6 +96,7 @@ class Imitation(Objective):
     def _from_teacher(self, batch: HistoryBatch, flags: Flags | None, parameters: Tensor) -> Tensor:
         """Return KL(teacher || policy) of every decision, `b t`, in nats."""
         assert self.teacher is not None
+        assert isinstance(self.policy.head, HasDivergence)
         with torch.no_grad():
-            wanted = self.teacher(batch, flags=flags).ask(self.teacher.head).float().log_softmax(-1)
-        return kl_div(parameters.float().log_softmax(-1), wanted, reduction="none", log_target=True).sum(-1)
+            wanted = self.teacher(batch, flags=flags).ask(self.teacher.head)
+        return self.policy.head.divergence(parameters, wanted)

@@ -7,26 +7,17 @@ from attrs import frozen
 from torch import Tensor
 
 from cccad_core.batch import Flags, HistoryBatch
+from cccad_core.heads.reconstruction import Rebuilt
 from cccad_core.memory.folding import Memory
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.windows import Windows
-from cccad_core.objectives.base import Objective, Weights
+from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
 from cccad_core.policy import Policy
-from cccad_core.reconstruction import Rebuilt
 
 
 @frozen(kw_only=True)
-class ReconstructionSpec:
+class ReconstructionSpec(ObjectiveSpec):
     """Only write, and ask the latents what was folded in: pre-training. Stretches must need a write."""
-
-    @property
-    def agents(self) -> dict[str, str]:
-        """No other agent."""
-        return {}
-
-    def weights(self, done: float) -> dict[str, float]:
-        """Return no weights: there is one term, the sum of the fields' losses."""
-        return {}
 
     def build(
         self, policy: Policy, horizon: int | None = None, others: Mapping[str, Policy] | None = None

@@ -13,8 +13,9 @@ from torch.nn.functional import cross_entropy
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import sinusoids
 from cccad_core.compressors.latents import Look
-from cccad_core.spaces import Box, Space, Spaces
-from cccad_core.tokens import Encoder, as_features
+from cccad_core.encoders.base import Encoders
+from cccad_core.layouts import as_features
+from cccad_core.spaces import Box, Space
 
 
 @frozen(kw_only=True)
@@ -22,7 +23,7 @@ class Rebuilt:
     """Per field: the loss, and 1 or 0 for right or wrong, of every transition, `b s`.
 
     `hits` leaves out actions and observations that are real-valued; a reward is right when it is less than 0.5 off.
-    `values`, `b s`: what was to be told, as one number each, of the fields in `hits`; `rewarded`, `b s`: whether the
+    `values`, `b s`: what was to be rebuilt, as one number each, of the fields in `hits`; `rewarded`, `b s`: whether the
     reward was not 0. `mask`, `b s`, is False at padding.
     """
 
@@ -45,10 +46,10 @@ class Field(nn.Module):
 
     def number(self, values: Tensor) -> Tensor:
         """Return *values*, `b s o`, as one number each, `b s`: equal numbers, equal values."""
-        told = values[..., 0]
+        number = values[..., 0]
         for i in range(1, 1 if self.real else len(self.sizes)):
-            told = told * self.sizes[i] + values[..., i]
-        return told
+            number = number * self.sizes[i] + values[..., i]
+        return number
 
     def forward(self, hidden: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return loss `b s` and whether every coordinate is right, `b s`; *values* are `b s o`.
@@ -71,11 +72,12 @@ class Field(nn.Module):
 class Reconstruction(nn.Module):
     """A small decoder from latents, `b k d`, to the fields of a segment's transitions."""
 
-    def __init__(self, spaces: Spaces, width: int, num_heads: int, *, slots: int = 1) -> None:
+    def __init__(self, encoders: Encoders, num_heads: int, *, slots: int = 1) -> None:
         super().__init__()
+        spaces, width = encoders.spaces, encoders.width
         self.slots = slots
         self.where = nn.Linear(width, width)
-        self.observation = Encoder(spaces.observation, width)
+        self.observation = encoders.observation()
         self.look = Look(width, num_heads, 2)
         self.norm = nn.LayerNorm(width)
         self.action = Field(spaces.action, width)
@@ -92,10 +94,10 @@ class Reconstruction(nn.Module):
             "reward": (self.reward, segment.rewards[..., None]),
             "next_observation": (self.next_observation, segment.next_observations),
         }
-        told = {name: field(hidden, values) for name, (field, values) in asked_for.items()}
-        hits = {name: right for name, (_, right) in told.items() if right is not None}
+        rebuilt = {name: field(hidden, values) for name, (field, values) in asked_for.items()}
+        hits = {name: right for name, (_, right) in rebuilt.items() if right is not None}
         return Rebuilt(
-            losses={name: loss for name, (loss, _) in told.items()},
+            losses={name: loss for name, (loss, _) in rebuilt.items()},
             hits=hits,
             values={name: asked_for[name][0].number(asked_for[name][1]) for name in hits},
             rewarded=segment.rewards != 0,

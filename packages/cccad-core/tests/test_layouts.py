@@ -2,21 +2,25 @@
 
 import pytest
 import torch
+from cccad_core.encoders.linear import LinearSpec
+from cccad_core.encoders.table import TableSpec
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
-from cccad_core.tokens import (
+from cccad_core.layouts import (
     BIRTH,
     TERMINATED,
     TRUNCATED,
     WITHIN,
-    Encoder,
     FusedSpec,
     TransitionSpec,
     TripleSpec,
     boundary,
 )
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 
 WIDTH = 8
+SPEC = PolicySpec(width=WIDTH)
+ENCODERS = SPEC.encoders(SPACES)
 
 
 @pytest.fixture
@@ -25,21 +29,21 @@ def batch():
 
 
 def test_each_coordinate_is_looked_up_in_a_table_of_its_own_and_summed():
-    encoder = Encoder(MultiDiscrete((3, 4)), WIDTH)
-    told, table = encoder(torch.tensor([[2, 1], [0, 3]])), encoder.table
-    torch.testing.assert_close(told, torch.stack([table[2] + table[3 + 1], table[0] + table[3 + 3]]))
+    encoder = TableSpec().build(MultiDiscrete((3, 4)), WIDTH)
+    vectors, table = encoder(torch.tensor([[2, 1], [0, 3]])), encoder.table
+    torch.testing.assert_close(vectors, torch.stack([table[2] + table[3 + 1], table[0] + table[3 + 3]]))
 
 
 def test_a_discrete_value_is_one_row_of_the_table():
-    encoder = Encoder(Discrete(5), WIDTH)
+    encoder = TableSpec().build(Discrete(5), WIDTH)
     torch.testing.assert_close(encoder(torch.tensor([[4], [0]])), encoder.table[[4, 0]])
 
 
 def test_a_box_is_scaled_to_unit_range_and_one_without_bounds_is_left_as_it_is():
     space = Box(shape=(3,), low=(0.0, -4.0, float("-inf")), high=(10.0, 4.0, float("inf")))
-    encoder = Encoder(space, WIDTH)
-    told = encoder(torch.tensor([10.0, -4.0, 7.0]))
-    torch.testing.assert_close(told, encoder.project.weight @ torch.tensor([1.0, -1.0, 7.0]))
+    encoder = LinearSpec().build(space, WIDTH)
+    vector = encoder(torch.tensor([10.0, -4.0, 7.0]))
+    torch.testing.assert_close(vector, encoder.project.weight @ torch.tensor([1.0, -1.0, 7.0]))
 
 
 def test_what_lies_behind_a_transition_is_told_apart():
@@ -48,7 +52,7 @@ def test_what_lies_behind_a_transition_is_told_apart():
 
 
 def test_a_fused_token_is_the_current_observation_and_the_last_transition(batch):
-    layout = FusedSpec().build(SPACES, WIDTH)
+    layout = FusedSpec().build(ENCODERS)
     tokens = layout.sequence(batch)
     first = layout.observation(batch.observations[:, 0]) + layout.before[BIRTH]
     torch.testing.assert_close(tokens[:, 0], first)
@@ -59,14 +63,14 @@ def test_a_fused_token_is_the_current_observation_and_the_last_transition(batch)
 
 
 def test_a_transition_token_holds_the_whole_transition_and_its_true_next_observation(batch):
-    layout = TransitionSpec().build(SPACES, WIDTH)
+    layout = TransitionSpec().build(ENCODERS)
     moved = layout.observation(batch.observations[:, 4]) + layout.next_observation(batch.next_observations[:, 4])
-    told = layout.action(batch.actions[:, 4, None]) + layout.reward(batch.rewards[:, 4, None]) + layout.before[WITHIN]
-    torch.testing.assert_close(layout.sequence(batch)[:, 4], moved + told)
+    done = layout.action(batch.actions[:, 4, None]) + layout.reward(batch.rewards[:, 4, None]) + layout.before[WITHIN]
+    torch.testing.assert_close(layout.sequence(batch)[:, 4], moved + done)
 
 
 def test_a_triple_is_the_observation_then_the_action_then_the_reward_with_how_it_ended(batch):
-    layout = TripleSpec().build(SPACES, WIDTH)
+    layout = TripleSpec().build(ENCODERS)
     tokens = layout.sequence(batch)
     torch.testing.assert_close(tokens[:, 18], layout.observation(batch.observations[:, 6]))
     torch.testing.assert_close(tokens[:, 19], layout.action(batch.actions[:, 6, None]))
@@ -79,4 +83,4 @@ def test_real_observations_and_actions_have_tokens_too(spec):
     spaces = Spaces(observation=Box(shape=(2, 2), low=-1.0, high=1.0), action=Box(shape=(3,), low=-1.0, high=1.0))
     batch = random_batch(spaces, size=2, length=5, seed=0)
     assert batch.observations.shape == (2, 5, 4)
-    assert spec.build(spaces, WIDTH).sequence(batch).shape == (2, 5 * spec.slots, WIDTH)
+    assert spec.build(SPEC.encoders(spaces)).sequence(batch).shape == (2, 5 * spec.slots, WIDTH)

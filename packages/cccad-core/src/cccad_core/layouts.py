@@ -1,4 +1,4 @@
-"""Token layouts: how transitions and observations become the vectors that the backbone reads.
+"""Layouts: how transitions and observations become the vectors that the backbone reads.
 
 Three are offered. `fused`: token *t* carries the last transition's action and reward and the current observation, so it
 is its own query. `transition`: one token per whole transition, and one query token per decision. `triple`: an
@@ -14,55 +14,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from cccad_core.batch import HistoryBatch
-from cccad_core.spaces import Box, Space, Spaces
+from cccad_core.encoders.base import Encoder, Encoders
 
 BIRTH, WITHIN, TERMINATED, TRUNCATED = range(4)
 """What came before a token: nothing, the same episode, an episode that terminated, one that was truncated."""
-
-
-HUGE = 1e18
-"""A bound from here on says nothing of the scale of its feature; below, float32 still holds the square of a range."""
-
-
-def unit_range(space: Box) -> tuple[Tensor, Tensor, Tensor]:
-    """Return centre and scale of every feature, and whether it has two bounds; without, and where constant, scale 1."""
-    low, high = (torch.tensor(bound, dtype=torch.float32) for bound in space.bounds())
-    bounded = (low.abs() < HUGE) & (high.abs() < HUGE)
-    half = (high - low) / 2
-    scaled = bounded & (half > torch.finfo(torch.float32).tiny)
-    return torch.where(bounded, (low + high) / 2, 0.0), torch.where(scaled, half, 1.0), bounded
-
-
-class Encoder(nn.Module):
-    """Map values of one space to vectors, `... o -> ... d`; a discrete value has one feature, its index.
-
-    Discrete coordinates are looked up in one table each and summed; a box is scaled to unit range and projected.
-    """
-
-    centre: Tensor
-    scale: Tensor
-
-    def __init__(self, space: Space, width: int) -> None:
-        super().__init__()
-        if isinstance(space, Box):
-            centre, scale, _ = unit_range(space)
-            self.register_buffer("centre", centre, persistent=False)
-            self.register_buffer("scale", scale, persistent=False)
-            self.project: nn.Linear | None = nn.Linear(space.num_features, width, bias=False)
-            return
-        sizes = space.sizes
-        self.project = None
-        self.offsets = [sum(sizes[:i]) for i in range(len(sizes))]
-        self.table = nn.Parameter(torch.randn(sum(sizes), width) * width**-0.5)
-
-    def forward(self, values: Tensor) -> Tensor:
-        if self.project is not None:
-            scaled: Tensor = self.project((values - self.centre) / self.scale)
-            return scaled
-        total = nn.functional.embedding(values[..., 0], self.table)
-        for i, offset in enumerate(self.offsets[1:], start=1):
-            total = total + nn.functional.embedding(values[..., i] + offset, self.table)
-        return total
 
 
 def boundary(terminations: Tensor, truncations: Tensor) -> Tensor:
@@ -72,7 +27,7 @@ def boundary(terminations: Tensor, truncations: Tensor) -> Tensor:
 
 
 def as_features(values: Tensor) -> Tensor:
-    """Give discrete actions, `b t`, the feature axis that an `Encoder` reads; boxes have it."""
+    """Give discrete actions, `b t`, the feature axis that an encoder reads; boxes have it."""
     return values if values.is_floating_point() else values[..., None]
 
 
@@ -81,7 +36,7 @@ class TokenLayout(nn.Module, ABC):
 
     A transition takes `slots` of the window, and is decided on in the first of them. Where `asks` is True a query token
     stands there until the transition is over, and a training pass puts the queries of all decisions beside its tokens.
-    `behind`: how many of a segment's last transitions its tokens do not tell wholly, next observation included.
+    `behind`: how many of a segment's last transitions are not wholly in its tokens, next observation included.
     """
 
     asks = False
@@ -104,7 +59,7 @@ class TokenLayout(nn.Module, ABC):
     def settled(self, batch: HistoryBatch) -> list[Tensor]:
         """Return the tokens that a transition leaves in its last slots once it is over, each `b t d`."""
 
-    def told(self, last: HistoryBatch, has_last: Tensor) -> Tensor | float:
+    def aftermath(self, last: HistoryBatch, has_last: Tensor) -> Tensor | float:
         """Return what the last transition, `b 1`, adds to the token that decides next, `b 1 d`."""
         return 0.0
 
@@ -112,19 +67,20 @@ class TokenLayout(nn.Module, ABC):
 class Encoded(TokenLayout):
     """What the three share: encoders of observations, *others* of these by name, of actions and of outcomes."""
 
-    def __init__(self, spaces: Spaces, width: int, *others: str) -> None:
+    def __init__(self, encoders: Encoders, *others: str) -> None:
         super().__init__()
-        self.observation = Encoder(spaces.observation, width)
-        self.action = Encoder(spaces.action, width)
+        width = encoders.width
+        self.observation = encoders.observation()
+        self.action = encoders.action()
         self.reward = nn.Linear(1, width, bias=False)
         for name in others:
-            self.add_module(name, Encoder(spaces.observation, width))
+            self.add_module(name, encoders.observation())
         self.before = nn.Parameter(torch.randn(4, width) * width**-0.5)
 
     def outcome(self, batch: HistoryBatch) -> Tensor:
         """Return what transitions earned and left behind them, `b t d`."""
-        told: Tensor = self.reward(batch.rewards[..., None])
-        return told + nn.functional.embedding(boundary(batch.terminations, batch.truncations), self.before)
+        reward: Tensor = self.reward(batch.rewards[..., None])
+        return reward + nn.functional.embedding(boundary(batch.terminations, batch.truncations), self.before)
 
 
 class Fused(Encoded):
@@ -132,8 +88,8 @@ class Fused(Encoded):
 
     def after(self, batch: HistoryBatch) -> Tensor:
         """Return what each transition adds to the next token, `b t d`."""
-        told: Tensor = self.action(as_features(batch.actions)) + self.outcome(batch)
-        return told
+        action: Tensor = self.action(as_features(batch.actions))
+        return action + self.outcome(batch)
 
     def asking(self, observations: Tensor) -> Tensor:
         return cast(Tensor, self.observation(observations))
@@ -141,7 +97,7 @@ class Fused(Encoded):
     def settled(self, batch: HistoryBatch) -> list[Tensor]:
         return []
 
-    def told(self, last: HistoryBatch, has_last: Tensor) -> Tensor:
+    def aftermath(self, last: HistoryBatch, has_last: Tensor) -> Tensor:
         return torch.where(has_last[:, None, None], self.after(last), self.before[BIRTH])
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
@@ -157,9 +113,9 @@ class Transition(Encoded):
     behind = 0
     next_observation: Encoder
 
-    def __init__(self, spaces: Spaces, width: int) -> None:
-        super().__init__(spaces, width, "next_observation")
-        self.query = Encoder(spaces.observation, width)
+    def __init__(self, encoders: Encoders) -> None:
+        super().__init__(encoders, "next_observation")
+        self.query = encoders.observation()
 
     def asking(self, observations: Tensor) -> Tensor:
         return cast(Tensor, self.query(observations))
@@ -168,9 +124,9 @@ class Transition(Encoded):
         return [self.sequence(batch)]
 
     def sequence(self, batch: HistoryBatch) -> Tensor:
-        told: Tensor = self.action(as_features(batch.actions)) + self.outcome(batch)
+        done: Tensor = self.action(as_features(batch.actions)) + self.outcome(batch)
         moved: Tensor = self.observation(batch.observations) + self.next_observation(batch.next_observations)
-        return told + moved
+        return done + moved
 
 
 class Triple(Encoded):
@@ -195,8 +151,8 @@ class FusedSpec:
 
     slots = Fused.slots
 
-    def build(self, spaces: Spaces, width: int) -> Fused:
-        return Fused(spaces, width)
+    def build(self, encoders: Encoders) -> Fused:
+        return Fused(encoders)
 
 
 @frozen(kw_only=True)
@@ -205,8 +161,8 @@ class TransitionSpec:
 
     slots = Transition.slots
 
-    def build(self, spaces: Spaces, width: int) -> Transition:
-        return Transition(spaces, width)
+    def build(self, encoders: Encoders) -> Transition:
+        return Transition(encoders)
 
 
 @frozen(kw_only=True)
@@ -215,5 +171,5 @@ class TripleSpec:
 
     slots = Triple.slots
 
-    def build(self, spaces: Spaces, width: int) -> Triple:
-        return Triple(spaces, width)
+    def build(self, encoders: Encoders) -> Triple:
+        return Triple(encoders)
