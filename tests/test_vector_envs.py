@@ -9,7 +9,7 @@ import pytest
 import torch
 from cccad_core.agent import Agent
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.errors import WorldsError
+from cccad_core.errors import UnplayableError
 from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
@@ -116,7 +116,7 @@ def test_play_tells_the_agent_the_true_last_observations_of_gymnasiums_vector_en
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.DISABLED])
 def test_other_autoreset_modes_are_refused_in_one_sentence(mode):
     family = Family(mode=mode)
-    with pytest.raises(WorldsError, match=REFUSAL.format(mode.name)):
+    with pytest.raises(UnplayableError, match=REFUSAL.format(mode.name)):
         play(agent(), family.make_vec(family.tasks), num_episodes=1)
     for name, spec in SOURCES.items():
         if name != "sb3" or pytest.importorskip("stable_baselines3"):

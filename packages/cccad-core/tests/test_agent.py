@@ -85,9 +85,9 @@ def test_bytes_per_life_do_not_grow_with_its_age(agent):
 
 def test_play_repeats_with_the_generators_seed_and_changes_with_it(agent):
     def actions(seed):
-        worlds = Clock([3, 5])
-        play(agent, worlds, num_episodes=4, generator=torch.Generator().manual_seed(seed))
-        return np.stack(worlds.actions)
+        environments = Clock([3, 5])
+        play(agent, environments, num_episodes=4, generator=torch.Generator().manual_seed(seed))
+        return np.stack(environments.actions)
 
     assert (actions(0) == actions(0)).all()
     assert (actions(0) != actions(1)).any()

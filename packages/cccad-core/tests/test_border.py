@@ -10,7 +10,7 @@ from attrs import fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.errors import UnfitValueError, WorldsError
+from cccad_core.errors import UnfitValueError, UnplayableError
 from cccad_core.laws.noise import random_batch
 from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
@@ -127,11 +127,11 @@ def test_returns_are_added_up_as_exactly_as_rewards_come():
 
 
 @pytest.mark.parametrize("last", [None, np.array([None], object)])
-def test_worlds_that_keep_no_last_observation_are_refused(last):
-    worlds = Payer()
-    worlds.final_obs = last
-    with pytest.raises(WorldsError, match=r"infos\['final_obs'\] does not hold its last observation"):
-        play(agent_after(0, CELLS)[0], worlds, num_episodes=1)
+def test_environments_that_keep_no_last_observation_are_refused(last):
+    environments = Payer()
+    environments.final_obs = last
+    with pytest.raises(UnplayableError, match=r"infos\['final_obs'\] does not hold its last observation"):
+        play(agent_after(0, CELLS)[0], environments, num_episodes=1)
 
 
 def test_a_return_that_is_not_finite_is_refused_whoever_plays():

@@ -14,11 +14,17 @@ from cccad_core.border import is_finite, refuse
 class HistoryBatch:
     """Consecutive transitions of *b* histories, *t* decisions each.
 
-    `observations` and `next_observations` are `b t o` (int64 for discrete kinds, float32 for boxes), `actions` `b t`
-    (or `b t a` float32 for boxes), `rewards` `b t` float32, `terminations`, `truncations` and `mask` `b t` bool.
-    `next_observations` holds the *true* last observation at an episode's end. `mask` is False where a history has
-    ended: such places are padding, always at the end. `targets`, `b t` bool, is True at the decisions to imitate: all
-    that are not padding, unless a sampler says otherwise.
+    Attributes:
+        observations: what each decision was made on, `b t o`; int64 for discrete kinds, float32 for boxes.
+        actions: what was decided, `b t` int64, or for boxes `b t a` float32.
+        rewards: what each transition earned, `b t` float32.
+        terminations: whether it ended its episode for good, `b t` bool.
+        truncations: whether its episode was cut off behind it, `b t` bool.
+        next_observations: what it led to, as `observations`; at an episode's end the *true* last observation.
+        mask: what is real, `b t` bool. False where the history is over: padding, always at the end of a row. What
+            stands there may be anything, and no loss may depend on it.
+        targets: which decisions a loss counts, `b t` bool: all real ones, unless a sampler leaves out some that are
+            only to be read. Whoever counts asks for `targets & mask`.
     """
 
     observations: Tensor

@@ -1,4 +1,4 @@
-"""The border between worlds and a policy: only elements of the spaces pass, checked once per batch of decisions."""
+"""The border between environments and a policy: only elements of the spaces pass, checked once per batch."""
 
 from typing import Any
 
@@ -28,28 +28,28 @@ class Border:
 
         Raises UnfitValueError, which begins with *what*, and says row, decision and value.
         """
-        seen, size = as_numbers(values, what, self.device), len(num_decisions)
-        if seen.numel() != size * self.space.num_features or seen.shape[:1] != (size,):
+        numbers, size = as_numbers(values, what, self.device), len(num_decisions)
+        if numbers.numel() != size * self.space.num_features or numbers.shape[:1] != (size,):
             wanted = f"[{size}, {self.space.num_features}]"
-            raise UnfitValueError(f"{what}: they must be of shape {wanted}, not {list(seen.shape)}")
-        seen = seen.reshape(size, -1)
-        kept = seen.to(self.low.dtype)
-        is_cast = seen.dtype.is_floating_point != kept.dtype.is_floating_point
-        if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(seen.dtype).equal(seen)):
-            is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(seen.dtype) == seen)
+            raise UnfitValueError(f"{what}: they must be of shape {wanted}, not {list(numbers.shape)}")
+        numbers = numbers.reshape(size, -1)
+        kept = numbers.to(self.low.dtype)
+        is_cast = numbers.dtype.is_floating_point != kept.dtype.is_floating_point
+        if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(numbers.dtype).equal(numbers)):
+            is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(numbers.dtype) == numbers)
             wrong = is_right if is_right.all() else ~is_right
-            refuse(seen, wrong, what, f"which is not in {self.space!r:.160}", num_decisions)
+            refuse(numbers, wrong, what, f"which is not in {self.space!r:.160}", num_decisions)
         return kept
 
 
 def finite(values: Any, what: str, num_decisions: Tensor, device: torch.device) -> Tensor:
     """Return *values*, one for each row, as float32, `b`; raises UnfitValueError where one is not finite."""
-    given = as_numbers(values, what, device)
-    if given.shape != num_decisions.shape:
-        raise UnfitValueError(f"{what}: they must be of shape {list(num_decisions.shape)}, not {list(given.shape)}")
-    kept = given.to(torch.float32)
+    numbers = as_numbers(values, what, device)
+    if numbers.shape != num_decisions.shape:
+        raise UnfitValueError(f"{what}: they must be of shape {list(num_decisions.shape)}, not {list(numbers.shape)}")
+    kept = numbers.to(torch.float32)
     if not is_finite(kept):
-        refuse(given[:, None], ~kept.isfinite()[:, None], what, num_decisions=num_decisions)
+        refuse(numbers[:, None], ~kept.isfinite()[:, None], what, num_decisions=num_decisions)
     return kept
 
 

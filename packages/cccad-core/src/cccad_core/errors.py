@@ -54,26 +54,26 @@ class SpaceError(CccadError, ValueError):
 
 
 class UnfitValueError(CccadError, ValueError):
-    """A value that a world shows or a policy decides lies outside its space, or is no finite number."""
+    """A value that an environment shows or a policy decides lies outside its space, or is no finite number."""
 
 
-class WorldsError(CccadError, ValueError):
-    """Worlds that cannot be played as they are."""
+class UnplayableError(CccadError, ValueError):
+    """An environment that cannot be played as it is."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name among *known* that *name* was probably meant to be, or None."""
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of *names* that *name* was probably meant to be, or None."""
     from difflib import get_close_matches  # only needed once something is wrong
 
-    return next(iter(get_close_matches(name, sorted(known), n=1, cutoff=0.6)), None)
+    return next(iter(get_close_matches(name, sorted(names), n=1, cutoff=0.6)), None)
 
 
-def no_such(what: str, name: str, known: Iterable[str]) -> str:
+def no_such(what: str, name: str, names: Iterable[str]) -> str:
     """Return the sentence `there is no <what> named '<name>'. Did you mean '<near>'? Known: <all>`."""
-    known = sorted(known)
-    near = nearest(name, known)
+    names = sorted(names)
+    near = nearest(name, names)
     hint = f" Did you mean '{near}'?" if near else ""
-    return f"there is no {what} named '{name}'.{hint} Known: {', '.join(known) if known else 'none'}"
+    return f"there is no {what} named '{name}'.{hint} Known: {', '.join(names) if names else 'none'}"
 
 
 def reason(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from attrs import frozen
 from torch import Tensor
 
 from cccad_core.border import refuse
-from cccad_core.errors import WorldsError
+from cccad_core.errors import UnplayableError
 
 
 class Life(Protocol):
@@ -49,7 +49,7 @@ class Played:
 
 def play(
     agent: Player,
-    worlds: Any,
+    environments: Any,
     *,
     num_episodes: int,
     generator: torch.Generator | None = None,
@@ -57,17 +57,18 @@ def play(
     seed: int = 0,
     progress: Any = None,
 ) -> Played:
-    """Live *num_episodes* episodes in every row of *worlds* (a `gymnasium.vector.VectorEnv` with SAME_STEP autoreset).
+    """Live *num_episodes* episodes in every row of *environments*.
 
+    These are a `gymnasium.vector.VectorEnv` with SAME_STEP autoreset.
     Memory is kept across episodes: that is where the agent learns. Environments that finish early live on until all
-    have. *progress*, if given, is called with the number of episodes that every row has finished.
+    have. *progress*, where there is one, is called with the number of episodes that every row has finished.
 
-    Raises WorldsError where rows are not reset in the env step that ends their episode, and UnfitValueError where an
-    observation is not in its space or a reward is not finite.
+    Raises UnplayableError where rows are not reset in the env step that ends their episode, and UnfitValueError where
+    an observation is not in its space or a reward is not finite.
     """
-    _refuse_other_autoresets(worlds)
-    num_envs = worlds.num_envs
-    observations, _ = worlds.reset(seed=seed)
+    _refuse_other_autoresets(environments)
+    num_envs = environments.num_envs
+    observations, _ = environments.reset(seed=seed)
     state = agent.begin(num_envs)
     returns = torch.zeros(num_envs, num_episodes, dtype=torch.float64)
     running = torch.zeros(num_envs, dtype=torch.float64)
@@ -79,7 +80,7 @@ def play(
         actions, state = agent.act(state, observations, generator=generator, greedy=greedy)
         for row in torch.nonzero(state.num_writes > before)[:, 0].tolist():
             writes[row].append(env_steps)
-        observations, rewards, terminations, truncations, infos = worlds.step(actions.cpu().numpy())
+        observations, rewards, terminations, truncations, infos = environments.step(actions.cpu().numpy())
         env_steps += 1
         ended = torch.as_tensor(terminations | truncations)
         true_next = _true_next(observations, ended, infos) if bool(ended.any()) else observations
@@ -97,12 +98,12 @@ def play(
     return Played(returns=returns, writes=writes, num_env_steps=env_steps, duration_s=time.perf_counter() - began)
 
 
-def _refuse_other_autoresets(worlds: Any) -> None:
-    mode = (getattr(worlds, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
+def _refuse_other_autoresets(environments: Any) -> None:
+    mode = (getattr(environments, "metadata", None) or {}).get("autoreset_mode", "SAME_STEP")
     name = getattr(mode, "name", mode)
     if name != "SAME_STEP":
         wanted = "autoreset_mode=gymnasium.vector.AutoresetMode.SAME_STEP"
-        raise WorldsError(f"this environment has the autoreset mode {name}; make it with {wanted}")
+        raise UnplayableError(f"this environment has the autoreset mode {name}; make it with {wanted}")
 
 
 def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
@@ -110,6 +111,6 @@ def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
     last, true_next = infos.get("final_obs"), observations.copy()
     for row in torch.nonzero(ended)[:, 0].tolist():
         if last is None or last[row] is None:
-            raise WorldsError("an episode ended, but infos['final_obs'] does not hold its last observation")
+            raise UnplayableError("an episode ended, but infos['final_obs'] does not hold its last observation")
         true_next[row] = last[row]
     return true_next

@@ -147,9 +147,9 @@ def from_dict(data: Mapping[str, Any]) -> Space:
         near = nearest(str(kind), _CLASSES)
         hint = f" Did you mean '{near}'?" if near else ""
         raise SpaceError(f"there is no kind of space named {kind!r}.{hint} Known: {', '.join(_CLASSES)}")
-    given, wanted = set(data) - {"kind"}, {attribute.name for attribute in fields(cls)}
-    if given != wanted:
-        listed = ", ".join(sorted(map(str, given))) or "nothing"
+    names, wanted = set(data) - {"kind"}, {attribute.name for attribute in fields(cls)}
+    if names != wanted:
+        listed = ", ".join(sorted(map(str, names))) or "nothing"
         raise SpaceError(f"a {kind} space has the fields {', '.join(sorted(wanted))}; got {listed}")
     return cls(**{name: data[name] for name in wanted})
 

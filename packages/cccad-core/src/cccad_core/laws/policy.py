@@ -158,7 +158,7 @@ def _check_writes(policy: Policy, batch: HistoryBatch) -> None:
         require(law, done == wanted, f"{wanted} wanted, {done} done in {length} decisions")
         if not context.by_row:
             wanted = [context.num_writes(length)] * batch.size
-            require(law, done == wanted, f"{wanted} told beforehand, {done} done in {length} decisions")
+            require(law, done == wanted, f"{wanted} expected, {done} done in {length} decisions")
 
 
 def check_mask(policy: Policy, spaces: Spaces, batch: HistoryBatch) -> None:

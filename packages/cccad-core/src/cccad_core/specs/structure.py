@@ -235,7 +235,7 @@ def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Reg
 def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
     if not isinstance(data, Mapping):
         raise SpecError([("", f"expected a table, got {show(data)}")])
-    known = {attribute.alias: attribute for attribute in fields(cls) if attribute.init}
+    by_name = {attribute.alias: attribute for attribute in fields(cls) if attribute.init}
     problems: Problems = []
     try:
         hints = hints_of(cls)
@@ -244,11 +244,11 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
     for key in data:
         if key in getattr(cls, "MOVED", {}):
             problems.append(("", f"the field '{key}' is now '{cls.MOVED[key]}'"))
-        elif key not in known:
-            near = nearest(key, known)
+        elif key not in by_name:
+            near = nearest(key, by_name)
             problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
     values: dict[str, Any] = {}
-    for key, attribute in known.items():
+    for key, attribute in by_name.items():
         if key in data:
             good, bad = _structure_each([(key_text(key), data[key], hints.get(attribute.name, Any))], converter)
             values.update(zip([key], good, strict=False))
@@ -256,7 +256,7 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
         elif attribute.default is NOTHING:
             hint = attribute.metadata.get("write", "")
             problems.append(("", f"required field '{key}' missing{hint and f'; write {hint}'}"))
-    problems += _violations(cls, [(known[key], value) for key, value in values.items()])
+    problems += _violations(cls, [(by_name[key], value) for key, value in values.items()])
     if problems:
         raise SpecError(problems)
     try:

@@ -90,8 +90,8 @@ def key_text(key: str) -> str:
     return key if _BARE_KEY.fullmatch(key) else value_text(key)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return _ESCAPES.get(found[0]) or f"\\u{ord(found[0]):04x}"
+def _escape(match: re.Match[str]) -> str:
+    return _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}"
 
 
 def value_text(value: Any) -> str:
