@@ -21,7 +21,7 @@ def dataset(tmp_path: Path, corridor: Corridor) -> Path:
 
 @pytest.fixture
 def corridor_installed(tmp_path, monkeypatch):
-    """A distribution on the path that offers the corridor, as an installed package of worlds would."""
+    """A distribution on the path that offers the corridor, as an installed package of families would."""
     info = tmp_path / "site" / "corridors-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")

@@ -135,7 +135,7 @@ def test_what_cannot_be_used_at_all_is_an_error_not_a_fault(tmp_path):
         verify(tmp_path)
 
 
-def test_the_worlds_own_view_is_what_is_stored(dataset):
+def test_the_own_view_of_an_environment_is_what_is_stored(dataset):
     for task in Histories.open(dataset):
         assert task.num_env_steps == 3 * 96
 

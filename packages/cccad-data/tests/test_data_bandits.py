@@ -50,7 +50,7 @@ def test_a_history_takes_what_it_learned_into_the_next_episode():
 
 
 @pytest.mark.parametrize("name", ["ucb", "thompson"])
-def test_worlds_that_are_no_bandits_are_refused(name):
+def test_environments_that_are_no_bandits_are_refused(name):
     corridor, track = CorridorSpec().build(), TrackSpec().build()
     with pytest.raises(SourceError, match=f"{name} is for bandits, with one state; family 'corridor' has more"):
         LEARNERS[name].build().collect(corridor, corridor.tasks, seed=0)

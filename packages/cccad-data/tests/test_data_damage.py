@@ -354,7 +354,7 @@ def test_a_newer_format_is_named_as_newer(whole, tmp_path, capsys):
         assert "a newer one wrote it" in said
 
 
-def test_a_world_of_a_header_that_is_huge_costs_neither_time_nor_memory(tmp_path, capsys):
+def test_a_family_of_a_header_that_is_huge_costs_neither_time_nor_memory(tmp_path, capsys):
     from cccad_envs import DarkroomSpec
 
     source = RandomSpec(num_envs=1, env_steps=40).build()

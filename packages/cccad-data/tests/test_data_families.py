@@ -28,8 +28,8 @@ def install(tmp_path, monkeypatch):
         info = site / f"{name}-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[cccad.env]\ncorridor = {name}_worlds:CorridorSpec\n")
-        (site / f"{name}_worlds.py").write_text(code)
+        (info / "entry_points.txt").write_text(f"[cccad.env]\ncorridor = {name}_families:CorridorSpec\n")
+        (site / f"{name}_families.py").write_text(code)
         monkeypatch.syspath_prepend(str(site))
 
     return put
@@ -42,8 +42,8 @@ def test_a_family_that_two_distributions_offer_is_refused_by_every_command(insta
         assert main([command, str(dataset)]) == 2
         said = capsys.readouterr().err
         assert "the task family 'corridor' is offered more than once, by " in said
-        assert "second (second_worlds:CorridorSpec) and " in said
-        assert "first (first_worlds:CorridorSpec); keep one of them" in said
+        assert "second (second_families:CorridorSpec) and " in said
+        assert "first (first_families:CorridorSpec); keep one of them" in said
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from cccad_data.toys import CorridorSpec
 def two_histories(**changes):
     """Two histories: episodes of 2, 1 and 2 env steps; then of 1 and 3."""
     fields = {
-        "task_id": "world/1",
+        "task_id": "task/1",
         "observations": np.arange(9, dtype=np.uint8)[:, None],
         "actions": np.zeros(9, np.uint8),
         "rewards": np.array([1, 2, 4, 8, 16, 32, 64, 128, 256], np.float32),
@@ -51,9 +51,9 @@ def test_thinning_by_one_changes_nothing():
 
 
 def test_a_learning_curve_is_the_mean_over_histories_as_far_as_the_shortest_goes():
-    curve = learning_curve([two_histories()])["world/1"]
+    curve = learning_curve([two_histories()])["task/1"]
     assert curve.tolist() == [(3 + 32) / 2, (4 + 448) / 2]
-    assert early_late_returns([two_histories()], num_episodes=1) == {"world/1": (17.5, 226.0)}
+    assert early_late_returns([two_histories()], num_episodes=1) == {"task/1": (17.5, 226.0)}
 
 
 @pytest.mark.parametrize(

@@ -288,8 +288,8 @@ class TestArchives:
 
     def test_settings_for_an_export_of_ours(self, tmp_path, archive, refused):
         packed(tmp_path / "x.npz", archive)
-        assert "brings its own world" in refused("x.npz", "npz", "--set", "n=3")
-        assert "brings its own world" in refused("x.npz", "npz", "--env", "corridor")
+        assert "brings its own family" in refused("x.npz", "npz", "--set", "n=3")
+        assert "brings its own family" in refused("x.npz", "npz", "--env", "corridor")
 
     @pytest.mark.parametrize(
         "changes",

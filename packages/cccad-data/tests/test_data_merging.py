@@ -9,9 +9,9 @@ from cccad_data.toys import CorridorSpec
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 
 
-def gather(out, seed=4, max_tasks=None, split=SPLIT, **world):
+def gather(out, seed=4, max_tasks=None, split=SPLIT, **settings):
     source = NoisyOracleSpec(num_envs=3, env_steps=100, tasks_per_unit=2).build()
-    family = CorridorSpec(**world).build()
+    family = CorridorSpec(**settings).build()
     return collect(family, source, InlineSpec().build(), out=out, split=split, seed=seed, max_tasks=max_tasks)
 
 

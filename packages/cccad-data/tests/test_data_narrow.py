@@ -99,7 +99,7 @@ def test_elements_of_a_space_pass_in_its_dtype_bounds_included(space, values):
     assert np.allclose(kept, values, rtol=1e-7)
 
 
-class World:
+class Environment:
     """Two rows that show what a test gives them, and end every second env step."""
 
     horizon, name = 2, "x"
@@ -141,17 +141,17 @@ STEP_2 = "family 'x', task 'x/0', history 0, env step 2, the "
 )
 def test_what_cannot_be_stored_is_refused_where_it_is_recorded(space, change, words):
     with pytest.raises(UnfitValueError) as refusal:
-        World(space).record(**change)
+        Environment(space).record(**change)
     assert str(refusal.value).startswith(STEP_2 + words)
 
 
 def test_a_last_observation_outside_its_space_is_refused():
     with pytest.raises(UnfitValueError, match="task 'x/1', history 0, env step 1, the final observation: 7, which"):
-        World(CELLS).record(seen=[0], final=[[6], [7]])
+        Environment(CELLS).record(seen=[0], final=[[6], [7]])
 
 
-def test_values_for_another_number_of_worlds_are_refused():
-    recorder = Recorder(World(CELLS), [SimpleNamespace(task_id="x/0", params={})], num_envs=2, env_steps=2)
+def test_values_for_another_number_of_environments_are_refused():
+    recorder = Recorder(Environment(CELLS), [SimpleNamespace(task_id="x/0", params={})], num_envs=2, env_steps=2)
     flags, seen = np.zeros(2, bool), np.zeros((2, 1))
     with pytest.raises(UnfitValueError, match=r"the reward has shape \[2, 1\] for all environments, not \[2\]"):
         recorder.add(seen, np.zeros(2, int), (seen, np.zeros((2, 1)), flags, flags, {}))
@@ -159,7 +159,7 @@ def test_values_for_another_number_of_worlds_are_refused():
         recorder.add(seen[:1], np.zeros(2, int), (seen, np.zeros(2), flags, flags, {}))
 
 
-def test_a_unit_refuses_what_its_worlds_show_and_says_where():
+def test_a_unit_refuses_what_its_environments_show_and_says_where():
     family = TrackSpec().build()
     family.spaces = {**family.spaces, "observation": {"kind": "box", "shape": [1], "low": -0.4, "high": 0.4}}
     source = SimpleNamespace(name="x", spec=SimpleNamespace(num_envs=1, env_steps=8, store_optimal_actions=False))

@@ -199,7 +199,7 @@ def test_every_learner_learns_its_own_task(ends_on_goal):
         assert first < random + 0.5 * (optimal - random) + 0.3, task_id
 
 
-def test_histories_hold_what_the_world_gives():
+def test_histories_hold_what_the_environment_gives():
     family = CorridorSpec(ends_on_goal=True).build()
     for task in PPOSpec(env_steps=50, **QUICK).build().collect(family, family.tasks[:2], seed=0):
         known, following = family.task(task.task_id), task.next_observations()
@@ -273,15 +273,15 @@ class EndsAs(Corridor):
         self.flags = flags
 
     def make_vec(self, tasks):
-        worlds = super().make_vec(tasks)
-        step = worlds.step
+        environment = super().make_vec(tasks)
+        step = environment.step
 
         def flagged(actions):
             observations, rewards, _, ended, infos = step(actions)
             return observations, rewards, *(ended & (flag in self.flags) for flag in FLAGS), infos
 
-        worlds.step = flagged
-        return worlds
+        environment.step = flagged
+        return environment
 
 
 FLAGS = ("terminated", "truncated")

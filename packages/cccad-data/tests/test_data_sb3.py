@@ -25,11 +25,14 @@ QUICK = {
 
 @pytest.fixture(autouse=True)
 def _spaces(monkeypatch):
-    """The spaces that a gymnasium vector env has, and that the worlds for tests do without."""
+    """The spaces that a gymnasium vector env has, and that the environments for tests do without."""
     box = Box(-1.0, 1.0, (1,))
-    for world, spaces in ((CorridorVec, (MultiDiscrete([7]), Discrete(3))), (TrackVec, (box, Box(-1.0, 1.0, (1,))))):
+    for environment, spaces in (
+        (CorridorVec, (MultiDiscrete([7]), Discrete(3))),
+        (TrackVec, (box, Box(-1.0, 1.0, (1,)))),
+    ):
         for side, space in zip(("observation", "action"), spaces, strict=True):
-            monkeypatch.setattr(world, f"single_{side}_space", space, raising=False)
+            monkeypatch.setattr(environment, f"single_{side}_space", space, raising=False)
 
 
 def quick(name, env_steps=None, **fields):
@@ -78,8 +81,8 @@ def test_sizes_in_a_small_dtype_become_whole_numbers_that_can_be_added_up(monkey
 
     monkeypatch.setattr(CorridorVec, "single_observation_space", MultiDiscrete([7], dtype=np.uint8))
     family = CorridorSpec().build()
-    worlds = stable.UnitVecEnv(stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0))
-    assert type(sum(worlds.observation_space.nvec)) is int
+    environments = stable.UnitVecEnv(stable.Unit(RandomSpec(num_envs=2).build(), family, family.tasks[:1], 0))
+    assert type(sum(environments.observation_space.nvec)) is int
     assert CorridorVec.single_observation_space.nvec.dtype == np.uint8
 
 
@@ -94,7 +97,7 @@ def test_optimal_actions_are_kept_beside_those_that_were_taken(name):
     assert without.actions.tobytes() == task.actions.tobytes()
 
 
-def test_what_is_recorded_is_what_the_worlds_give_true_last_observations_too(tmp_path):
+def test_what_is_recorded_is_what_the_environments_give_true_last_observations_too(tmp_path):
     family = CorridorSpec(ends_on_goal=True).build()
     out = collect(
         family, quick("A2C", env_steps=60), InlineSpec().build(), out=tmp_path / "set", split={"seed": 0}, seed=0,
@@ -142,16 +145,16 @@ def test_unknown_names_are_refused_before_anything_is_collected(fields, sentence
 
 def test_what_the_algorithm_refuses_is_told_in_its_words():
     family = TrackSpec().build()
-    with pytest.raises(SourceError, match=r"DQN cannot be made for these worlds and settings: .*Discrete"):
+    with pytest.raises(SourceError, match=r"DQN cannot be made for these environments and settings: .*Discrete"):
         SB3Spec(algorithm="DQN", env_steps=20).build().collect(family, family.tasks, seed=0)
-    with pytest.raises(SourceError, match=r"PPO cannot be made for these worlds .*n_steps"):
+    with pytest.raises(SourceError, match=r"PPO cannot be made for these environments .*n_steps"):
         SB3Spec(env_steps=20, hyperparameters={"n_steps": 0}).build().collect(family, family.tasks, seed=0)
 
 
-def test_worlds_without_spaces_are_refused(monkeypatch):
+def test_environments_without_spaces_are_refused(monkeypatch):
     monkeypatch.delattr(TrackVec, "single_action_space")
     family = TrackSpec().build()
-    with pytest.raises(SourceError, match="sb3 needs worlds that are gymnasium vector environments"):
+    with pytest.raises(SourceError, match="sb3 needs environments that are gymnasium vector environments"):
         SB3Spec(env_steps=20).build().collect(family, family.tasks, seed=0)
 
 
@@ -165,9 +168,9 @@ def saved(folder, family, name, algorithm="PPO"):
     return model
 
 
-@pytest.mark.parametrize("world", [CorridorSpec, TrackSpec])
-def test_the_noise_of_a_saved_policy_fades_like_that_of_the_optimal_one(tmp_path, world):
-    family = world().build()
+@pytest.mark.parametrize("spec_class", [CorridorSpec, TrackSpec])
+def test_the_noise_of_a_saved_policy_fades_like_that_of_the_optimal_one(tmp_path, spec_class):
+    family = spec_class().build()
     model = saved(tmp_path, family, "one.zip")
     spec = NoisyOracleSpec(
         policy=str(tmp_path / "one.zip"), num_envs=200, env_steps=40, noise_end_frac=0.5, store_optimal_actions=False
@@ -177,7 +180,7 @@ def test_the_noise_of_a_saved_policy_fades_like_that_of_the_optimal_one(tmp_path
     strayed = np.abs(task.actions - wanted).reshape(200, 40, -1).max(2).round(4) > 0
     chances = strayed.mean(0)
     assert not chances[20:].any()
-    by_chance = 2 / 3 if world is CorridorSpec else 1.0  # a random action is seldom the very number of the policy
+    by_chance = 2 / 3 if spec_class is CorridorSpec else 1.0  # a random action is seldom the very number of the policy
     assert np.abs(chances[:20] - by_chance * (1 - np.arange(20) / 20)).max() < 0.15
 
 
@@ -216,10 +219,10 @@ def load(family, observation, action, folder):
     from cccad_data.sources.stable import load_policy
     from stable_baselines3 import PPO
 
-    class World(gym.Env):
+    class Environment(gym.Env):
         observation_space, action_space = observation, action
 
-    PPO("MlpPolicy", World(), n_steps=4, batch_size=4).save(folder / "policy.zip")
+    PPO("MlpPolicy", Environment(), n_steps=4, batch_size=4).save(folder / "policy.zip")
     return load_policy(folder / "policy.zip", "PPO", family)
 
 
@@ -265,10 +268,12 @@ def test_a_policy_of_the_same_spaces_acts_however_they_are_written_down(tmp_path
     assert act(rows).shape == (5,)
 
 
-def test_worlds_whose_actions_do_not_count_from_0_are_refused(monkeypatch):
+def test_environments_whose_actions_do_not_count_from_0_are_refused(monkeypatch):
     monkeypatch.setattr(CorridorVec, "single_action_space", Discrete(3, start=1))
     family = CorridorSpec().build()
-    with pytest.raises(SourceError, match=r"worlds have actions .*, with a start; family 'corridor' counts from 0"):
+    with pytest.raises(
+        SourceError, match=r"environments have actions .*, with a start; family 'corridor' counts from 0"
+    ):
         quick("PPO", 20).collect(family, family.tasks[:1], seed=0)
 
 

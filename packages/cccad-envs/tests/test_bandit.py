@@ -1,4 +1,4 @@
-"""Bandits: means, chance, and the strategies that stand beside an agent."""
+"""`bandit.py` and `bandit_players.py`: means, chance, and the strategies to compare an agent with."""
 
 import numpy as np
 import pytest

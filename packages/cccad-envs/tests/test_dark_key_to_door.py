@@ -1,4 +1,4 @@
-"""Dark key-to-door: order matters, each landmark pays once, and nothing of it is seen."""
+"""`dark_key_to_door.py`: order matters, each landmark pays once, and nothing of it is seen."""
 
 import random
 

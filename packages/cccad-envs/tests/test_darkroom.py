@@ -1,4 +1,4 @@
-"""Darkroom: its numbers worked out by hand."""
+"""`darkroom.py`: its numbers worked out by hand."""
 
 import numpy as np
 import pytest

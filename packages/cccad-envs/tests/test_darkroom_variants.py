@@ -1,4 +1,4 @@
-"""Darkrooms that switch goals, permute actions or are large: what each adds, by hand."""
+"""`switching_darkroom.py`, `darkroom_permuted.py` and `large_darkroom.py`: what each adds, by hand."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tasks, ids and splits: what travels in files must stay as it is."""
+"""`family.py`: tasks, ids and splits, which travel in files and must stay as they are."""
 
 import itertools
 import json

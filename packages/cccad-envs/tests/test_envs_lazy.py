@@ -1,4 +1,4 @@
-"""Families cost nothing until they are used, and what they offer is, to the bit, what they always offered."""
+"""`tasks.py` and `affordable.py`: families cost nothing until they are used, and offer what they always offered."""
 
 import hashlib
 import itertools

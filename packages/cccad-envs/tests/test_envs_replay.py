@@ -1,4 +1,4 @@
-"""Replay tells from the transitions alone what a history should have recorded."""
+"""`recorded.py`: replay says from the transitions alone what a history should have recorded."""
 
 import numpy as np
 import pytest
@@ -196,9 +196,9 @@ def test_where_chance_decides_what_follows_the_family_is_shown_it_last_observati
 
         has_random_transitions = True
 
-        def _possible(self, task, seen, actions, reached):
-            sure = self._led_to(task, seen, actions)
-            return np.where((reached == seen).all(axis=1, keepdims=True), seen, sure)
+        def _possible(self, task, observations, actions, reached):
+            sure = self._led_to(task, observations, actions)
+            return np.where((reached == observations).all(axis=1, keepdims=True), observations, sure)
 
     room = FAMILIES[0]
     windy, task = Windy(room.spec, room.rules, room.grid), room.tasks[5]

@@ -1,4 +1,4 @@
-"""What every vector environment of ours promises beyond the laws of families (tests/test_every_family.py)."""
+"""`rows.py`: what every vector environment promises beyond the laws of families (tests/test_every_family.py)."""
 
 import copy
 import pickle

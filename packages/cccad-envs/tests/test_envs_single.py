@@ -1,4 +1,4 @@
-"""Single environments satisfy those who judge environments, and can be looked at."""
+"""`single.py` and `registration.py`: single environments pass Gymnasium's own checker and can be rendered."""
 
 import warnings
 
@@ -48,7 +48,7 @@ def test_gymnasium_makes_the_task_that_is_asked_for():
     assert [truncated for *_, truncated, _ in outcomes] == [False] * 6 + [True]
 
 
-def test_gymnasium_makes_the_batched_world_under_the_same_name():
+def test_gymnasium_makes_the_batched_environment_under_the_same_name():
     rows = gymnasium.make_vec("cccad/Darkroom-v0", num_envs=3, goal=(4, 5), vectorization_mode="vector_entry_point")
     assert isinstance(rows.unwrapped, cccad_envs.RowsEnv)
     assert rows.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP

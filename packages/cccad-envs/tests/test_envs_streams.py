@@ -1,4 +1,4 @@
-"""Random numbers by row: the known sequence, fairness, and what a seed means."""
+"""`streams.py`: random numbers by row: the known sequence, fairness, and what a seed means."""
 
 import numpy as np
 import pytest

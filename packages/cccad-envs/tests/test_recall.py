@@ -1,4 +1,4 @@
-"""Recall: what is shown, when it is asked for, and what an answer pays, by hand."""
+"""`recall.py`: what is shown, when it is asked for, and what an answer pays, by hand."""
 
 import numpy as np
 import pytest
@@ -9,13 +9,13 @@ STRINGS = RecallSpec(num_bits=3, num_filler=2, resample=False).build()
 
 def test_an_episode_shows_waits_and_asks():
     rows = STRINGS.make_vec([STRINGS.task("recall-3x2/101")])
-    seen = [rows.reset()[0][0].tolist()]
+    observed = [rows.reset()[0][0].tolist()]
     rewards = []
     for action in (0, 0, 0, 0, 0, 1, 1, 1):
         _, reward, _, truncations, infos = rows.step(np.array([action]))
-        seen.append(infos["final_obs"][0].tolist())
+        observed.append(infos["final_obs"][0].tolist())
         rewards.append(float(reward[0]))
-    assert seen == [[1, 2], [2, 1], [3, 2], [0, 0], [0, 0], [4, 0], [5, 0], [6, 0], [0, 0]]
+    assert observed == [[1, 2], [2, 1], [3, 2], [0, 0], [0, 0], [4, 0], [5, 0], [6, 0], [0, 0]]
     assert rewards == pytest.approx([0, 0, 0, 0, 0, 1 / 3, 0, 1 / 3])
     assert truncations.all()
 
@@ -37,12 +37,12 @@ def test_of_many_strings_some_are_drawn_without_repeats_and_the_same_in_any_numb
 def test_new_symbols_are_fair_and_new_in_every_episode_and_row():
     family = RecallSpec(num_bits=5, num_symbols=4, num_filler=0).build()
     rows = family.make_vec(family.tasks[:1] * 4000)
-    seen = rows.reset(seed=0)[0]
+    observed = rows.reset(seed=0)[0]
     shown = []
     for now in range(2 * family.horizon):
         if now % family.horizon < 5:
-            shown.append(seen[:, 1] - 1)
-        seen = rows.step(np.zeros(4000, dtype=int))[0]
+            shown.append(observed[:, 1] - 1)
+        observed = rows.step(np.zeros(4000, dtype=int))[0]
     shares = np.bincount(np.concatenate(shown), minlength=4) / 40_000
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=5 * (0.1875 / 40_000) ** 0.5)
     first, second = np.stack(shown[:5]), np.stack(shown[5:])

@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     check = command("verify", _verify, "play every history again and name each fault with its place")
     check.add_argument("path", type=Path, help=dataset)
     imported(check)
-    merging = command("merge", _merge, "make one dataset of several of the same worlds and split")
+    merging = command("merge", _merge, "make one dataset of several of the same family and split")
     merging.add_argument("out", type=Path, help="a new folder")
     merging.add_argument("paths", type=Path, nargs="+", help=dataset)
     packed(merging)

@@ -67,7 +67,7 @@ def _refuse_excess(family: TaskFamily, source: Source, num_tasks: int, num_held_
     """Raise CollectionError where the list of the tasks, or the histories of one unit, would not fit into memory."""
     listed = (num_tasks + num_held_out) * _BYTES_PER_LISTED_TASK
     if words := excess(f"{num_tasks:,} tasks to collect and {num_held_out:,} held-out ones", listed):
-        raise CollectionError(f"{words}: collect fewer of them, or make a smaller world")
+        raise CollectionError(f"{words}: collect fewer of them, or choose a smaller family")
     spec, named = source.spec, family.spaces
     row_bytes = sum(
         spaces.num_features(named[side]) * spaces.dtype(named[side]).itemsize for side in ("observation", "action")

@@ -84,7 +84,7 @@ def _units(tasks: Iterable[TaskHistories]) -> Iterator[list[TaskHistories]]:
 
 
 def merge(out: Path | str, paths: Sequence[Path | str], *, compression: str = "gzip") -> Path:
-    """Merge datasets (folders or shards) of the same worlds and split into the dataset folder *out*, and return it.
+    """Merge datasets (folders or shards) of the same family and split into the dataset folder *out*, and return it.
 
     A task that several of them have gets the histories of all, in order, if their sources or seeds differ.
 

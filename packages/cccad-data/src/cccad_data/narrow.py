@@ -3,7 +3,7 @@
 `narrow` converts to a dtype, a `Border` to the dtype of a space and checks that values lie inside it, and `Precision`
 follows a float conversion batch by batch. All are vectorised; what went wrong where is looked up only once it did.
 
-Legend: `t` rows of a batch (env steps, or worlds), `o` features.
+Legend: `t` rows of a batch (env steps, or environments), `o` features.
 """
 
 from collections.abc import Callable

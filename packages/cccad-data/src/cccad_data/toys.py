@@ -161,7 +161,7 @@ class Corridor(_Listed):
 
 
 class _Vec(ABC):
-    """Worlds played together; an episode's end is followed by the next one's start in the same env step."""
+    """Environments played together; an episode's end is followed by the next one's start in the same env step."""
 
     def __init__(self, horizon: int, goals: Array, start: Array) -> None:
         self.horizon, self.goals, self.start, self.num_envs = horizon, goals, start, len(goals)

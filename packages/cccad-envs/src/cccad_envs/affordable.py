@@ -1,4 +1,4 @@
-"""What is too much for this machine is refused before it is begun, with an estimate in words."""
+"""Refuses what this machine cannot afford before it begins, with an estimate."""
 
 import os
 import resource

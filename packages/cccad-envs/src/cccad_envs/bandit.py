@@ -1,4 +1,4 @@
-"""A bandit: nothing to see and nowhere to go, only arms to pull and chance in what they pay."""
+"""Bandits: there is nothing to see and nowhere to go; each arm that is pulled pays by chance."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property, lru_cache

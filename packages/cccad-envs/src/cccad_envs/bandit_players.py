@@ -1,4 +1,4 @@
-"""Known strategies for a bandit, to stand beside a trained agent: they learn from pulls, all rows at once.
+"""Known strategies for bandits, to be compared with a trained agent; each plays all rows at once.
 
 Shapes: `e` rows, `a` arms, `t` pulls.
 """

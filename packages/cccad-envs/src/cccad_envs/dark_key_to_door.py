@@ -1,4 +1,4 @@
-"""Dark key-to-door: first a hidden key, then a hidden door, and each pays once."""
+"""Dark key-to-door: the agent must find a hidden key, then a hidden door; each pays once."""
 
 from attrs import frozen
 

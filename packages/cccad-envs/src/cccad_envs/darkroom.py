@@ -1,4 +1,4 @@
-"""Darkroom: one hidden goal, and every env step that ends on it pays."""
+"""Darkroom: a room with one hidden goal, which pays on every env step that ends on it."""
 
 from attrs import frozen
 

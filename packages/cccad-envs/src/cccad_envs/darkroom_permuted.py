@@ -1,4 +1,4 @@
-"""Permuted Darkroom: what an action does must be found out too, so that no habit carries over from other tasks."""
+"""Permuted Darkroom: each task has its own order of the actions, so that no habit carries over from other tasks."""
 
 import itertools
 

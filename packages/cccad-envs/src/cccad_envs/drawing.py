@@ -1,4 +1,4 @@
-"""Pictures of a room for people: they show the landmarks that the agent cannot see. x runs right and y runs up."""
+"""Pictures of a room, with the landmarks that the agent cannot see; x runs right and y runs up."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""The mistakes a user can make with a world, each a ValueError or a LookupError that says what would be right."""
+"""Errors for the mistakes that a user can make with a family; each message says what would be right."""
 
 import gymnasium
 
@@ -16,7 +16,7 @@ class ActionError(ValueError):
 
 
 class TransitionError(ValueError):
-    """Recorded transitions do not fit together or lie outside the world."""
+    """Recorded transitions do not fit together or lie outside the family's spaces."""
 
 
 class NotResetError(ValueError, gymnasium.error.ResetNeeded):

@@ -1,6 +1,6 @@
-"""A dark room with invisible landmarks that pay when they are reached in order: the shape shared by several worlds.
+"""Dark rooms with invisible landmarks that pay when they are reached in order: what several families share.
 
-A world of this shape says what its landmarks are called, when they pay, and whether each task has its own order of the
+A family of this shape says what its landmarks are called, when they pay, and whether each task has its own order of the
 actions. All that is hard in it is that the agent does not see this: the observation is its own cell, and only rewards
 (and where actions lead) tell the task.
 """
@@ -33,7 +33,7 @@ CHUNK_ELEMENTS = 4_000_000  # of probability mass at once, 32 MB
 
 
 class RoomSpec(Protocol):
-    """What every spec of such a world has."""
+    """What every spec of such a family has."""
 
     @property
     def horizon(self) -> int:
@@ -42,7 +42,7 @@ class RoomSpec(Protocol):
 
 @frozen(kw_only=True)
 class Rules:
-    """What tells one world of this shape from another."""
+    """What distinguishes one family of this shape from another."""
 
     name: str
     landmarks: tuple[str, ...]  # in the order in which they must be reached
@@ -163,9 +163,9 @@ class LandmarkFamily(TaskFamily):
         Raises:
             UnknownTaskError: a task is not one of this family.
         """
-        known = {task.task_id: self._layout(task) for task in dict.fromkeys(tasks)}
+        layouts = {task.task_id: self._layout(task) for task in dict.fromkeys(tasks)}
         num_stages = self.rules.num_stages
-        flat = np.array([known[task.task_id] for task in tasks], dtype=np.int64).reshape(-1, num_stages + len(MOVES))
+        flat = np.array([layouts[task.task_id] for task in tasks], dtype=np.int64).reshape(-1, num_stages + len(MOVES))
         return flat[:, :num_stages], flat[:, num_stages:]
 
     def optimal_returns(self, tasks: Sequence[AnyTask]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Large Darkroom: the same world, larger than what a window holds, and not always square."""
+"""Large Darkroom: a Darkroom that is larger than what a window holds, and need not be square."""
 
 from attrs import frozen
 

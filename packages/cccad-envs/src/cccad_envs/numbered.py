@@ -1,4 +1,4 @@
-"""A family whose tasks are a list: a task is found by its place in it, and its params are all that an episode needs."""
+"""Families whose tasks are counted: a task is found by its number, and its parameters are all that an episode needs."""
 
 import re
 from abc import ABC

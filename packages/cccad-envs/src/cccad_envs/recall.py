@@ -1,4 +1,4 @@
-"""Recall: symbols are shown once, time passes, and then each of them is asked for: memory and nothing else.
+"""Recall: symbols are shown once, time passes, and then each is asked for, which tests memory alone.
 
 How long the filler lasts sets how many writes lie between evidence and question; how many symbols there are sets how
 much must be kept. Every cue names its position, so that nothing has to be counted.

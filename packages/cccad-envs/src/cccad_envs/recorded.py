@@ -1,4 +1,4 @@
-"""Recorded transitions are checked before they are played again: their types, lengths, ranges and ends of episodes."""
+"""Checks recorded transitions before they are replayed: types, lengths, ranges and ends of episodes."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,6 +1,6 @@
-"""Many environments are the rows of a few arrays: one call moves them all, and each row ends and restarts on its own.
+"""Vector environments in which each environment is a row of a few arrays, so that one call moves them all.
 
-What every vector environment has in common stands here: which rows need a reset, the clock, truncation at the horizon,
+This module holds what every one of them shares: which rows need a reset, the clock, truncation at the horizon,
 the checks. A family's environment adds its state and a handful of methods.
 """
 

@@ -1,4 +1,4 @@
-"""A single environment is one row of a batched one: there is one set of dynamics and nothing to keep in agreement."""
+"""Single environments: each is one row of a vector environment, so that the dynamics are written only once."""
 
 from typing import final
 

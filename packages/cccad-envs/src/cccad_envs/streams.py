@@ -1,4 +1,4 @@
-"""Every row draws from a stream of its own, so that what happens in a row does not depend on its neighbours.
+"""Streams of random numbers, one for each row, so that no row depends on its neighbours.
 
 The generator is SplitMix64 (Steele, Lea and Flood 2014), whose state is one 64-bit word: all rows are moved at once,
 and its words are the same on every platform. Shapes: `r` the rows that draw, `c` draws of each.

@@ -1,4 +1,4 @@
-"""Switching Darkroom: the goal changes between two cells from time to time, so that old evidence must come back."""
+"""Switching Darkroom: the goal alternates between two cells, so that old evidence becomes useful again."""
 
 from attrs import frozen
 

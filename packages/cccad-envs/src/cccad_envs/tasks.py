@@ -1,4 +1,4 @@
-"""Tasks in order: listed where they are few, else each put together when it is asked for."""
+"""Tasks in canonical order: a tuple where they are few; otherwise each is built when it is asked for."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, overload

@@ -38,7 +38,7 @@ class Wishes:
     """What an import can be told."""
 
     env: TaskFamily | Fields | None = None
-    "The task family that the histories are of, itself or as `kind` and fields; without it, the format's own world."
+    "The task family that the histories are of, itself or as `kind` and fields; without it, the format's own family."
     split: Fields = field(factory=lambda: {"seed": 0, "held_out_frac": 0.1})
     "Arguments of `family.split`: held-out tasks are not imported."
     settings: Fields = field(factory=dict)
@@ -70,7 +70,7 @@ def import_histories(
     module, wishes = _module(READERS, form), wishes or Wishes()
     settings = {name: _setting(module, form, name, value) for name, value in wishes.settings.items()}
     if wishes.env is not None and not hasattr(module, "TAKES_ENV"):
-        raise DataError(f"the format {form!r} brings its own world; leave out the task family")
+        raise DataError(f"the format {form!r} brings its own family; leave out '--env' and its settings")
     sources = [Path(path) for path in ([source] if isinstance(source, Path | str) else source)]
     if len(sources) > 1 and not hasattr(module, "TAKES_MANY"):
         raise DataError(f"the format {form!r} is imported from one file at a time; 'merge' makes one set of several")
@@ -170,8 +170,8 @@ def reading(source: Path, what: str) -> Iterator[None]:
         raise DataError(f"{source}: {what}: {reason:.200}") from error
 
 
-def foreign_header(form: str, sources: Sequence[Path], world: Fields, **facts: object) -> Table:
-    """Return the header of histories that somebody else collected; *world* has `env spaces horizon`, or more."""
+def foreign_header(form: str, sources: Sequence[Path], environment: Fields, **facts: object) -> Table:
+    """Return the header of histories that somebody else collected; *environment* has `env spaces horizon`, or more."""
     files = ", ".join(source.name for source in sources)
     contents = [_content(source) for source in sources if source.exists()]
     return {
@@ -182,7 +182,7 @@ def foreign_header(form: str, sources: Sequence[Path], world: Fields, **facts: o
         "source": {"kind": "import", "from": form, "file": files, "sha256": contents, **facts},
         "seed": 0,
         "versions": dict(versions()),
-        **world,
+        **environment,
     }
 
 

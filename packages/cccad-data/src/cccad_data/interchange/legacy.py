@@ -33,7 +33,7 @@ _TELLING_EPISODES = 8  # so many rewarded episodes rule out nearly all tasks
 
 
 def read(sources: Sequence[Path], wishes: Wishes) -> Found:
-    """Return the histories of the groups whose task can be inferred; without a wish, the world is `darkroom`."""
+    """Return the histories of the groups whose task can be inferred; without a wish, the family is `darkroom`."""
     (source,) = sources
     if not 0 <= wishes.settings["train_env_ratio"] <= 1:
         raise DataError(f"the setting 'train_env_ratio' is from 0 to 1: {wishes.settings['train_env_ratio']!r}")
@@ -44,7 +44,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         check_groups(source, file, dict.fromkeys(groups, _ARRAYS))
     if not groups:
         raise DataError(f"{source}: has no groups '0', '1', ... as the earlier code wrote them")
-    world = {
+    environment = {
         "env": spec_dict(family.name, family.spec),
         "spaces": all_plain(family.spaces),
         "horizon": family.horizon,
@@ -53,7 +53,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     }
     notes: list[str] = []
     return Found(
-        header=foreign_header("legacy", sources, world),
+        header=foreign_header("legacy", sources, environment),
         tasks=_tasks(source, groups, family, set(held_out), wishes.settings, notes),
         notes=notes,
     )

@@ -1,4 +1,4 @@
-"""Lives as foreign files have them become the tasks of one world: its spaces, its horizon, its tasks, as far as known.
+"""Lives of foreign files become the tasks of one family, with its spaces and its horizon, as far as they are known.
 
 What the file or a task family does not say is taken from the data, or from the settings, and said in a note.
 """
@@ -36,7 +36,7 @@ SETTINGS: Table = {
 }
 """What every reader of lives can be told; empty, 0 and false leave it to the file or the data.
 
-`task_id` is the task of all lives, `task_ids` those of the sources, one each. `name` is the world's. `n`
+`task_id` is the task of all lives, `task_ids` those of the sources, one each. `name` is that of the family. `n`
 discrete actions count from `start`. `clip` puts what lies outside a box on its bound. No episode is longer than
 `horizon`.
 `ends`: what ends an episode, by the words of the format.
@@ -82,7 +82,7 @@ def gathered(
     claims: Mapping[str, Adapted] | None = None,
     **facts: object,
 ) -> Found:
-    """Return the tasks of *lives* in one world; *claims* are the spaces that the file says it has.
+    """Return the tasks of *lives* in one family; *claims* are the spaces that the file says it has.
 
     Raises DataError when values do not fit the spaces, tasks or episodes not the family, or a life is there twice.
     """
@@ -111,13 +111,13 @@ def gathered(
     left = kept - sum(task.num_env_steps for task in tasks)
     notes += [f"{left:,} env steps at the end, of unfinished episodes, are left out"] * (left > 0)
     origins = {name: side.origin for name, side in sides.items() if side.origin}
-    world = {
+    environment = {
         "env": spec_dict(family.name, family.spec) if family else {"kind": form, "name": _name(settings, sources)},
         "spaces": {name: spaces.plain(side.border.space) for name, side in sides.items()},
         "horizon": horizon,
         **({"held_out_task_ids": sorted(held_out), "split": dict(wishes.split)} if family else {}),
     }
-    header = foreign_header(form, sources, world, **facts, **({"origin": origins} if origins else {}))
+    header = foreign_header(form, sources, environment, **facts, **({"origin": origins} if origins else {}))
     return Found(header=header, tasks=tasks, notes=notes)
 
 

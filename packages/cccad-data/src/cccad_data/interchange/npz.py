@@ -41,7 +41,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         last = "repeated" if UNKNOWN_LAST in +notes else "true"
         return gathered("npz", sources, all_lives, wishes, as_sentences(notes), last_observations=last)
     if wishes.env is not None or any(wishes.settings[name] != SETTINGS[name] for name in SETTINGS):
-        raise DataError(f"{ours[0]}: an export of ours brings its own world; leave out the task family and settings")
+        raise DataError(f"{ours[0]}: an export of ours brings its own family; leave out the task family and settings")
     archive = archives[ours[0]]
     header = our_header(archive.read("header").tobytes(), ours[0])
     return Found(header=header, tasks=_tasks(archive, header))

@@ -1,6 +1,6 @@
 """HDF5 as XLand-100B has it (arXiv 2406.08973): a group per task, arrays `(histories, T)`, a task's id in attributes.
 
-`states (histories, T, ...)`, `actions rewards dones (histories, T)`, maybe `expert_actions`. In that world an
+`states (histories, T, ...)`, `actions rewards dones (histories, T)`, maybe `expert_actions`. In that environment an
 episode that earns a reward at its end is terminated by it, and any other is cut off.
 """
 
@@ -50,7 +50,7 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         raise DataError(f"{source}: an episode has {longest:,} env steps, but {horizon}")
     assumed = [f"'n' = {num_actions}"] * (not settings["n"]) + [f"'horizon' = {longest}"] * (not settings["horizon"])
     notes += [f"taken from the data: {', '.join(assumed)}; the settings of these names say otherwise"] * bool(assumed)
-    world = {
+    environment = {
         "env": {"kind": "xland", "name": settings["name"] or source.stem},
         "spaces": {
             "observation": {"kind": "multi-discrete", "sizes": [256] * features.pop()},
@@ -58,8 +58,8 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
         },
         "horizon": settings["horizon"] or longest,
     }
-    header = foreign_header("xland", sources, world, last_observations="repeated")
-    return Found(header=header, tasks=_tasks(source, groups, world, settings, notes), notes=notes)
+    header = foreign_header("xland", sources, environment, last_observations="repeated")
+    return Found(header=header, tasks=_tasks(source, groups, environment, settings, notes), notes=notes)
 
 
 def _longest(dones: Array) -> int:
@@ -69,10 +69,10 @@ def _longest(dones: Array) -> int:
 
 
 def _tasks(
-    source: Path, groups: list[str], world: Fields, settings: Fields, notes: list[str]
+    source: Path, groups: list[str], environment: Fields, settings: Fields, notes: list[str]
 ) -> Iterator[TaskHistories]:
     left = 0
-    borders = {side: Border(space) for side, space in world["spaces"].items()}
+    borders = {side: Border(space) for side, space in environment["spaces"].items()}
     with h5py.File(source, "r") as file:
         for name in groups:
             with reading(source, f"group {name!r} cannot be read"):
@@ -83,9 +83,9 @@ def _tasks(
 
 
 def _task(source: Path, group: h5py.Group, name: str, borders: Mapping[str, Border], kind: str) -> TaskHistories:
-    world = [str(group.attrs[key]) for key in ("env-id", "benchmark-id") if key in group.attrs]
+    origin = [str(group.attrs[key]) for key in ("env-id", "benchmark-id") if key in group.attrs]
     ruleset = group.attrs.get("ruleset-id")
-    task_id = "/".join([*world, f"group-{name}" if ruleset is None else f"ruleset-{ruleset}"])
+    task_id = "/".join([*origin, f"group-{name}" if ruleset is None else f"ruleset-{ruleset}"])
     lives: list[dict[str, Array]] = []
     best = member(group, "expert_actions", source, ndim=2) if "expert_actions" in group else None
     for history in range(len(group["rewards"])):

@@ -1,4 +1,4 @@
-"""Bandit learners: UCB1 and Thompson sampling, a learner per history, for worlds with one state.
+"""Bandit learners: UCB1 and Thompson sampling, a learner per history, for environments with one state.
 
 Legend: `r` rows (one learner each), `a` actions (arms).
 """
@@ -35,7 +35,7 @@ class UCBSpec(LifeSpec):
 
 @frozen(kw_only=True)
 class ThompsonSpec(LifeSpec):
-    """Thompson sampling for bandits: the arm that is best in a world drawn from the posterior."""
+    """Thompson sampling for bandits: the arm that is best in an environment drawn from the posterior."""
 
     prior: Literal["beta", "gaussian"] = field(
         default="beta",

@@ -35,7 +35,7 @@ class Categorical:
         return actions, np.take_along_axis(log_policy, actions[:, :, None], 2)[:, :, 0]
 
     def played(self, actions: Array) -> Array:
-        """Return what the worlds get of *actions*."""
+        """Return what the environments get of *actions*."""
         return actions
 
     def slopes(
@@ -55,7 +55,7 @@ class Categorical:
 
 
 class Gaussian:
-    """Numbers around the outputs, their deviation learnt and the same in every state; worlds get them clipped."""
+    """Numbers around the outputs, their deviation learnt and the same in every state; environments get them clipped."""
 
     has_spread = True
 
@@ -74,7 +74,7 @@ class Gaussian:
         return actions, (-0.5 * noise**2 - spread - 0.5 * math.log(2 * math.pi)).sum(-1, dtype=np.float32)
 
     def played(self, actions: Array) -> Array:
-        """Return what the worlds get of *actions*: the nearest within bounds."""
+        """Return what the environments get of *actions*: the nearest within bounds."""
         return actions.clip(self.low, self.high)
 
     def slopes(

@@ -1,4 +1,4 @@
-"""Stable-Baselines3 from the inside: its algorithms by name, the worlds of a unit as its VecEnv, its saved policies."""
+"""Stable-Baselines3 inside: its algorithms by name, the environments of a unit as its VecEnv, its saved policies."""
 
 import copy
 import inspect
@@ -27,7 +27,7 @@ _OURS = {"self", "policy", "env", "seed", "device", "verbose", "tensorboard_log"
 
 @runtime_checkable
 class HasGymSpaces(Protocol):
-    """Worlds that say their spaces in Gymnasium's own classes."""
+    """Environments that say their spaces in Gymnasium's own classes."""
 
     single_observation_space: GymSpace
     single_action_space: GymSpace
@@ -58,7 +58,7 @@ def check_hyperparameters(algorithm: Any, hyperparameters: Fields) -> None:
 
 
 def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
-    """Let one learner live in the worlds of *unit* until its histories have their length.
+    """Let one learner live in the environments of *unit* until its histories have their length.
 
     Raises SourceError when the algorithm refuses the spaces or the value of a hyperparameter, or learns nothing before
     its last env step.
@@ -74,7 +74,9 @@ def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
         try:
             model = algorithm(policy=spec.policy, env=vec_env, seed=seed, device="cpu", **arguments)
         except (AssertionError, TypeError, ValueError) as error:
-            raise SourceError(f"{algorithm.__name__} cannot be made for these worlds and settings: {error}") from error
+            raise SourceError(
+                f"{algorithm.__name__} cannot be made for these environments and settings: {error}"
+            ) from error
         _refuse_late_learning(model, spec.env_steps, unit.num_rows)
         vec_env.weights_of = model.policy.parameters
         with suppress(_LifeIsOverError):
@@ -142,7 +144,7 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
     def __init__(self, unit: Unit) -> None:
         environment = unit.environment
         if not isinstance(environment, HasGymSpaces):
-            raise SourceError("sb3 needs worlds that are gymnasium vector environments, with their spaces")
+            raise SourceError("sb3 needs environments that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
         self.weights_of: Callable[[], Any] = tuple
         self._first_weights: list[torch.Tensor] = []
@@ -153,7 +155,7 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
         for side, shown in (("observation", space), ("action", environment.single_action_space)):
             wanted = unit.family.spaces[side]
             if wanted["kind"] != "box":
-                _check_alike(shown, wanted, f"its worlds have {side}s {shown}", f"family {unit.family.name!r}")
+                _check_alike(shown, wanted, f"its environments have {side}s {shown}", f"family {unit.family.name!r}")
         super().__init__(unit.num_rows, space, environment.single_action_space)
 
     def reset(self) -> Array:
@@ -178,16 +180,16 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
         return self.unit.observations, np.array(rewards, np.float32), terminations | truncations, notes
 
     def close(self) -> None:
-        """Leave the worlds to the unit."""
+        """Leave the environments to the unit."""
 
     def get_attr(self, attr_name: str, indices: object = None) -> list[object]:
         return [getattr(self.unit.environment, attr_name, None)] * self.num_envs
 
     def set_attr(self, attr_name: str, value: object, indices: object = None) -> None:
-        raise AttributeError(f"{attr_name!r} of a recorded world cannot be set")
+        raise AttributeError(f"{attr_name!r} of a recorded environment cannot be set")
 
     def env_method(self, method_name: str, *args: object, indices: object = None, **kwargs: object) -> list[object]:
-        raise AttributeError(f"a recorded world has no method {method_name!r}")
+        raise AttributeError(f"a recorded environment has no method {method_name!r}")
 
     def env_is_wrapped(self, wrapper_class: object, indices: object = None) -> list[bool]:
         return [False] * self.num_envs

@@ -72,6 +72,7 @@ class Unit:
         self.observations = np.array(self.environment.reset(seed=0)[0])
         for index, task in enumerate(tasks):
             rows = np.arange(self.num_rows) // spec.num_envs == index
+            # The label is part of every seed, so that another word would change every dataset.
             number = chance.seed_of(seed, source.name, task.task_id, "worlds") + _ABOVE_ROWS - index * spec.num_envs
             self.observations[rows] = self.environment.reset(seed=number, options={"reset_mask": rows})[0][rows]
         self._spec, self._progress = spec, progress
