@@ -84,14 +84,14 @@ targets_per_update = 200
 num_episodes = 8
 num_replicas = 1
 """
-MY_WORLD = """
+MY_FAMILY = """
 from attrs import frozen
 from cccad_core.registry import register
 from cccad_envs import DarkroomSpec
 
-@register("env", "my-world")
+@register("env", "my-family")
 @frozen(kw_only=True)
-class MyWorldSpec(DarkroomSpec):
+class MyFamilySpec(DarkroomSpec):
     pass
 """
 ROOM = '[env]\nkind = "darkroom"\nsize = 4\nhorizon = 10\n'
@@ -164,7 +164,7 @@ def desk(tmp_path_factory):
         (folder / name).write_text(code_of(document, mark), encoding="utf-8")
     for name in ("experiments", "packages", "plugins", "constraints.txt"):
         (folder / name).symlink_to(ROOT / name)
-    (folder / "my_world.py").write_text(MY_WORLD, encoding="utf-8")
+    (folder / "my_family.py").write_text(MY_FAMILY, encoding="utf-8")
     (folder / "SPEC.toml").write_text(f'name = "cad_darkroom"\n{ROOM}{SMALL}', encoding="utf-8")
     (folder / "spec.toml").write_text(f'name = "jobs"\n{ROOM}{SMALL}', encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -261,9 +261,9 @@ def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
         register("compressor", "conv-gru")(ConvGruSpec)
     file = at_desk / "block.toml"
     begin = "" if "name" in table else 'name = "block"\n'
-    world = '[env]\nkind = "recall"\n' if "evaluate" in table else ROOM
+    family = '[env]\nkind = "recall"\n' if "evaluate" in table else ROOM
     source = '[data.source]\nkind = "noisy-oracle"\n'
-    rest = ("" if "env" in table else world) + ("" if {"source", "path"} & table.get("data", {}).keys() else source)
+    rest = ("" if "env" in table else family) + ("" if {"source", "path"} & table.get("data", {}).keys() else source)
     file.write_text(f"{begin}{block.text}\n{rest}", encoding="utf-8")
     spec = load(file, ExperimentSpec)
     run(cccad_run, ["block.toml", "--dry-run"])
