@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from cccad_envs.bandit_players import Arms, MakePlayer, players_of
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, drawn_words, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, Modes, RowsEnv
+from cccad_envs.spaces import multi_discrete
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 MOST_STDS = 8.0  # a gaussian reward further from its mean than this is no accident
@@ -79,7 +80,7 @@ class BanditRows(RowsEnv):
     def _restart(self, rows: NDArray[np.bool_]) -> None:
         self._pulled[rows] = NOWHERE
 
-    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _advance(self, actions: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         means = self._means[np.arange(self.num_envs), actions]
         if self.family.arms.is_bernoulli:
             rewards = (self._streams.uniform(self._everyone, 1)[:, 0] < means).astype(np.float32)
@@ -109,6 +110,7 @@ class BanditFamily(NumberedFamily):
     deviations of its mean.
     """
 
+    spec: BanditSpec
     name = "bandit"
     rows_class = BanditRows
     has_random_rewards = True
@@ -143,7 +145,7 @@ class BanditFamily(NumberedFamily):
         """Return the expected return of pulling arms uniformly at random, `e`."""
         return np.asarray(self.horizon * self.means(tasks).mean(axis=1))
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
+    def _led_to(self, task: AnyTask, observations: Array, actions: Array) -> Array:
         return np.zeros_like(observations)
 
     def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

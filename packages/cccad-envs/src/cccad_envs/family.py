@@ -1,4 +1,4 @@
-"""A family is a finite set of tasks that share spaces and dynamics, with a split into train and held-out tasks.
+"""Task families: finite sets of tasks that share spaces and dynamics, split into train and held-out tasks.
 
 The tasks of one family differ only in what is hidden from the agent. Task ids are readable and stable: they
 travel in data files, checkpoints and results, so that a held-out task can be recognised wherever it turns up.
@@ -10,20 +10,21 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
-from typing import Any, final
+from typing import Protocol, final
 
 import attrs
 import numpy as np
-from attrs import field, frozen, validators
+from attrs import AttrsInstance, field, frozen, validators
 from gymnasium.vector import AutoresetMode
 from numpy.typing import ArrayLike, NDArray
 
 from cccad_envs.affordable import refuse_too_large, refuse_too_slow
 from cccad_envs.errors import SettingError, TransitionError, UnknownTaskError
 from cccad_envs.plain import Array, Table
-from cccad_envs.recorded import Recording, checked_actions, checked_features
-from cccad_envs.rows import RowsEnv, feature_type
+from cccad_envs.recorded import Recording, checked_actions, checked_observations
+from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
+from cccad_envs.spaces import element_type
 from cccad_envs.tasks import AnyTask, Task, Tasks
 
 _SPLIT_BYTES_PER_TASK = 64  # of words, their order, and the ids that a dataset lists
@@ -36,7 +37,7 @@ def whole_number(_instance: object, attribute: "attrs.Attribute[int]", value: ob
         raise SettingError(f"'{attribute.name}' must be a whole number: {value!r}")
 
 
-def whole(default: int, *, at_least: int, at_most: int = 1 << 53, tells: str) -> Any:
+def whole(default: int, *, at_least: int, at_most: int = 1 << 53, tells: str) -> int:
     """Return a spec's field that is a whole number within these bounds; *tells* is its help."""
     checks = [whole_number, validators.ge(at_least), validators.le(at_most)]
     return field(default=default, validator=checks, metadata={"help": tells})
@@ -59,12 +60,11 @@ def _drawn_order(seed: int, num_tasks: int) -> NDArray[np.int64]:
     return order
 
 
-def multi_discrete(sizes: Sequence[int], num_actions: int) -> dict[str, Table]:
-    """Return the spaces of a family whose observations have features of these *sizes*."""
-    return {
-        "observation": {"kind": "multi-discrete", "sizes": list(sizes)},
-        "action": {"kind": "discrete", "n": num_actions},
-    }
+class FamilySpec(AttrsInstance, Protocol):
+    """An attrs class whose fields are a family's settings."""
+
+    def build(self) -> "TaskFamily":
+        """Return the family; the same settings always make the same family."""
 
 
 @frozen(kw_only=True)
@@ -90,12 +90,12 @@ class TaskFamily(ABC):
 
     `episodes_per_cycle` is above 1 where a task changes from episode to episode: the returns of an episode are then
     means over so many. `has_random_rewards` says that chance decides rewards, so that no replay can compute them, and
-    `has_random_transitions` that it decides where actions lead: such a family has `_possible` besides.
+    `has_random_transitions` that it decides where actions lead: such a family must say what is `_possible`.
     `random_return_operations` is how many numbers are reckoned with for the random return of one task.
     """
 
     name: str
-    spec: Any
+    spec: FamilySpec
     horizon: int
     spaces: dict[str, Table]
     rows_class: type[RowsEnv]
@@ -118,21 +118,24 @@ class TaskFamily(ABC):
         """Return the expected return of the uniformly random policy in one episode of each task, `e`, exactly."""
 
     @abstractmethod
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
-        """Return what follows the *observations*, `t o`, when *actions* are taken, `t`; `t o`."""
+    def _led_to(self, task: AnyTask, observations: Array, actions: Array) -> Array:
+        """Return what follows the *observations*, `t o`, when *actions* are taken, `t` or `t a`; `t o`."""
 
-    def _possible(
-        self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64], reached: NDArray[np.int64]
-    ) -> Array:
+    def _possible(self, task: AnyTask, observations: Array, actions: Array, reached: Array) -> Array:
         """Return what was *reached*, `t o`, where chance can lead there, and a place where it can instead of others.
 
-        For families that `has_random_transitions`. *reached* holds the last observations of episodes, too.
+        For families that `has_random_transitions`; without chance, only one thing is possible. *reached* holds the last
+        observations of episodes, too.
         """
-        raise NotImplementedError(f"{type(self).__name__} has random transitions, and must say which are possible")
+        return self._led_to(task, observations, actions)
 
     @abstractmethod
     def _replayed(self, task: AnyTask, recording: Recording) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """Return the rewards and terminations that a history should have recorded, `t`."""
+
+    def time_limits(self, tasks: Sequence[AnyTask]) -> NDArray[np.int64]:
+        """Return after how many env steps an episode of each task is cut off, `e`: the horizon, or less."""
+        return np.full(len(tasks), self.horizon)
 
     @final
     def make_vec(
@@ -153,8 +156,8 @@ class TaskFamily(ABC):
     @final
     def next_observations(
         self, task: AnyTask, observations: ArrayLike, actions: ArrayLike, *, recorded: ArrayLike | None = None
-    ) -> NDArray[np.integer[Any]]:
-        """Return what the dynamics make of *observations* `t o` and *actions* `t`: the true next ones, `t o`.
+    ) -> Array:
+        """Return what the dynamics make of *observations* `t o` and *actions* `t` or `t a`: the true next ones, `t o`.
 
         Where these two do not tell the next observation alone, they must be a history from its birth on. A family that
         `has_random_transitions` needs those that were *recorded*, `t o`; it returns the ones that can be, and
@@ -164,15 +167,15 @@ class TaskFamily(ABC):
             TransitionError: an observation or an action lies outside its space, the lengths differ, or recorded next
                 observations are needed and not given.
         """
-        sizes = self.spaces["observation"]["sizes"]
-        checked = checked_features("observations", observations, sizes)
-        taken = checked_actions(actions, len(checked), self.spaces["action"]["n"])
+        space = self.spaces["observation"]
+        checked = checked_observations("observations", observations, space)
+        taken = checked_actions(actions, len(checked), self.spaces["action"])
         if not self.has_random_transitions:
-            return self._led_to(task, checked, taken).astype(feature_type(sizes))
+            return self._led_to(task, checked, taken).astype(element_type(space))
         if recorded is None or len(np.asarray(recorded)) != len(checked):
             raise TransitionError(f"in {self.name} chance decides what follows: give what was 'recorded' for each")
-        reached = checked_features("recorded", recorded, sizes)
-        return self._possible(task, checked, taken, reached).astype(feature_type(sizes))
+        reached = checked_observations("recorded", recorded, space)
+        return self._possible(task, checked, taken, reached).astype(element_type(space))
 
     @final
     def replay(
@@ -187,7 +190,7 @@ class TaskFamily(ABC):
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]:
         """Return (rewards, terminations, truncations), each `t`, recomputed from one history's transitions alone.
 
-        *observations* and *next_observations* are `t o`, *actions* `t`; *episode_ends* holds the exclusive end
+        *observations* and *next_observations* are `t o`, *actions* `t` or `t a`; *episode_ends* holds the exclusive end
         of each finished episode. Env steps after the last end belong to an unfinished episode. A family that
         `has_random_rewards` needs the recorded *rewards*, `t`; it returns those that the task can give, and the
         nearest possible ones in place of others. Other families ignore them.
@@ -199,7 +202,7 @@ class TaskFamily(ABC):
         if rewards is None and self.has_random_rewards:
             raise TransitionError(f"rewards of {self.name} are drawn by chance: give the recorded ones as 'rewards'")
         recording = Recording.of(self.spaces, observations, actions, next_observations, episode_ends, rewards)
-        return *self._replayed(task, recording), recording.clock == self.horizon - 1
+        return *self._replayed(task, recording), recording.clock == self.time_limits([task])[0] - 1
 
     @final
     @cached_property

@@ -11,7 +11,7 @@ from attrs import field, frozen, validators
 from numpy.typing import NDArray
 
 from cccad_envs.plain import Array
-from cccad_envs.rows import feature_type
+from cccad_envs.spaces import feature_type
 
 Number = TypeVar("Number", int, NDArray[np.int64])
 MOVES = np.array([[1, 0], [-1, 0], [0, 1], [0, -1], [0, 0]])

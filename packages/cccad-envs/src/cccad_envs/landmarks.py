@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from cccad_envs.affordable import refuse_too_slow
 from cccad_envs.drawing import frame_of
 from cccad_envs.errors import SettingError, UnknownTaskError
-from cccad_envs.family import TaskFamily, multi_discrete
+from cccad_envs.family import FamilySpec, TaskFamily
 from cccad_envs.grid import MOVES, Grid
 from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, Modes, RowsEnv
+from cccad_envs.spaces import multi_discrete
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 AS_NAMED = tuple(range(len(MOVES)))  # every action makes the move of its own number
@@ -32,7 +33,7 @@ _MOST_DIGITS = 20  # of a number in an id: more are no cell of any room
 CHUNK_ELEMENTS = 4_000_000  # of probability mass at once, 32 MB
 
 
-class RoomSpec(Protocol):
+class RoomSpec(FamilySpec, Protocol):
     """What every spec of such a family has."""
 
     @property
@@ -84,7 +85,7 @@ class LandmarkRows(RowsEnv):
         self._stage[rows] = self._rules.first_stage(self._episode[rows])
         self._targets[rows] = self._landmarks[rows, self._stage[rows]]
 
-    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _advance(self, actions: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         moves = actions if self._moves is None else self._moves[np.arange(self.num_envs), actions]
         self._cells = self._grid.moved(self._cells, moves)
         is_paid = self._cells == self._targets
@@ -192,7 +193,7 @@ class LandmarkFamily(TaskFamily):
         chunks = [self._expected_returns(landmarks[first : first + rows]) for first in range(0, len(tasks), rows)]
         return np.concatenate(chunks) if chunks else np.zeros(0)
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
+    def _led_to(self, task: AnyTask, observations: Array, actions: Array) -> Array:
         (moves,) = self.layouts([task])[1]
         return self.grid.points(self.grid.moved(self.grid.cell(*observations.T), moves[actions]))
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 
 from cccad_envs.affordable import refuse_too_large
 from cccad_envs.drawing import NOWHERE, frame_of
-from cccad_envs.family import MOST_SEED, drawn_words, multi_discrete, whole
+from cccad_envs.family import MOST_SEED, drawn_words, whole
 from cccad_envs.grid import Grid
 from cccad_envs.numbered import NumberedFamily, number_of
 from cccad_envs.plain import Array
 from cccad_envs.recorded import Recording
 from cccad_envs.rows import Frame, Modes, RowsEnv
+from cccad_envs.spaces import multi_discrete
 from cccad_envs.tasks import AnyTask, Task, Tasks, in_order
 
 _BYTES_PER_SYMBOL = 150  # of a task: words while it is drawn, its string, and its params
@@ -74,7 +75,7 @@ class RecallRows(RowsEnv):
             words = self._streams.words(rows, self.family.spec.num_bits)
             self._strings[rows] = words % np.uint64(self.family.spec.num_symbols)
 
-    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def _advance(self, actions: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         is_right = self.family.asks[self._elapsed_env_steps] & (actions == self._concerned())
         return is_right * np.float32(1 / self.family.spec.num_bits), np.zeros(self.num_envs, dtype=np.bool_)
 
@@ -102,6 +103,7 @@ class RecallRows(RowsEnv):
 class RecallFamily(NumberedFamily):
     """Strings of symbols in numeric order, or in drawn order where only some are tasks; or numbered streams of them."""
 
+    spec: RecallSpec
     name = "recall"
     rows_class = RecallRows
 
@@ -166,7 +168,7 @@ class RecallFamily(NumberedFamily):
         """Return one over the number of symbols for each task, `e`."""
         return np.full(len(self.parameters(tasks)), 1 / self.spec.num_symbols)
 
-    def _led_to(self, task: AnyTask, observations: NDArray[np.int64], actions: NDArray[np.int64]) -> Array:
+    def _led_to(self, task: AnyTask, observations: Array, actions: Array) -> Array:
         """Return what follows in a history of whole episodes; the symbol is 1 where chance and the end hide it."""
         clock = np.arange(len(observations)) % self.horizon + 1
         symbols = np.maximum(np.append(observations[1:, 1], 1)[: len(observations)], 1)

@@ -1,23 +1,28 @@
 """Checks recorded transitions before they are replayed: types, lengths, ranges and ends of episodes."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from attrs import frozen
 from numpy.typing import ArrayLike, NDArray
 
 from cccad_envs.errors import TransitionError
-from cccad_envs.plain import Array
+from cccad_envs.plain import Array, Table
+from cccad_envs.spaces import checked_numbers, is_box
+
+_PLACE = "at env step"
 
 
-def checked_features(name: str, values: ArrayLike, sizes: Sequence[int]) -> NDArray[np.int64]:
-    """Return recorded observations, `t o`, whose feature i is below `sizes[i]`.
+def checked_observations(name: str, values: ArrayLike, space: Table) -> Array:
+    """Return recorded observations of *space*, `t o`, as int64, or as float32 where it is a box.
 
     Raises:
-        TransitionError: they are no whole numbers of that shape, or lie outside.
+        TransitionError: they have another shape or type, or lie outside.
     """
     array = np.asarray(values)
+    if is_box(space):
+        return checked_numbers(name, array, space, len(array), place=_PLACE, error=TransitionError)
+    sizes = space["sizes"]
     if array.ndim != 2 or array.shape[1] != len(sizes) or array.dtype.kind not in "iu":
         shape = f"(t, {len(sizes)})"
         raise TransitionError(f"{name} must be whole numbers of shape {shape}, got {array.dtype} {array.shape}")
@@ -29,13 +34,15 @@ def checked_features(name: str, values: ArrayLike, sizes: Sequence[int]) -> NDAr
     return array.astype(np.int64)
 
 
-def checked_actions(actions: ArrayLike, length: int, num_actions: int) -> NDArray[np.int64]:
-    """Return recorded actions, `t`.
+def checked_actions(actions: ArrayLike, length: int, space: Table) -> Array:
+    """Return recorded actions of *space*, `t`, as int64, or `t a` as float32 where it is a box.
 
     Raises:
-        TransitionError: they are not *length* whole numbers from 0 to *num_actions* - 1.
+        TransitionError: they are not *length* elements of *space*.
     """
-    array = np.asarray(actions)
+    if is_box(space):
+        return checked_numbers("actions", actions, space, length, place=_PLACE, error=TransitionError)
+    array, num_actions = np.asarray(actions), space["n"]
     if array.shape != (length,) or array.dtype.kind not in "iu":
         raise TransitionError(f"actions must be {length:,} whole numbers, got {array.dtype} {array.shape}")
     wrong = (array < 0) | (array >= num_actions)
@@ -47,16 +54,16 @@ def checked_actions(actions: ArrayLike, length: int, num_actions: int) -> NDArra
 
 @frozen(kw_only=True)
 class Recording:
-    """One history: observations `t o`, actions `t`, next observations `t o`, and where its episodes start.
+    """One history: observations `t o`, actions `t` or `t a`, next observations `t o`, and where its episodes start.
 
     `starts`, `n`, is the first env step of every episode, the unfinished one at the end included; `clock`, `t`,
     counts env steps since then. `rewards`, `t`, are those that were recorded, where they were given; `never` is
     False throughout, `t`.
     """
 
-    observations: NDArray[np.int64]
-    actions: NDArray[np.int64]
-    next_observations: NDArray[np.int64]
+    observations: Array
+    actions: Array
+    next_observations: Array
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
     clock: NDArray[np.int64]
@@ -66,7 +73,7 @@ class Recording:
     @classmethod
     def of(
         cls,
-        spaces: Mapping[str, Any],
+        spaces: Mapping[str, Table],
         observations: ArrayLike,
         actions: ArrayLike,
         next_observations: ArrayLike,
@@ -78,8 +85,7 @@ class Recording:
         Raises:
             TransitionError: they do not fit together, or lie outside *spaces*.
         """
-        sizes = spaces["observation"]["sizes"]
-        reached = checked_features("next_observations", next_observations, sizes)
+        reached = checked_observations("next_observations", next_observations, spaces["observation"])
         length = len(reached)
         for name, array in {"observations": observations, "actions": actions, "rewards": rewards}.items():
             if array is not None and len(np.asarray(array)) != length:
@@ -91,8 +97,8 @@ class Recording:
         starts = starts[starts < length]
         lengths = np.diff(starts, append=length)
         return cls(
-            observations=checked_features("observations", observations, sizes),
-            actions=checked_actions(actions, length, spaces["action"]["n"]),
+            observations=checked_observations("observations", observations, spaces["observation"]),
+            actions=checked_actions(actions, length, spaces["action"]),
             next_observations=reached,
             starts=starts,
             lengths=lengths,

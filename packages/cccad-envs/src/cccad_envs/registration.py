@@ -1,6 +1,6 @@
 """The environments under gymnasium's own names, for `gymnasium.make` and `gymnasium.make_vec`."""
 
-from typing import Any
+from collections.abc import Callable
 
 import attrs
 import gymnasium
@@ -9,6 +9,7 @@ from cccad_envs.bandit import BanditSpec
 from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
+from cccad_envs.family import FamilySpec
 from cccad_envs.landmarks import LandmarkFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.numbered import NumberedFamily
@@ -19,8 +20,8 @@ from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_envs.tasks import Task
 
-# Every environment's spec, and the task that it plays unless told otherwise.
-ENVIRONMENTS: dict[str, tuple[type[Any], Table]] = {
+# Every environment's spec, and the task that it plays by default.
+ENVIRONMENTS: dict[str, tuple[type[FamilySpec], Table]] = {
     "cccad/Darkroom-v0": (DarkroomSpec, {"goal": (0, 0)}),
     "cccad/DarkKeyToDoor-v0": (DarkKeyToDoorSpec, {"key": (0, 0), "door": (1, 1)}),
     "cccad/DarkroomPermuted-v0": (DarkroomPermutedSpec, {"goal": (0, 0), "permutation": 0}),
@@ -43,13 +44,13 @@ def register_environments() -> None:
             )
 
 
-def make_single(environment: str, render_mode: str | None = None, **settings: Any) -> SingleEnv:
+def make_single(environment: str, render_mode: str | None = None, **settings: object) -> SingleEnv:
     """Return one environment of *environment*; *settings* are the fields of its spec and what places its task."""
     family, task = _family_and_task(environment, settings)
     return family.make(task, render_mode=render_mode)
 
 
-def make_rows(environment: str, num_envs: int = 1, render_mode: str | None = None, **settings: Any) -> RowsEnv:
+def make_rows(environment: str, num_envs: int = 1, render_mode: str | None = None, **settings: object) -> RowsEnv:
     """Return *num_envs* rows that all play the task that *settings* describe."""
     family, task = _family_and_task(environment, settings)
     return family.make_vec([task] * num_envs, render_mode=render_mode)
@@ -58,5 +59,7 @@ def make_rows(environment: str, num_envs: int = 1, render_mode: str | None = Non
 def _family_and_task(environment: str, settings: Table) -> tuple[LandmarkFamily | NumberedFamily, Task]:
     spec_class, _ = ENVIRONMENTS[environment]
     fields = {name: settings[name] for name in attrs.fields_dict(spec_class) if name in settings}
-    family: LandmarkFamily | NumberedFamily = spec_class(**fields).build()
+    make_spec: Callable[..., FamilySpec] = spec_class
+    family = make_spec(**fields).build()
+    assert isinstance(family, LandmarkFamily | NumberedFamily)  # these can place a task
     return family, family.place(**{name: place for name, place in settings.items() if name not in fields})

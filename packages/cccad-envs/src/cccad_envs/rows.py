@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from typing import Protocol, TypeAlias, TypedDict, final
 
 import numpy as np
-from gymnasium.spaces import Discrete, MultiDiscrete
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from cccad_envs.errors import ActionError, NotResetError, SettingError
 from cccad_envs.plain import Array, Table
+from cccad_envs.spaces import checked_numbers, gymnasium_space, is_box
 from cccad_envs.streams import RowStreams
 from cccad_envs.tasks import AnyTask
 
@@ -39,18 +39,12 @@ class PlayedFamily(Protocol):
     horizon: int
     spaces: dict[str, Table]
 
-
-def feature_type(sizes: Sequence[int]) -> type[np.uint8] | type[np.int64]:
-    """Return the type of observations whose features have *sizes* values.
-
-    It is uint8 where all sizes together fit, since libraries add them up within the type of the space; else int64,
-    since PyTorch hardly knows the unsigned types between.
-    """
-    return np.uint8 if sum(sizes) <= np.iinfo(np.uint8).max else np.int64
+    def time_limits(self, tasks: Sequence[AnyTask], /) -> NDArray[np.int64]:
+        """Return after how many env steps an episode of each task is cut off, `e`."""
 
 
 class RowsEnv(VectorEnv[Array, Array, Array], ABC):
-    """A vector environment of `e` rows with discrete actions, written without a loop over rows.
+    """A vector environment of `e` rows, written without a loop over rows.
 
     With `AutoresetMode.SAME_STEP` a row whose episode ends restarts at once: its observation is the next episode's
     first. With `AutoresetMode.DISABLED` it must be reset by `reset(options={"reset_mask": ...})`. In either mode
@@ -74,15 +68,15 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
             raise SettingError(f"'render_mode' must be {' or '.join(map(repr, RENDER_MODES))} or None: {render_mode!r}")
         self.tasks = tuple(tasks)
         self.num_envs = num_envs = len(tasks)
-        sizes, num_actions = family.spaces["observation"]["sizes"], family.spaces["action"]["n"]
-        self.single_observation_space = MultiDiscrete(sizes, dtype=feature_type(sizes))
-        self.single_action_space = Discrete(num_actions)
+        self.single_observation_space = gymnasium_space(family.spaces["observation"])
+        self.single_action_space = gymnasium_space(family.spaces["action"])
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8, "autoreset_mode": autoreset_mode}
         self.render_mode = render_mode
         self.horizon = family.horizon
-        self._num_actions = num_actions
+        self._action_space_table = family.spaces["action"]
+        self._time_limits = family.time_limits(tasks)
         self._autoreset = autoreset_mode is AutoresetMode.SAME_STEP
         self._elapsed_env_steps = np.zeros(num_envs, dtype=np.int64)
         self._needs_reset = np.ones(num_envs, dtype=np.bool_)
@@ -98,12 +92,12 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
         """Put the marked rows, `e`, back to an episode's start."""
 
     @abstractmethod
-    def _advance(self, actions: NDArray[np.int64]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        """Move all rows by *actions*, `e`; return rewards and terminations, `e`."""
+    def _advance(self, actions: Array) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Move all rows by *actions*, `e` or `e a`; return rewards and terminations, `e`."""
 
     @abstractmethod
-    def _best_actions(self) -> NDArray[np.int64]:
-        """Return an optimal action of every row, `e`."""
+    def _best_actions(self) -> Array:
+        """Return an optimal action of every row, `e` or `e a`."""
 
     @abstractmethod
     def _draw(self, row: int, mode: str) -> Frame:
@@ -136,13 +130,13 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
         """Take one env step in every row: (observations `e o`, rewards, terminations, truncations `e`, infos).
 
         Raises:
-            ActionError: *actions* is not one whole number within range per row.
+            ActionError: *actions* is not one action within the action space per row.
             NotResetError: a row has not been reset yet, or its episode is over and it does not restart by itself.
         """
         self._require_running()
         rewards, terminations = self._advance(self._checked(actions))
         self._elapsed_env_steps += 1
-        truncations = self._elapsed_env_steps >= self.horizon
+        truncations = self._elapsed_env_steps >= self._time_limits
         ended = terminations | truncations
         self._episode += ended
         true_next = self._observe()
@@ -156,8 +150,8 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
         return observations, rewards, terminations, truncations, {"final_obs": true_next, "_final_obs": ended}
 
     @final
-    def optimal_actions(self) -> NDArray[np.int64]:
-        """Return an action for every row, `e`, that is optimal for an agent who knows the task.
+    def optimal_actions(self) -> Array:
+        """Return an action for every row, `e` or `e a`, that is optimal for an agent who knows the task.
 
         Raises:
             NotResetError: a row has not been reset yet, or its episode is over and it does not restart by itself.
@@ -183,14 +177,17 @@ class RowsEnv(VectorEnv[Array, Array, Array], ABC):
             fault = "its episode is over" if self._elapsed_env_steps[row] else "it has never been reset"
             raise NotResetError(f"row {row} of {self.num_envs} cannot go on, {fault}: call reset() first")
 
-    def _checked(self, actions: Array) -> NDArray[np.int64]:
-        array = np.asarray(actions)
+    def _checked(self, actions: Array) -> Array:
+        space = self._action_space_table
+        if is_box(space):
+            return checked_numbers("actions", actions, space, self.num_envs, place="in row", error=ActionError)
+        array, num_actions = np.asarray(actions), space["n"]
         if array.dtype.kind not in "iu":
             raise ActionError(f"actions must be whole numbers, got {array.dtype}")
         if array.shape != (self.num_envs,):
             raise ActionError(f"actions must have shape ({self.num_envs},), one for each row, got {array.shape}")
-        wrong = (array < 0) | (array >= self._num_actions)
+        wrong = (array < 0) | (array >= num_actions)
         if wrong.any():
             row = int(wrong.argmax())
-            raise ActionError(f"actions must be 0 to {self._num_actions - 1}, got {array[row]} in row {row}")
+            raise ActionError(f"actions must be 0 to {num_actions - 1}, got {array[row]} in row {row}")
         return array.astype(np.int64, copy=False)
