@@ -7,13 +7,14 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from attrs import evolve
 from cccad_core.agent import Agent
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import UnplayableError
 from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Spaces
+from cccad_core.spaces import Box, Dict, Discrete, Spaces, Tuple
 from cccad_data import PPOSpec, QLearningSpec, RandomSpec, SB3Spec, SourceError
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
@@ -122,3 +123,48 @@ def test_other_autoreset_modes_are_refused_in_one_sentence(mode):
         if name != "sb3" or pytest.importorskip("stable_baselines3"):
             with pytest.raises(SourceError, match=REFUSAL.format(mode.name)):
                 spec.build().collect(family, family.tasks, seed=0)
+
+
+class Rooms(Corridor):
+    """The same walk, shown as parts, one of which the agent does not know."""
+
+    observation_space = gym.spaces.Dict(
+        image=gym.spaces.Box(0, 255, (2, 2), np.uint8),
+        place=gym.spaces.Tuple((gym.spaces.Discrete(SIZE),)),
+        mission=gym.spaces.Text(5),
+    )
+
+    def shown(self):
+        return {"image": np.full((2, 2), self.place, np.uint8), "place": (self.place,), "mission": "walk"}
+
+    def reset(self, *, seed=None, options=None):
+        _, infos = super().reset(seed=seed, options=options)
+        return self.shown(), infos
+
+    def step(self, action):
+        _, *others = super().step(action)
+        return self.shown(), *others
+
+
+def test_play_shows_an_agent_the_parts_of_observations_and_the_true_last_ones():
+    observation = Dict({"image": Box((2, 2), 0, 255, dtype="uint8"), "place": Tuple((Discrete(SIZE),))})
+    reached = []
+
+    class Listening(Agent):
+        """Keeps where it is led."""
+
+        def observe(self, state, rewards, terminations, truncations, next_observations):
+            super().observe(state, rewards, terminations, truncations, next_observations)
+            reached.append((state.last.next_observations[:, 0].clone(), np.array(terminations)))
+            return state
+
+    spaces = Spaces(observation=observation, action=Discrete(3))
+    listener = Listening(evolve(agent().policy.spec).build(spaces, 0))
+    makers = [lambda goal=goal: Rooms(goal) for goal in GOALS]
+    environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+    played = play(listener, environments, num_episodes=4, generator=torch.Generator().manual_seed(0))
+    rows, terminations = torch.stack([row for row, _ in reached]), np.stack([ended for _, ended in reached])
+    assert rows.dtype == torch.uint8
+    assert (rows == rows[..., :1]).all()
+    assert ((rows[..., -1].numpy() == GOALS) == terminations).all()
+    assert played.returns.sum() > 0

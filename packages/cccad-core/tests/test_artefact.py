@@ -1,5 +1,6 @@
 """A released policy is a folder that loads where it is, and says what is wrong where it does not."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -175,6 +176,9 @@ def _without(lines, start):
 
 
 HUGE = '{\\"observation\\": {\\"kind\\": \\"box\\", \\"shape\\": [1000000000000], \\"low\\": 0, \\"high\\": 1}'
+CHOICE = '{"kind": "discrete", "n": 2}'
+DEEP = '{"kind": "tuple", "parts": [' * 300 + CHOICE + "]}" * 300
+NESTED = f'{{"observation": {DEEP}, "action": {CHOICE}}}'
 DAMAGED_SPECS = {
     "empty": (lambda _: "", "required field 'format' missing"),
     "no ids": (lambda text: _without(text, "train_task_ids"), "required field 'train_task_ids' missing"),
@@ -187,6 +191,10 @@ DAMAGED_SPECS = {
     "spaces cut": (lambda text: text.replace("}}", "}"), "'spaces' is no JSON"),
     "spaces a list": (lambda text: text.replace('spaces = "{', 'spaces = "[{').replace('}}"', '}}]"'), "must hold"),
     "spaces huge": (lambda text: text.replace('"{\\"observation\\": {', f'"{HUGE}, \\"x\\": {{'), "numbers"),
+    "spaces nested": (
+        lambda text: re.sub(r"spaces = .*", lambda _: f"spaces = {NESTED!r}", text),
+        "may lie within one another 16 times",
+    ),
     "other spaces": (lambda text: text.replace("[5, 4]", "[5, 5]"), "has shape"),
     "wide": (lambda text: text.replace("width = 32", "width = 800000000"), "would need about .* GB of memory"),
     "long": (lambda text: text.replace("window = 12", "window = 1000000000"), "would need about .* GB of memory"),

@@ -9,13 +9,14 @@ import torch
 from attrs import fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
+from cccad_core.border import Border
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import UnfitValueError, UnplayableError
 from cccad_core.laws.noise import random_batch
 from cccad_core.memory.context import ContextSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 
 SPEC = PolicySpec(
     width=8,
@@ -165,3 +166,59 @@ def test_a_training_batch_with_a_float_that_is_not_finite_is_refused(name, value
     arrays[name].reshape(2, -1)[1, 3] = value
     with pytest.raises(UnfitValueError, match=rf"the batch's '{name}', row 1: {re.escape(repr(value))} in feature 3"):
         HistoryBatch.from_arrays(arrays)
+
+
+PHOTO = Box((2, 2), 0, 200, dtype="uint8")
+NESTED = Dict({"image": PHOTO, "agent": Tuple((Discrete(4), Box((2,), -1.0, 1.0)))})
+SHOWN = {
+    "image": np.full((2, 2, 2), 7, np.uint8),
+    "agent": (np.array([3, 0]), np.array([[0.5, -1.0], [0.0, 1.0]])),
+    "mission": ("go", "stay"),
+}
+
+
+def test_parts_that_an_environment_shows_become_rows_in_the_order_of_the_leaves():
+    cross, counts = Border(NESTED, torch.device("cpu")), torch.zeros(2, dtype=torch.int64)
+    rows = cross(SHOWN, "the observations", counts)
+    assert rows.tolist() == [[3, 0.5, -1, 7, 7, 7, 7], [0, 0, 1, 7, 7, 7, 7]]
+    assert rows.dtype == torch.float32
+    assert torch.equal(cross(rows, "the observations", counts), rows)
+    alone = Border(PHOTO, torch.device("cpu"))(SHOWN["image"], "the observations", counts)
+    assert (alone.dtype, alone.shape) == (torch.uint8, (2, 4))
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "words"),
+    [
+        ("agent", (np.array([3, 4]), SHOWN["agent"][1]), r"^the observations, 'agent/0', row 1, env step 0: 4, which"),
+        (
+            "agent",
+            (np.array([0.5, 1.0]), SHOWN["agent"][1]),
+            r"'agent/0', row 0, env step 0: 0\.5, which is not in D",
+        ),
+        ("image", np.full((2, 2, 2), 201, np.uint8), r"'image', row 0, env step 0: 201 in feature 0, which is not in"),
+        ("image", np.full((2, 2, 2), 263), r"'image', row 0, env step 0: 263 in feature 0"),
+        ("image", np.full((2, 2, 2), 0.5), r"'image', row 0, env step 0: 0\.5 in feature 0"),
+        ("agent", (np.array([3, 0]),), r"^the observations: there is no part 'agent/1'"),
+        ("agent", {"a": 0}, r"^the observations: there is no part 'agent/0'"),
+    ],
+)
+def test_a_part_that_is_not_in_its_space_is_refused_by_its_path(part, value, words):
+    with pytest.raises(UnfitValueError, match=words):
+        Border(NESTED, torch.device("cpu"))({**SHOWN, part: value}, "the observations", torch.zeros(2, dtype=int))
+
+
+def test_rows_of_another_length_are_refused():
+    with pytest.raises(UnfitValueError, match=r"must be of shape \[b, 7\], not \[2, 6\]"):
+        Border(NESTED, torch.device("cpu"))(torch.zeros(2, 6), "the observations", torch.zeros(2, dtype=int))
+
+
+def test_images_of_a_batch_stay_bytes_where_the_spaces_are_handed_in():
+    batch = random_batch(Spaces(observation=PHOTO, action=Discrete(3)), size=2, length=4, seed=0)
+    arrays = {field.name: getattr(batch, field.name).numpy() for field in fields(HistoryBatch)}
+    spaces = Spaces(observation=PHOTO, action=Discrete(3))
+    kept, wide = HistoryBatch.from_arrays(arrays, spaces=spaces), HistoryBatch.from_arrays(arrays)
+    assert (kept.observations.dtype, wide.observations.dtype) == (torch.uint8, torch.int64)
+    assert torch.equal(kept.next_observations.long(), wide.next_observations)
+    other = Spaces(observation=MultiDiscrete((201,) * 4), action=Discrete(3))
+    assert HistoryBatch.from_arrays(arrays, spaces=other).observations.dtype == torch.int64

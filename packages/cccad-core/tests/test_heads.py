@@ -8,7 +8,7 @@ from cccad_core.errors import SpaceError
 from cccad_core.fitting import head_for
 from cccad_core.heads.gaussian import GaussianSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces, Tuple
 from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
 
 
@@ -87,9 +87,31 @@ def test_drawn_actions_have_the_probabilities_of_the_logits():
     assert abs(float(drawn) - 0.75) < 0.02
 
 
+def test_the_nats_of_several_choices_are_the_sum_of_theirs():
+    head = built(MultiDiscrete((2, 3)), 4)
+    first, second = torch.tensor([0.0, math.log(3.0)]), torch.tensor([0.0, math.log(2.0), math.log(5.0)])
+    parameters = torch.cat([first, second])[None, None]
+    nats = head.nats(parameters, torch.tensor([[[0, 2]]]))
+    torch.testing.assert_close(nats, torch.tensor([[math.log(4.0) + math.log(8 / 5)]]))
+    assert head.measured(parameters, torch.tensor([[[1, 2]]])).item() == 1
+    assert head.measured(parameters, torch.tensor([[[0, 2]]])).item() == 0
+    assert head.draw(parameters[0], None, greedy=True).tolist() == [[1, 2]]
+
+
+@pytest.mark.parametrize("space", [Discrete(6), MultiDiscrete((2, 3))], ids=["one", "several"])
+def test_a_divergence_is_the_mean_difference_of_nats_under_what_is_wanted(space):
+    head = built(space, 4)
+    generator = torch.Generator().manual_seed(0)
+    wanted, parameters = (torch.randn(1, 1, head.logits.out_features, generator=generator) for _ in range(2))
+    actions = torch.cartesian_prod(torch.arange(2), torch.arange(3)) if space.num_features == 2 else torch.arange(6)
+    nats = [head.nats(each.expand(1, 6, -1), actions[None])[0] for each in (parameters, wanted)]
+    by_hand = (nats[1].neg().exp() * (nats[0] - nats[1])).sum()
+    torch.testing.assert_close(head.divergence(parameters, wanted)[0, 0], by_hand)
+
+
 def test_an_action_space_without_a_head_is_refused():
-    spaces = Spaces(observation=Discrete(3), action=MultiDiscrete((2, 2)))
-    with pytest.raises(SpaceError, match="no head of ours takes a multi-discrete space; 'head' must name a part that"):
+    spaces = Spaces(observation=Discrete(3), action=Tuple((Discrete(2),)))
+    with pytest.raises(SpaceError, match="no head of ours takes a tuple space; 'head' must name a part that"):
         PolicySpec().build(spaces, seed=0)
 
 

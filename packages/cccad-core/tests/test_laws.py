@@ -12,7 +12,7 @@ from cccad_core.memory.context import ContextSpec
 from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
-from cccad_core.spaces import Box, Discrete, Spaces
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 
 TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 
@@ -57,7 +57,15 @@ def test_a_policy_that_writes_before_every_decision_obeys_the_laws(layout):
     assert check_policy(policy_spec(layout, segment=1, carry=3)) is None
 
 
-@pytest.mark.parametrize("spaces", [REAL, COUNTED], ids=["box", "discrete"])
+STRUCTURED = Spaces(
+    observation=Dict({"image": Box((3, 3), 0, 255, dtype="uint8"), "rest": Tuple((Discrete(3), Box((2,), -1.0, 1.0)))}),
+    action=MultiDiscrete((3, 2)),
+)
+IMAGES = Spaces(observation=Box((8, 8, 3), 0, 255, dtype="uint8"), action=Discrete(3))
+ALL_SPACES = {"box": REAL, "discrete": COUNTED, "structured": STRUCTURED, "images": IMAGES}
+
+
+@pytest.mark.parametrize("spaces", ALL_SPACES.values(), ids=ALL_SPACES)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_policy_obeys_the_laws_in_other_spaces(layout, spaces):
     assert check_policy(policy_spec(layout, segment=5, carry=2, num_layers=1), spaces=spaces) is None

@@ -13,7 +13,7 @@ from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
 from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 
 SPACES = Spaces(observation=Discrete(4), action=Discrete(3))
 SPEC = PolicySpec(
@@ -139,3 +139,34 @@ def test_what_is_asked_about_one_transition_tells_nothing_of_another():
         after = decoder(latents, evolve(batch, observations=elsewhere)).losses
     for name, loss in before.items():
         assert torch.equal(loss[:, 0], after[name][:, 0]), name
+
+
+def test_parts_of_an_observation_are_rebuilt_together_and_images_in_unit_range():
+    grid = Box(shape=(2,), low=0, high=255, dtype="uint8")
+    spaces = Spaces(observation=Dict({"image": grid, "room": Discrete(3)}), action=MultiDiscrete((2, 2)))
+    decoder = Reconstruction(PolicySpec(width=16).encoders(spaces), 2)
+    batch = random_batch(spaces, size=2, length=5, seed=0)
+    rebuilt = decoder(torch.randn(2, 3, 16), batch)
+    assert set(rebuilt.hits) == {"action", "reward"}
+    assert torch.equal(rebuilt.values["action"], batch.actions[..., 0] * 2 + batch.actions[..., 1])
+    field, hidden = decoder.next_observation, torch.randn(2, 5, 16)
+    guess = field.predict(hidden)
+    values = batch.next_observations
+    image = (guess[..., :2] - values[..., :2] / 255).square().mean(-1)
+    room = torch.nn.functional.cross_entropy(guess[..., 2:].movedim(-1, 1), values[..., 2].long(), reduction="none")
+    loss, right = field(hidden, values)
+    torch.testing.assert_close(loss, image + room)
+    assert right is None
+
+
+def test_values_of_several_discrete_parts_are_told_apart():
+    space = Tuple((MultiDiscrete((3, 2)), Discrete(4)))
+    values = torch.cartesian_prod(torch.arange(3), torch.arange(2), torch.arange(4))[None]
+    assert (
+        len(
+            Reconstruction(PolicySpec().encoders(Spaces(observation=space, action=Discrete(2))), 2)
+            .next_observation.number(values)
+            .unique()
+        )
+        == 24
+    )

@@ -4,7 +4,18 @@ import json
 
 import pytest
 from cccad_core.errors import SpaceError
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, from_dict, to_dict
+from cccad_core.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    MultiDiscrete,
+    Tuple,
+    dtype_of,
+    ends_of,
+    from_dict,
+    leaves_of,
+    to_dict,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,8 +31,21 @@ def boxes(draw):
     return Box(shape=shape, low=low, high=draw(st.floats(101, 200)))
 
 
-spaces = (
-    st.builds(Discrete, n=sizes) | st.builds(MultiDiscrete, sizes=st.lists(sizes, min_size=1, max_size=4)) | boxes()
+images = st.builds(Box, shape=st.just((2, 2)), low=st.integers(0, 9), high=st.integers(9, 255), dtype=st.just("uint8"))
+leaves = (
+    st.builds(Discrete, n=sizes)
+    | st.builds(MultiDiscrete, sizes=st.lists(sizes, min_size=1, max_size=4))
+    | boxes()
+    | images
+)
+names = st.text("abc", min_size=1, max_size=3)
+spaces = st.recursive(
+    leaves,
+    lambda parts: (
+        st.builds(Dict, parts=st.dictionaries(names, parts, min_size=1, max_size=3))
+        | st.builds(Tuple, parts=st.lists(parts, min_size=1, max_size=3))
+    ),
+    max_leaves=5,
 )
 
 
@@ -35,6 +59,55 @@ def test_the_plain_dictionaries_are_those_of_the_task_families():
     assert to_dict(MultiDiscrete(sizes=(9, 9))) == {"kind": "multi-discrete", "sizes": [9, 9]}
     box = {"kind": "box", "shape": [4], "low": -1.0, "high": 1.0}
     assert to_dict(from_dict(box)) == box
+
+
+@given(spaces)
+def test_the_leaves_of_a_space_make_up_its_rows(space):
+    leaves = leaves_of(space)
+    ends = [0, *(leaf.slice.stop for leaf in leaves)]
+    assert [leaf.slice.start for leaf in leaves] == ends[:-1]
+    assert ends[-1] == space.num_features
+    assert [len(end) for end in ends_of(space)] == [space.num_features] * 2
+    assert len({leaf.path for leaf in leaves}) == len(leaves)
+
+
+IMAGE = Box(shape=(2, 2, 3), low=0, high=255, dtype="uint8")
+SPEED = Box(shape=(2,), low=-1.0, high=1.0)
+
+
+def test_leaves_have_paths_and_the_parts_of_a_dict_the_order_of_their_names():
+    space = Dict({"z": Discrete(3), "agent": Tuple((IMAGE, Dict({"speed": SPEED})))})
+    assert [(leaf.path, leaf.slice) for leaf in leaves_of(space)] == [
+        ("agent/0", slice(0, 12)),
+        ("agent/1/speed", slice(12, 14)),
+        ("z", slice(14, 15)),
+    ]
+    assert space == Dict({"agent": Tuple((IMAGE, Dict({"speed": SPEED}))), "z": Discrete(3)})
+    assert ends_of(Dict({"a": SPEED, "b": MultiDiscrete((3, 4))})) == ((-1, -1, 0, 0), (1, 1, 2, 3))
+
+
+def test_rows_are_of_the_smallest_type_that_holds_every_leaf():
+    wanted = {
+        Discrete(3): "int64",
+        Tuple((Discrete(300), MultiDiscrete((2, 2)))): "int64",
+        IMAGE: "uint8",
+        Dict({"image": IMAGE, "direction": Discrete(4)}): "uint8",
+        Dict({"image": IMAGE, "number": Discrete(257)}): "float32",
+        Dict({"image": IMAGE, "speed": SPEED}): "float32",
+        SPEED: "float32",
+    }
+    assert {space: dtype_of(space) for space in wanted} == wanted
+    with pytest.raises(SpaceError, match=r"may have 2\*\*24 choices, not 16,777,217"):
+        dtype_of(Dict({"speed": SPEED, "number": Discrete(2**24 + 1)}))
+
+
+def test_parts_lie_within_one_another_sixteen_times_at_most():
+    data = {"kind": "discrete", "n": 2}
+    for _ in range(16):
+        data = {"kind": "tuple", "parts": [data]}
+    assert from_dict(data).num_features == 1
+    with pytest.raises(SpaceError, match="16 times, not deeper"):
+        from_dict({"kind": "tuple", "parts": [data]})
 
 
 def test_features_are_counted():
@@ -57,7 +130,7 @@ def test_bounds_may_be_nested_lists_and_infinite():
     [
         (
             {"kind": "multidiscrete", "sizes": [3]},
-            "Did you mean 'multi-discrete'? Known: discrete, multi-discrete, box",
+            "Did you mean 'multi-discrete'? Known: discrete, multi-discrete, box, dict, tuple",
         ),
         ({"n": 3}, "no kind of space named None"),
         ({"kind": ["box"]}, "no kind of space named ['box']"),

@@ -18,6 +18,7 @@ from cccad_core.compressors.base import Compressor, Segment, State, put_rows, ta
 from cccad_core.memory.attention import AttentionRecord, Cache
 from cccad_core.memory.context import RollingContext
 from cccad_core.policy import Policy
+from cccad_core.spaces import dtype_of
 
 
 @define(kw_only=True)
@@ -240,14 +241,13 @@ class Agent:
 
     def _blank(self, size: int) -> HistoryBatch:
         observation, action = self.policy.spaces.observation, self.policy.spaces.action
-        real = action.kind == "box"
-        seen = torch.zeros(size, 1, observation.num_features, device=self.device)
-        seen = seen if observation.kind == "box" else seen.long()
+        seen = torch.zeros(size, 1, observation.num_features, dtype=getattr(torch, dtype_of(observation)))
+        seen = seen.to(self.device)
         done = torch.zeros(size, 1, dtype=torch.bool, device=self.device)
-        shape = (size, 1, action.num_features) if real else (size, 1)
+        shape = (size, 1) if action.kind == "discrete" else (size, 1, action.num_features)
         return HistoryBatch(
             observations=seen,
-            actions=torch.zeros(shape, dtype=torch.float32 if real else torch.int64, device=self.device),
+            actions=torch.zeros(shape, dtype=getattr(torch, dtype_of(action)), device=self.device),
             rewards=torch.zeros(size, 1, device=self.device),
             terminations=done,
             truncations=done.clone(),

@@ -20,7 +20,7 @@ from torch import Tensor
 from cccad_core.errors import ArtefactError, SpaceError, SpecError, UntrustedPlugin
 from cccad_core.footprint import weights_of
 from cccad_core.policy import Policy, PolicySpec
-from cccad_core.spaces import Spaces
+from cccad_core.spaces import DEEPEST, Spaces
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_core.specs.toml import show
 
@@ -162,7 +162,9 @@ def _spaces(text: str, num_stored: int) -> Spaces:
     return Spaces.from_dict(content)
 
 
-def _num_columns(space: Any) -> int:
+def _num_columns(space: Any, depth: int = DEEPEST) -> int:
+    if isinstance(space, Mapping) and isinstance(parts := space.get("parts"), Mapping | list) and depth:
+        return sum(_num_columns(part, depth - 1) for part in (parts.values() if isinstance(parts, Mapping) else parts))
     sizes = [space.get(name) for name in ("n", "sizes", "shape")] if isinstance(space, Mapping) else []
     lists = [size if isinstance(size, list) else [size] for size in sizes if size is not None]
     whole = [[size for size in each if type(size) is int] for each in lists]

@@ -8,6 +8,7 @@ from attrs import define, fields, frozen
 from torch import Tensor
 
 from cccad_core.border import is_finite, refuse
+from cccad_core.spaces import Spaces, dtype_of
 
 
 @define(kw_only=True)
@@ -15,8 +16,9 @@ class HistoryBatch:
     """Consecutive transitions of *b* histories, *t* decisions each.
 
     Attributes:
-        observations: what each decision was made on, `b t o`; int64 for discrete kinds, float32 for boxes.
-        actions: what was decided, `b t` int64, or for boxes `b t a` float32.
+        observations: what each decision was made on, `b t o`, of the type that `spaces.dtype_of` gives: int64 for
+            discrete kinds, float32 for boxes, uint8 for images. Parts stand one behind the other.
+        actions: what was decided, `b t` int64, or `b t a` for actions of several features (float32 for boxes).
         rewards: what each transition earned, `b t` float32.
         terminations: whether it ended its episode for good, `b t` bool.
         truncations: whether its episode was cut off behind it, `b t` bool.
@@ -37,16 +39,20 @@ class HistoryBatch:
     targets: Tensor
 
     @classmethod
-    def from_arrays(cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu") -> "HistoryBatch":
+    def from_arrays(
+        cls, arrays: Mapping[str, Any], device: torch.device | str = "cpu", spaces: Spaces | None = None
+    ) -> "HistoryBatch":
         """Build from the NumPy arrays that a sampler returns; integers become int64, floats float32.
 
-        Without `targets`, every decision that is not padding is one. Raises UnfitValueError where a float on the CPU is
-        not finite as float32.
+        With *spaces*, observations of images stay uint8. Without `targets`, every decision that is not padding is one.
+        Raises UnfitValueError where a float on the CPU is not finite as float32.
         """
+        keeps_bytes = spaces is not None and dtype_of(spaces.observation) == "uint8"
 
         def tensor(name: str) -> Tensor:
             value = torch.as_tensor(arrays["mask" if name == "targets" and name not in arrays else name])
-            if value.dtype != torch.bool:
+            is_image = keeps_bytes and name in ("observations", "next_observations") and value.dtype == torch.uint8
+            if value.dtype != torch.bool and not is_image:
                 kept = value.to(torch.float32 if value.is_floating_point() else torch.int64)
                 if value.is_floating_point() and value.device.type == "cpu" and not is_finite(kept):
                     refuse(value.flatten(1), ~kept.isfinite().flatten(1), f"the batch's {name!r}")

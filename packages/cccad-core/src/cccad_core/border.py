@@ -1,22 +1,64 @@
 """The border between environments and a policy: only elements of the spaces pass, checked once per batch."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from cccad_core.errors import UnfitValueError
-from cccad_core.spaces import Box, Space
+from cccad_core.spaces import Box, Leaf, LeafSpace, Space, dtype_of, leaves_of
 
 _MOST = torch.finfo(torch.float32).max  # infinite bounds let no infinity in
 
 
 class Border:
-    """Turns a batch of elements of one space, from an array or a tensor, into a tensor, and refuses all else."""
+    """Turns a batch of elements of one space into rows of numbers, `b o`, and refuses all else.
+
+    Elements come as an array or a tensor; those of a space of parts also as a mapping or a tuple of batched parts.
+    """
 
     def __init__(self, space: Space, device: torch.device) -> None:
+        self.leaves = [(leaf, LeafBorder(leaf.space, device)) for leaf in leaves_of(space)]
+        self.device = device
+        self.dtype, self.num_features = getattr(torch, dtype_of(space)), space.num_features
+
+    def __call__(self, values: Any, what: str, num_decisions: Tensor) -> Tensor:
+        """Return *values* as `b o`, of the space's dtype; *num_decisions*, `b`, are those of each row before.
+
+        Raises UnfitValueError, which begins with *what*, and says part, row, decision and value.
+        """
+        if len(self.leaves) == 1 and not self.leaves[0][0].path:
+            return self.leaves[0][1](values, what, num_decisions)
+        rows = []
+        for leaf, border in self.leaves:
+            part, called = self._part(values, leaf, what), f"{what}, '{leaf.path}'"
+            rows.append(border(part, called, num_decisions).to(self.dtype))
+        return torch.cat(rows, 1)
+
+    def _part(self, values: Any, leaf: Leaf, what: str) -> Any:
+        """Return the part of *values* at a *leaf*; rows of numbers are cut."""
+        if not isinstance(values, Mapping | tuple | list):
+            rows = as_numbers(values, what, self.device)
+            if rows.shape[1:] != (self.num_features,):
+                raise UnfitValueError(f"{what}: they must be of shape [b, {self.num_features}], not {list(rows.shape)}")
+            return rows[:, leaf.slice]
+        try:
+            for name in leaf.path.split("/"):
+                values = values[name] if isinstance(values, Mapping) else values[int(name)]
+        except (LookupError, ValueError, TypeError):
+            raise UnfitValueError(f"{what}: there is no part '{leaf.path}'") from None
+        return values
+
+
+class LeafBorder:
+    """The border of one leaf."""
+
+    def __init__(self, space: LeafSpace, device: torch.device) -> None:
         self.space, self.device = space, device
-        if isinstance(space, Box):
+        if isinstance(space, Box) and space.dtype == "uint8":
+            ends = [torch.tensor(end).to(torch.uint8) for end in space.bounds()]
+        elif isinstance(space, Box):
             low, high = (torch.tensor(end, dtype=torch.float64).clamp(-_MOST, _MOST) for end in space.bounds())
             ends = [_outward(low, -torch.inf), _outward(high, torch.inf)]
         else:
@@ -24,17 +66,14 @@ class Border:
         self.low, self.high = (end.to(device) for end in ends)
 
     def __call__(self, values: Any, what: str, num_decisions: Tensor) -> Tensor:
-        """Return *values* as `b o`, int64 or for a box float32; *num_decisions*, `b`, are those of each row before.
-
-        Raises UnfitValueError, which begins with *what*, and says row, decision and value.
-        """
+        """Return *values* as `b o`, as `Border` does."""
         numbers, size = as_numbers(values, what, self.device), len(num_decisions)
         if numbers.numel() != size * self.space.num_features or numbers.shape[:1] != (size,):
             wanted = f"[{size}, {self.space.num_features}]"
             raise UnfitValueError(f"{what}: they must be of shape {wanted}, not {list(numbers.shape)}")
         numbers = numbers.reshape(size, -1)
         kept = numbers.to(self.low.dtype)
-        is_cast = numbers.dtype.is_floating_point != kept.dtype.is_floating_point
+        is_cast = numbers.dtype.is_floating_point != kept.dtype.is_floating_point or kept.dtype == torch.uint8
         if not kept.clamp(self.low, self.high).equal(kept) or (is_cast and not kept.to(numbers.dtype).equal(numbers)):
             is_right = (kept.clamp(self.low, self.high) == kept) & (kept.to(numbers.dtype) == numbers)
             wrong = is_right if is_right.all() else ~is_right

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from cccad_core.encoders.base import EncoderSpec
-from cccad_core.encoders.linear import LinearSpec
-from cccad_core.encoders.table import TableSpec
+from cccad_core.encoders.dict import DictSpec
+from cccad_core.encoders.leaves import ours
 from cccad_core.errors import SpaceError
 from cccad_core.heads.base import HeadSpec
 from cccad_core.heads.categorical import CategoricalSpec
+from cccad_core.heads.factored import FactoredSpec
 from cccad_core.heads.gaussian import GaussianSpec
 from cccad_core.registry import name_of, title
 from cccad_core.spaces import Space
@@ -19,13 +20,12 @@ class _Taking(Protocol):
 
 
 Part = TypeVar("Part", bound=_Taking)
-ENCODERS: tuple[EncoderSpec, ...] = (TableSpec(), LinearSpec())
-HEADS: tuple[HeadSpec, ...] = (CategoricalSpec(), GaussianSpec())
+HEADS: tuple[HeadSpec, ...] = (CategoricalSpec(), FactoredSpec(), GaussianSpec())
 
 
 def encoder_for(space: Space, named: EncoderSpec | None = None) -> EncoderSpec:
     """Return the encoder that reads *space*; raises SpaceError where what is *named* does not take it, or none does."""
-    return _fitting("encoder", space, named, ENCODERS)
+    return _fitting("encoder", space, named, [*ours(space), DictSpec()])
 
 
 def head_for(space: Space, named: HeadSpec | None = None) -> HeadSpec:
@@ -33,8 +33,8 @@ def head_for(space: Space, named: HeadSpec | None = None) -> HeadSpec:
     return _fitting("head", space, named, HEADS)
 
 
-def _fitting(kind: str, space: Space, named: Part | None, ours: Sequence[Part]) -> Part:
-    fitting = next((part for part in ours if part.takes(space)), None)
+def _fitting(kind: str, space: Space, named: Part | None, choices: Sequence[Part]) -> Part:
+    fitting = next((part for part in choices if part.takes(space)), None)
     if named is not None and named.takes(space):
         return named
     if named is None and fitting is not None:

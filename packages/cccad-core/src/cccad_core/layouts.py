@@ -27,8 +27,8 @@ def boundary(terminations: Tensor, truncations: Tensor) -> Tensor:
 
 
 def as_features(values: Tensor) -> Tensor:
-    """Give discrete actions, `b t`, the feature axis that an encoder reads; boxes have it."""
-    return values if values.is_floating_point() else values[..., None]
+    """Give actions of one choice, `b t`, the feature axis that an encoder reads; all others have it."""
+    return values if values.dim() == 3 else values[..., None]
 
 
 class TokenLayout(nn.Module, ABC):

@@ -1,6 +1,8 @@
 """Let an agent live in a batch of environments, and keep what evaluation needs of it."""
 
 import time
+from collections.abc import Mapping
+from copy import deepcopy
 from typing import Any, Protocol
 
 import torch
@@ -108,9 +110,21 @@ def _refuse_other_autoresets(environments: Any) -> None:
 
 def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
     """Return *observations* with the last ones of the episodes that *ended*, `b`; gymnasium keeps them as objects."""
-    last, true_next = infos.get("final_obs"), observations.copy()
+    last, true_next = infos.get("final_obs"), deepcopy(observations)
     for row in torch.nonzero(ended)[:, 0].tolist():
         if last is None or last[row] is None:
             raise UnplayableError("an episode ended, but infos['final_obs'] does not hold its last observation")
-        true_next[row] = last[row]
+        true_next = _with_row(true_next, row, last[row])
     return true_next
+
+
+def _with_row(observations: Any, row: int, value: Any) -> Any:
+    """Return batched *observations*, part by part, with *value* in one row; arrays are changed in place."""
+    if isinstance(observations, Mapping):
+        return {name: _with_row(part, row, value[name]) for name, part in observations.items()}
+    if isinstance(observations, tuple) and isinstance(observations[0], str):  # texts, which no policy reads
+        return observations
+    if isinstance(observations, tuple):
+        return tuple(_with_row(part, row, inner) for part, inner in zip(observations, value, strict=True))
+    observations[row] = value
+    return observations

@@ -29,6 +29,7 @@ class Table(Encoder):
         self.table = nn.Parameter(torch.randn(sum(sizes), width) * width**-0.5)
 
     def forward(self, values: Tensor) -> Tensor:
+        values = values.long()  # they may be part of a row of other numbers
         total = nn.functional.embedding(values[..., 0], self.table)
         for i, offset in enumerate(self.offsets[1:], start=1):
             total = total + nn.functional.embedding(values[..., i] + offset, self.table)

@@ -15,7 +15,10 @@ from cccad_core.compressors.base import sinusoids
 from cccad_core.compressors.latents import Look
 from cccad_core.encoders.base import Encoders
 from cccad_core.layouts import as_features
-from cccad_core.spaces import Box, Space
+from cccad_core.spaces import Box, LeafSpace, Space, leaves_of
+
+NUMBERS_APART = 1_000_003
+"""A prime by which the numbers of several leaves are kept apart, as good as always."""
 
 
 @frozen(kw_only=True)
@@ -35,20 +38,21 @@ class Rebuilt:
 
 
 class Field(nn.Module):
-    """Predict values of one space: `b s d -> b s o`-shaped parameters, a loss and hits."""
+    """Predict values of one space: `b s d -> b s o`-shaped parameters, a loss and hits, summed over its leaves."""
 
     def __init__(self, space: Space, width: int, tolerance: float | None = None) -> None:
         super().__init__()
-        self.tolerance = tolerance
-        self.real = isinstance(space, Box)
-        self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
-        self.predict = nn.Linear(width, sum(self.sizes))
+        leaves = leaves_of(space)
+        self.slices = [leaf.slice for leaf in leaves]
+        self.leaves = [LeafField(leaf.space, tolerance) for leaf in leaves]
+        self.widths = [sum(leaf.sizes) for leaf in self.leaves]
+        self.predict = nn.Linear(width, sum(self.widths))
 
     def number(self, values: Tensor) -> Tensor:
         """Return *values*, `b s o`, as one number each, `b s`: equal numbers, equal values."""
-        number = values[..., 0]
-        for i in range(1, 1 if self.real else len(self.sizes)):
-            number = number * self.sizes[i] + values[..., i]
+        number, *others = (leaf.number(values[..., cut]) for leaf, cut in zip(self.leaves, self.slices, strict=True))
+        for other in others:
+            number = number * NUMBERS_APART + other
         return number
 
     def forward(self, hidden: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -56,12 +60,39 @@ class Field(nn.Module):
 
         Real values are right within the *tolerance*; without one nothing is said of them.
         """
-        guess = self.predict(hidden).float()
-        if self.real:
-            off = guess - values
+        guesses = self.predict(hidden).float().split(self.widths, -1)
+        parts = zip(self.leaves, guesses, self.slices, strict=True)
+        (loss, right), *others = [leaf.compare(guess, values[..., cut]) for leaf, guess, cut in parts]
+        for other_loss, other_right in others:
+            loss = loss + other_loss
+            right = None if right is None or other_right is None else right * other_right
+        return loss, right
+
+
+class LeafField:
+    """What is predicted of one leaf, and how it is compared with what is so."""
+
+    def __init__(self, space: LeafSpace, tolerance: float | None) -> None:
+        self.tolerance = tolerance
+        self.is_real = isinstance(space, Box)
+        self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
+        self.unit = 255.0 if isinstance(space, Box) and space.dtype == "uint8" else None
+
+    def number(self, values: Tensor) -> Tensor:
+        """Return *values*, `b s o`, as one number each, `b s`."""
+        number = values[..., 0]
+        for i in range(1, 1 if self.is_real else len(self.sizes)):
+            number = number * self.sizes[i] + values[..., i]
+        return number
+
+    def compare(self, guess: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the loss and whether all is right, each `b s`, as `Field` does."""
+        if self.is_real:
+            off = guess - (values if self.unit is None else values / self.unit)  # else an image outweighs all
             right = None if self.tolerance is None else (off.abs() < self.tolerance).all(-1).float()
             return off.square().mean(-1), right
         parts = guess.split(self.sizes, -1)
+        values = values.long()
         losses = [
             cross_entropy(rearrange(p, "b s n -> b n s"), values[..., i], reduction="none") for i, p in enumerate(parts)
         ]

@@ -9,13 +9,15 @@ from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Spaces, Tuple, ends_of
 
 INFINITE = float("inf")
 EXAMPLES: tuple[Space, ...] = (
     Discrete(5),
     MultiDiscrete((3, 4)),
     Box(shape=(4,), low=(0.0, -4.0, -INFINITE, 2.0), high=(10.0, 4.0, INFINITE, 2.0)),  # the last one is constant
+    Box(shape=(9, 8, 3), low=0, high=255, dtype="uint8"),
+    Dict({"cell": Tuple((Discrete(3), Discrete(2))), "speed": Box(shape=(2,), low=-1.0, high=1.0)}),
 )
 APART = 1e-6  # vectors that lie as close are the same
 NUM_RAISED = 16  # of a space of many features, each alone
@@ -61,10 +63,7 @@ def _check_vectors(encoder: Encoder, values: Tensor, space: Space) -> None:
 def values_of(space: Space) -> Tensor:
     """Return values of *space*, `3 t o`: noise, its two corners, and the lowest one with a single feature raised."""
     noise = random_batch(Spaces(observation=space, action=Discrete(2)), size=3, length=40, seed=0).observations
-    if isinstance(space, Box):
-        low, high = (torch.tensor(bound).clamp(-1e6, 1e6) for bound in space.bounds())
-    else:
-        low, high = torch.zeros(space.num_features, dtype=torch.int64), torch.tensor(space.sizes) - 1
+    low, high = (torch.tensor(end).clamp(-1e6, 1e6) for end in ends_of(space))
     count = space.num_features
     raised = low.repeat(min(count, NUM_RAISED), 1)
     for row, feature in enumerate(torch.linspace(0, count - 1, len(raised)).round().long()):

@@ -11,10 +11,11 @@ from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, Space, Spaces
+from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces, ends_of
 
 EXAMPLES: tuple[Space, ...] = (
     Discrete(4),
+    MultiDiscrete((3, 2)),
     Box(shape=(1,), low=-1.0, high=3.0),
     Box(shape=(2,), low=(-1.0, float("-inf")), high=(1.0, float("inf"))),
 )
@@ -85,34 +86,29 @@ def _check_draws(head: ActionHead, space: Space) -> None:
     law, parameters = "the generator alone decides", head(_hidden(size=64, length=1))[:, 0]
     torch.manual_seed(0)
     draws = [head.draw(parameters, torch.Generator().manual_seed(seed), greedy=False) for seed in (0, 0, 1)]
-    shape, wanted = tuple(draws[0].shape), (64, space.num_features) if isinstance(space, Box) else (64,)
+    shape, wanted = tuple(draws[0].shape), (64,) if isinstance(space, Discrete) else (64, space.num_features)
     require("declared size", shape == wanted, f"draw() gives {shape}, not {wanted}")
     same(law, draws[1], draws[0], "two draws with one seed", 0)
     require(law, not torch.equal(draws[0], draws[2]), "two seeds draw the same")
     best = head.draw(parameters, None, greedy=True)
     same("a greedy draw is the mode", head.draw(parameters, None, greedy=True), best, "two greedy draws", 0)
-    low, high = (torch.tensor(end) for end in _ends(space))
+    low, high = (torch.tensor(end) for end in ends_of(space))
     for drawn in (*draws, best):
         is_inside = bool(((drawn >= low) & (drawn <= high)).all())
         require("draws lie in the space", is_inside, f"from {drawn.min()} to {drawn.max()} in {space!r:.80}")
     measured = head.measured(parameters[:, None], best[:, None])
     what = f"the {head.measure} of greedy draws and the best one"
     same("a greedy draw is the mode", measured, torch.full_like(measured, MEASURES[head.measure]), what)
-    if isinstance(space, Discrete):
-        nats = torch.stack([head.nats(parameters[:, None], torch.full((64, 1), n)) for n in range(space.n)])
+    if not isinstance(space, Box) and (grid := _grid(space)) is not None:
+        listed = _listed(grid[0], space)
+        nats = torch.stack([head.nats(parameters[:, None], action.expand(64, 1, *action.shape)) for action in listed])
         gap = head.nats(parameters[:, None], best[:, None]) - nats.amin(0)
         require("a greedy draw is the mode", float(gap.max()) <= PROBABILITY_TOLERANCE, "others are likelier than it")
 
 
-def _ends(space: Space) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if isinstance(space, Box):
-        return space.bounds()
-    return (0.0,) * space.num_features, tuple(size - 1.0 for size in space.sizes)
-
-
 def _grid(space: Space) -> tuple[Tensor, float] | None:
     """Return actions `n a` that cover *space*, and how much of it each stands for; None where that is no short list."""
-    low, high = _ends(space)
+    low, high = ends_of(space)
     if not isinstance(space, Box):
         each = [range(int(end) + 1) for end in high]
         return torch.tensor(list(itertools.product(*each))), 1.0
@@ -129,13 +125,17 @@ def _grid(space: Space) -> tuple[Tensor, float] | None:
     return torch.cartesian_prod(*axes).reshape(-1, space.num_features), size
 
 
+def _listed(actions: Tensor, space: Space) -> Tensor:
+    """Return *actions*, `n a`, as a head takes them: one choice has no axis of features."""
+    return actions[:, 0] if isinstance(space, Discrete) else actions
+
+
 def _check_likelihood(head: ActionHead, space: Space) -> None:
     """Likelihoods sum to one, and actions are drawn as often as they say."""
     if (grid := _grid(space)) is None:
         return
     (actions, size), parameters = grid, head(_hidden(size=1, length=1))
-    listed = actions[:, 0] if isinstance(space, Discrete) else actions
-    nats = head.nats(parameters.expand(1, len(actions), -1), listed[None])[0]
+    nats = head.nats(parameters.expand(1, len(actions), -1), _listed(actions, space)[None])[0]
     shares = nats.double().neg().exp() * size
     total, law = float(shares.sum()), "likelihoods sum to one"
     require(law, abs(total - 1) <= PROBABILITY_TOLERANCE, f"over all of {space!r:.80} they sum to {total:.3f}")

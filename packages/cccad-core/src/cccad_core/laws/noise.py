@@ -5,7 +5,17 @@ from attrs import evolve
 from torch import Tensor
 
 from cccad_core.batch import HistoryBatch
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces
+from cccad_core.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    MultiDiscrete,
+    Space,
+    Spaces,
+    Tuple,
+    dtype_of,
+    leaves_of,
+)
 
 WIDTH = 16
 SPACES = Spaces(observation=MultiDiscrete((5, 4)), action=Discrete(3))
@@ -16,6 +26,13 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
     generator = torch.Generator().manual_seed(seed)
 
     def draw(space: Space) -> Tensor:
+        if isinstance(space, Dict | Tuple):
+            parts = [draw(leaf.space) for leaf in leaves_of(space)]
+            return torch.cat([part.to(getattr(torch, dtype_of(space))) for part in parts], -1)
+        if isinstance(space, Box) and space.dtype == "uint8":
+            low, high = (torch.tensor(bound) for bound in space.bounds())
+            share = torch.rand(size, length, space.num_features, generator=generator)
+            return (low + share * (high - low + 1)).clamp(low, high).to(torch.uint8)
         if isinstance(space, Box):
             noise = torch.randn(size, length, space.num_features, generator=generator)
             low, high = (torch.tensor(bound) for bound in space.bounds())
@@ -27,7 +44,7 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
     end = (torch.arange(length) + 4 * torch.arange(size)[:, None]) % 14  # rows end episodes at different times
     return HistoryBatch(
         observations=draw(spaces.observation),
-        actions=actions if isinstance(spaces.action, Box) else actions[..., 0],
+        actions=actions[..., 0] if isinstance(spaces.action, Discrete) else actions,
         rewards=torch.randint(2, (size, length), generator=generator).float(),
         terminations=end == 6,
         truncations=end == 13,

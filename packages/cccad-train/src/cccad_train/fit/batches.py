@@ -8,6 +8,7 @@ from attrs import Factory, field, frozen
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.memory.context import RollingContext
 from cccad_core.memory.moment import Moment
+from cccad_core.spaces import Spaces
 from cccad_data import Sampler
 from cccad_data.sampling import Prefetcher
 
@@ -32,6 +33,7 @@ class Batches:
     rank: int = 0
     num_processes: int = 1
     device: torch.device | str = "cpu"
+    spaces: Spaces | None = None
     _ahead: Prefetcher[tuple[dict[str, Any], Flags, float]] = field(
         init=False, repr=False, eq=False, default=Factory(lambda self: Prefetcher(self._draw), takes_self=True)
     )
@@ -47,7 +49,7 @@ class Batches:
         device = torch.device(self.device)
         if device.type == "cuda":  # in the smallest types, and from memory that the device reads by itself
             arrays = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
-        return HistoryBatch.from_arrays(arrays, device), flags, num_targets
+        return HistoryBatch.from_arrays(arrays, device, self.spaces), flags, num_targets
 
     def _draw(self, update: int) -> tuple[dict[str, Any], Flags, float]:
         size, length = self.shape(update)

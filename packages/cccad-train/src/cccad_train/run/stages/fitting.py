@@ -77,6 +77,7 @@ class Fit:
             rank=accelerator.process_index,
             num_processes=accelerator.num_processes,
             device=accelerator.device,
+            spaces=policy.spaces,
         )
         objective, optimizer = accelerator.prepare(whole, optimizer)
         recorder = _Recorder(self, policy, optimizer, progress, spec)
