@@ -10,9 +10,12 @@ from cccad_envs import (
     DarkKeyToDoorSpec,
     DarkroomPermutedSpec,
     DarkroomSpec,
+    FrozenMapsSpec,
     LargeDarkroomSpec,
+    PointRobotSpec,
     RecallSpec,
     SwitchingDarkroomSpec,
+    TMazeSpec,
 )
 
 REGISTERED = {point.name: point.load() for point in entry_points(group="cccad.env")}
@@ -26,6 +29,11 @@ VARIANTS = [
     BanditSpec(num_arms=4, horizon=1, reward="gaussian", num_tasks=50),
     RecallSpec(num_bits=3, num_filler=2),
     RecallSpec(num_bits=2, num_symbols=3, num_filler=0, resample=False),
+    PointRobotSpec(goals="circle", arena=1.0, horizon=8),
+    PointRobotSpec(reward="dense", goals="square", horizon=5),
+    TMazeSpec(shortest=1, longest=9, spacing=4, patience=1),
+    FrozenMapsSpec(size=4, horizon=15, num_tasks=20, is_slippery=True),
+    FrozenMapsSpec(size=3, horizon=8, num_tasks=9),
 ]
 
 

@@ -7,7 +7,7 @@ from cccad_envs.grid import Grid
 
 CELL_PIXELS = 16
 FLOOR, LINE, AGENT = (245, 245, 240), (205, 205, 200), (40, 90, 200)
-GREEN, YELLOW, BROWN = (60, 160, 75), (225, 170, 30), (150, 75, 40)
+GREEN, YELLOW, BROWN, ICE = (60, 160, 75), (225, 170, 30), (150, 75, 40), (120, 190, 225)
 COLOURS = {
     "goal": GREEN,
     "key": YELLOW,
@@ -16,6 +16,7 @@ COLOURS = {
     "second": BROWN,
     "mean": GREEN,
     "symbol": YELLOW,
+    "hole": ICE,
 }
 NOWHERE = -1  # the cell of an agent that is not in the picture
 

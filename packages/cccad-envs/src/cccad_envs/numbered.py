@@ -35,8 +35,8 @@ class NumberedFamily(TaskFamily, ABC):
         return self.tasks[number]
 
     @final
-    def parameters(self, tasks: Sequence[AnyTask]) -> NDArray[np.int64]:
-        """Return the params of every task, `e p`.
+    def own(self, tasks: Sequence[AnyTask]) -> list[Task]:
+        """Return every task as this family has it.
 
         Raises:
             UnknownTaskError: a task is not one of this family.
@@ -44,5 +44,14 @@ class NumberedFamily(TaskFamily, ABC):
         for task in dict.fromkeys(tasks):
             if self.task(task.task_id) != task:
                 raise UnknownTaskError(f"task {task.task_id!r} has other params in this {self.name}: {task.params}")
-        own = [self.task(task.task_id).params for task in tasks]  # in the family's order of params
-        return np.array([list(params.values()) for params in own], dtype=np.int64).reshape(len(tasks), -1)
+        return [self.task(task.task_id) for task in tasks]
+
+    @final
+    def parameters(self, tasks: Sequence[AnyTask]) -> NDArray[np.int64]:
+        """Return the params of every task, whole numbers, `e p`.
+
+        Raises:
+            UnknownTaskError: a task is not one of this family.
+        """
+        own = [list(task.params.values()) for task in self.own(tasks)]  # in the family's order of params
+        return np.array(own, dtype=np.int64).reshape(len(tasks), -1)

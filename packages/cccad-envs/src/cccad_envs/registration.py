@@ -10,14 +10,17 @@ from cccad_envs.dark_key_to_door import DarkKeyToDoorSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.darkroom_permuted import DarkroomPermutedSpec
 from cccad_envs.family import FamilySpec
+from cccad_envs.frozen_maps import FrozenMapsSpec
 from cccad_envs.landmarks import LandmarkFamily
 from cccad_envs.large_darkroom import LargeDarkroomSpec
 from cccad_envs.numbered import NumberedFamily
 from cccad_envs.plain import Table
+from cccad_envs.point_robot import PointRobotSpec
 from cccad_envs.recall import RecallSpec
 from cccad_envs.rows import RowsEnv
 from cccad_envs.single import SingleEnv
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
+from cccad_envs.t_maze import TMazeSpec
 from cccad_envs.tasks import Task
 
 # Every environment's spec, and the task that it plays by default.
@@ -29,6 +32,9 @@ ENVIRONMENTS: dict[str, tuple[type[FamilySpec], Table]] = {
     "cccad/SwitchingDarkroom-v0": (SwitchingDarkroomSpec, {"first": (0, 0), "second": (1, 1)}),
     "cccad/Bandit-v0": (BanditSpec, {"number": 0}),
     "cccad/Recall-v0": (RecallSpec, {"number": 0}),
+    "cccad/PointRobot-v0": (PointRobotSpec, {"number": 0}),
+    "cccad/TMaze-v0": (TMazeSpec, {"number": 0}),
+    "cccad/FrozenMaps-v0": (FrozenMapsSpec, {"number": 0}),
 }
 
 

@@ -10,7 +10,7 @@ from cccad_envs.rows import RENDER_MODES, Frame, RowsEnv
 
 
 @final
-class SingleEnv(gymnasium.Env[Array, np.int64]):
+class SingleEnv(gymnasium.Env[Array, Array | np.int64 | int]):
     """An ordinary `gymnasium.Env` over *rows*, a one-row batch that does not restart by itself."""
 
     metadata = {"render_modes": list(RENDER_MODES), "render_fps": 8}  # noqa: RUF012  # gymnasium reads it from the class
@@ -29,23 +29,24 @@ class SingleEnv(gymnasium.Env[Array, np.int64]):
         observations, _ = self._rows.reset(seed=seed)
         return observations[0], {}
 
-    def step(self, action: np.int64 | int) -> tuple[Array, float, bool, bool, Table]:
+    def step(self, action: Array | np.int64 | int) -> tuple[Array, float, bool, bool, Table]:
         """Take one env step.
 
         Raises:
-            ActionError: *action* is not a whole number within range.
+            ActionError: *action* is not in the action space.
             NotResetError: the episode has not begun, or is over.
         """
         observations, rewards, terminations, truncations, _ = self._rows.step(np.asarray(action)[None])
         return observations[0], float(rewards[0]), bool(terminations[0]), bool(truncations[0]), {}
 
-    def optimal_action(self) -> int:
+    def optimal_action(self) -> Array | np.int64:
         """Return the action that an optimal agent who knows the task would take now.
 
         Raises:
             NotResetError: the episode has not begun, or is over.
         """
-        return int(self._rows.optimal_actions()[0])
+        best: Array | np.int64 = self._rows.optimal_actions()[0]
+        return best
 
     def render(self) -> Frame | None:
         """Return the present state as text or as an image, `height width 3`, or None without a render mode."""

@@ -1,6 +1,7 @@
 """Spaces as plain dictionaries: what Gymnasium calls them, the type of their arrays, and whether numbers lie inside."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from gymnasium.spaces import Box, Discrete, MultiDiscrete
@@ -41,7 +42,7 @@ def element_type(space: Table) -> type[np.uint8] | type[np.int64] | type[np.floa
     return np.float32 if is_box(space) else feature_type(space["sizes"])
 
 
-def gymnasium_space(space: Table) -> Box | Discrete[np.int64] | MultiDiscrete:
+def gymnasium_space(space: Table) -> Box | Discrete[np.int64] | MultiDiscrete[np.integer[Any]]:
     """Return what Gymnasium calls *space*."""
     if is_box(space):
         return Box(space["low"], space["high"], tuple(space["shape"]), np.float32)
