@@ -18,10 +18,11 @@ from typing import Any
 
 import attrs
 import numpy as np
-from cccad_data import Histories, NoisyOracleSpec, ProcessesSpec, QLearningSpec, RandomSpec, learning_curve, store
+from cccad_data import Histories, NoisyOracleSpec, ProcessesSpec, QLearningSpec, RandomSpec, learning_curve
 from cccad_data import collect as collect_tasks
-from cccad_data.dataset import MANIFEST
-from cccad_data.header import HEADER_KEYS
+from cccad_data.histories import shards
+from cccad_data.histories.dataset import MANIFEST
+from cccad_data.histories.header import HEADER_KEYS
 from cccad_envs.darkroom import DarkroomSpec
 from collect import SPLIT, children_cpu_s
 
@@ -46,7 +47,7 @@ def written(histories: Histories, out: Path) -> tuple[float, int]:
     """Write *histories* again as one shard; return the seconds that took, and the bytes that went in."""
     arrays = [array for task in histories for array in task.arrays().values()]
     header, clock = json.loads((out / MANIFEST).read_text(encoding="utf-8")), time.perf_counter()
-    store.write_shard(out / "again.h5", {key: header[key] for key in HEADER_KEYS}, list(histories))
+    shards.write_shard(out / "again.h5", {key: header[key] for key in HEADER_KEYS}, list(histories))
     return time.perf_counter() - clock, sum(array.nbytes for array in arrays)
 
 

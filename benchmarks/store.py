@@ -24,10 +24,10 @@ from typing import Any
 import attrs
 import numpy as np
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
-from cccad_data.header import FORMAT
-from cccad_data.history import OFFSETS, TaskHistories
-from cccad_data.merging import write_dataset
-from cccad_data.store import COMPRESSIONS, write_shard
+from cccad_data.histories.header import FORMAT
+from cccad_data.histories.history import OFFSETS, TaskHistories
+from cccad_data.histories.merging import write_dataset
+from cccad_data.histories.shards import COMPRESSIONS, write_shard
 from cccad_envs.darkroom import DarkroomSpec
 from machine import machine
 

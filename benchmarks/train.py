@@ -22,7 +22,7 @@ from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import InlineSpec, NoisyOracleSpec, Sampler, SamplerSpec, collect
-from cccad_data.dataset import Histories
+from cccad_data.histories.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.fit.optimization import OptimizerSpec
 from machine import machine

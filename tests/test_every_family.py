@@ -3,8 +3,8 @@
 from importlib.metadata import entry_points
 
 import pytest
+from cccad_data.families.laws import check_family
 from cccad_data.family import HasOptimum, HasRandomReturn, KnowsDynamics, Replayable, TaskFamily
-from cccad_data.family_laws import check_family
 from cccad_envs import (
     BanditSpec,
     DarkKeyToDoorSpec,

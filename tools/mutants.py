@@ -56,7 +56,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "core/triggers": ("core/test_triggers", *CORE),
     "core/agent": CORE,
     "core/objectives/imitation": ("core/test_imitation", "core/test_reconstruction", "core/test_planted_bugs"),
-    "data/sampling": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),
+    "data/sampling/sampler": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),
     "data/sources/ppo": ("data/test_data_ppo", "data/test_data_sources"),
     "train/report/statistics": ("train/test_statistics", "train/test_summary_table"),
     "train/run/stages/held_out": ("train/test_evaluation", "train/test_pipeline"),

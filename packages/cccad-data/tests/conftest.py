@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
-from cccad_data.toys import Corridor, CorridorSpec
+from cccad_data.families.toys import Corridor, CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 
@@ -25,7 +25,7 @@ def corridor_installed(tmp_path, monkeypatch):
     info = tmp_path / "site" / "corridors-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: corridors\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.toys:CorridorSpec\n")
+    (info / "entry_points.txt").write_text("[cccad.env]\ncorridor = cccad_data.families.toys:CorridorSpec\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
 
 

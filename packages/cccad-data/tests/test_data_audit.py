@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from attrs import evolve
 from cccad_data import Histories, HistoryFileError, NoisyOracleSpec, verify, write_dataset
-from cccad_data.toys import Corridor, CorridorSpec
+from cccad_data.families.toys import Corridor, CorridorSpec
 
 SHARD = "unit-0001.h5"
 

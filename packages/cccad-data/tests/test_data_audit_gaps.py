@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from attrs import evolve, field, frozen
 from cccad_data import HistoryFileError, InlineSpec, NoisyOracleSpec, RandomSpec, collect, verify
-from cccad_data.audit import MOST_REPLAYED_ENV_STEPS, refuse_faulty, unchecked
+from cccad_data.audit.verify import MOST_REPLAYED_ENV_STEPS, refuse_faulty, unchecked
 from cccad_data.cli import main
-from cccad_data.dataset import Histories
-from cccad_data.toys import Corridor, CorridorSpec, CorridorVec
+from cccad_data.families.toys import Corridor, CorridorSpec, CorridorVec
+from cccad_data.histories.dataset import Histories
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 
@@ -115,7 +115,7 @@ def changed_history(histories, which):
 @pytest.mark.parametrize("which", ["ids", "reward", "flag", "observation"])
 @pytest.mark.parametrize("most", [MOST_REPLAYED_ENV_STEPS, 10])
 def test_histories_to_train_on_are_refused_at_their_first_fault(dataset, corridor, monkeypatch, which, most):
-    monkeypatch.setattr("cccad_data.audit.MOST_REPLAYED_ENV_STEPS", most)
+    monkeypatch.setattr("cccad_data.audit.verify.MOST_REPLAYED_ENV_STEPS", most)
     histories = Histories.open(dataset)
     refuse_faulty(histories, corridor, "the set")
     refuse_faulty(Histories.open(dataset, lazy=True), corridor, "the set")
@@ -149,7 +149,7 @@ def test_the_last_digits_of_floats_are_no_fault():
 FILE = """
 from attrs import frozen
 from cccad_core.registry import register
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 @register("env", "corridor")
 @frozen(kw_only=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from cccad_data import RandomSpec, SourceError, ThompsonSpec, UCBSpec, learning_curve
-from cccad_data.toys import CorridorSpec, LeversSpec, TrackSpec
+from cccad_data.families.toys import CorridorSpec, LeversSpec, TrackSpec
 
 LIFE = {"num_envs": 40, "env_steps": 240}
 LEARNERS = {

@@ -6,7 +6,7 @@ import h5py
 import pytest
 from cccad_data.cli import main
 from cccad_data.errors import DataError, UnknownFamilyError
-from cccad_data.families import build_family
+from cccad_data.families.registered import build_family
 
 
 @pytest.mark.usefixtures("corridor_installed")

@@ -4,7 +4,7 @@ import time
 
 import pytest
 from cccad_data import CollectionError, Histories, InlineSpec, NoisyOracleSpec, ProcessesSpec, RaySpec, collect
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 SMALL = {"object_store_memory": 80 << 20}

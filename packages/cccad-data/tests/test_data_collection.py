@@ -19,7 +19,7 @@ from cccad_data import (
     SourceError,
     collect,
 )
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 
@@ -83,7 +83,7 @@ def test_a_source_from_a_file_that_nothing_leads_to_reaches_other_processes(tmp_
 SLOW_COLLECTION = """
 import sys, time
 from cccad_data import InlineSpec, NoisyOracleSpec, ProcessesSpec, collect
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 def slowly(done, total):
     time.sleep(0.003)

@@ -11,14 +11,12 @@ from cccad_data import (
     NoisyOracleSpec,
     SamplerSpec,
     collect,
-    merging,
-    pieces,
-    store,
 )
-from cccad_data.columns import Column, joined
-from cccad_data.merging import merge
-from cccad_data.store import write_shard
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
+from cccad_data.histories import merging, pieces, shards
+from cccad_data.histories.columns import Column, joined
+from cccad_data.histories.merging import merge
+from cccad_data.histories.shards import write_shard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -82,7 +80,7 @@ def test_a_column_can_be_sent_to_another_process(both):
 
 
 def test_runs_that_cross_the_pieces_of_a_file_and_the_files_are_whole(dataset, tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_PLAIN_CHUNK_BYTES", 100)
+    monkeypatch.setattr(shards, "_PLAIN_CHUNK_BYTES", 100)
     copy = merge(tmp_path / "copy", [dataset], compression="none")
     monkeypatch.setattr(merging, "_UNIT_TASKS", 1)
     copy = merge(tmp_path / "many", [copy], compression="none")

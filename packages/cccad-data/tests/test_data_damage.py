@@ -14,8 +14,8 @@ import pytest
 from cccad_data import Histories, HistoryFileError, InlineSpec, NoisyOracleSpec, RandomSpec, collect
 from cccad_data import affordable as affordable_module
 from cccad_data.cli import _parser, main
+from cccad_data.families.toys import CorridorSpec
 from cccad_data.interchange import READERS
-from cccad_data.toys import CorridorSpec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -387,7 +387,7 @@ def test_what_a_header_says_reaches_the_terminal_without_control_characters(whol
 def test_what_does_not_fit_into_memory_stays_on_the_disk_or_is_refused_with_an_estimate(whole, monkeypatch):
     assert isinstance(Histories.open(whole).tasks[0].rewards, np.ndarray)
     monkeypatch.setattr(affordable_module, "memory_bytes", lambda: 1000)
-    monkeypatch.setattr("cccad_data.dataset.memory_bytes", lambda: 1000)
+    monkeypatch.setattr("cccad_data.histories.dataset.memory_bytes", lambda: 1000)
     lazy = Histories.open(whole)
     assert not isinstance(lazy.tasks[0].rewards, np.ndarray)
     with pytest.raises(HistoryFileError, match=r"need about 0 GB of memory; there are 0; open them with lazy=True"):

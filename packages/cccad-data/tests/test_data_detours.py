@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
-from cccad_data.detours import DetourSpec
-from cccad_data.toys import Corridor, CorridorSpec, Track, TrackSpec
+from cccad_data.families.toys import Corridor, CorridorSpec, Track, TrackSpec
+from cccad_data.sampling.detours import DetourSpec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -3,11 +3,11 @@
 import pytest
 from cccad_data import DataError, UnknownFamilyError, verify
 from cccad_data.cli import main
-from cccad_data.families import build_family
-from cccad_data.toys import Corridor, CorridorSpec
+from cccad_data.families.registered import build_family
+from cccad_data.families.toys import Corridor, CorridorSpec
 
 FAMILY = """
-from cccad_data.toys import Corridor, CorridorSpec as Spec
+from cccad_data.families.toys import Corridor, CorridorSpec as Spec
 
 class Strange(Corridor):
     def {method}(self, *args, **kwargs):
@@ -36,8 +36,8 @@ def install(tmp_path, monkeypatch):
 
 
 def test_a_family_that_two_distributions_offer_is_refused_by_every_command(install, dataset, capsys):
-    install("first", "from cccad_data.toys import CorridorSpec")
-    install("second", "from cccad_data.toys import CorridorSpec")
+    install("first", "from cccad_data.families.toys import CorridorSpec")
+    install("second", "from cccad_data.families.toys import CorridorSpec")
     for command in ("verify", "info"):
         assert main([command, str(dataset)]) == 2
         said = capsys.readouterr().err
@@ -94,6 +94,6 @@ def test_a_split_that_the_installed_family_refuses_is_a_fault(dataset):
 
 
 def test_fields_that_a_family_does_not_take_are_named(install):
-    install("plain", "from cccad_data.toys import CorridorSpec")
+    install("plain", "from cccad_data.families.toys import CorridorSpec")
     with pytest.raises(DataError, match=r"the installed task family 'corridor' does not take {'size': -3}: "):
         build_family({"kind": "corridor", "size": -3})

@@ -4,6 +4,8 @@ import pytest
 from cccad_data import Histories, InlineSpec, RandomSpec, collect, verify
 from cccad_data.cli import main
 from cccad_data.errors import FamilyError
+from cccad_data.families.laws import check_family
+from cccad_data.families.toys import Corridor, CorridorSpec, CorridorTask, LeversSpec, TrackSpec
 from cccad_data.family import (
     HasOptimum,
     HasRandomReturn,
@@ -21,8 +23,6 @@ from cccad_data.family import (
     optimal_returns,
     random_returns,
 )
-from cccad_data.family_laws import check_family
-from cccad_data.toys import Corridor, CorridorSpec, CorridorTask, LeversSpec, TrackSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from attrs import frozen
 from cccad_data.errors import DataError
-from cccad_data.family_laws import check_family
+from cccad_data.families.laws import check_family
+from cccad_data.families.toys import Corridor, CorridorSpec, CorridorTask, CorridorVec, Levers, LeversSpec
 from cccad_data.laws import LawBrokenError
-from cccad_data.toys import Corridor, CorridorSpec, CorridorTask, CorridorVec, Levers, LeversSpec
 
 COUNT = itertools.count()
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 from cccad_data import DataError, NoisyOracleSpec, TaskHistories, early_late_returns, learning_curve
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 
 def two_histories(**changes):

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect
 from cccad_data.cli import main
+from cccad_data.families.toys import CorridorSpec
 from cccad_data.interchange import export_histories
-from cccad_data.toys import CorridorSpec
 
 LENGTH = 12
 ENDS = np.isin(np.arange(LENGTH), [5, 11])

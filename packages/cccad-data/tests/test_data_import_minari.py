@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from cccad_data import Histories, InlineSpec, NoisyOracleSpec, collect, spaces, verify
 from cccad_data.cli import main
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 minari = pytest.importorskip("minari")
 from gymnasium import spaces as gym  # noqa: E402

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, verify
 from cccad_data.cli import main
+from cccad_data.families.toys import CorridorSpec
 from cccad_data.interchange import Wishes, import_histories
-from cccad_data.toys import CorridorSpec
 
 LENGTH = 12
 
@@ -112,7 +112,7 @@ class TestOwnData:
 FILE = """
 from attrs import frozen
 from cccad_core.registry import register
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 @register("env", "hall")
 @frozen(kw_only=True)

@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 from cccad_data import DataError, Histories, NoisyOracleSpec, verify
+from cccad_data.families.toys import CorridorSpec
 from cccad_data.interchange import Wishes, export_histories, import_histories
-from cccad_data.toys import CorridorSpec
 
 CORRIDOR = {"kind": "corridor", "size": 7}
 SPLIT = {"seed": 0, "held_out_frac": 0.2}

@@ -4,7 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from cccad_data import DataError, Histories, InlineSpec, NoisyOracleSpec, collect, merge, verify
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 SPLIT = {"seed": 0, "held_out_frac": 0.2}
 

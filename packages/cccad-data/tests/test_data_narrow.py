@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from cccad_data.collecting.recorder import Recorder
 from cccad_data.errors import UnfitValueError
+from cccad_data.families.toys import TrackSpec
 from cccad_data.narrow import Border, narrow
-from cccad_data.recorder import Recorder
 from cccad_data.sources.unit import Unit
-from cccad_data.toys import TrackSpec
 
 LARGE = np.arange(16_777_216, 16_777_220)
 

@@ -18,17 +18,17 @@ from cccad_data import (
     StorageError,
     collect,
     owned,
-    owner,
     owner_of,
 )
-from cccad_data.merging import write_dataset
-from cccad_data.store import whole_file
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
+from cccad_data.histories import owner
+from cccad_data.histories.merging import write_dataset
+from cccad_data.histories.shards import whole_file
 
 COLLECTION = """
 import sys, time
 from cccad_data import InlineSpec, NoisyOracleSpec, collect
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
 
 source = NoisyOracleSpec(num_envs=2, env_steps=40, tasks_per_unit=2).build()
 split = {"seed": 0, "held_out_frac": 0.2}
@@ -38,8 +38,8 @@ collect(CorridorSpec().build(), source, InlineSpec().build(), out=sys.argv[1], s
 HOLDER = """
 import sys, time
 from pathlib import Path
-from cccad_data.owner import owned
-from cccad_data.store import whole_file
+from cccad_data.histories.owner import owned
+from cccad_data.histories.shards import whole_file
 
 folder = Path(sys.argv[1])
 with owned(folder), whole_file(folder / "shards" / "unit-0000.h5") as file:
@@ -120,7 +120,7 @@ def test_of_two_collections_at_once_the_second_waits_says_so_and_finds_all_done(
 
         return progress
 
-    with caplog.at_level(logging.WARNING, logger="cccad_data.owner"):
+    with caplog.at_level(logging.WARNING, logger="cccad_data.histories.owner"):
         first = threading.Thread(target=gather, args=(tmp_path / "set",), kwargs={"progress": slowly("first")})
         first.start()
         begun.wait()

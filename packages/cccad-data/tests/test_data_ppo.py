@@ -4,11 +4,11 @@ import pytest
 torch = pytest.importorskip("torch", reason="the ppo source needs torch (extra 'rl')")
 
 from cccad_data import PPOSpec, SourceError, chance, learning_curve  # noqa: E402, SourceError
+from cccad_data.families.toys import Corridor, CorridorSpec, TrackSpec  # noqa: E402
 from cccad_data.sources.heads import Categorical, Gaussian, choose  # noqa: E402
 from cccad_data.sources.learners import Learners, orthogonal  # noqa: E402
 from cccad_data.sources.ppo import Encoder, gae  # noqa: E402
 from cccad_data.sources.ppo_loss import LossConstants, Minibatch  # noqa: E402
-from cccad_data.toys import Corridor, CorridorSpec, TrackSpec  # noqa: E402
 
 BOX = {"kind": "box", "shape": [3], "low": -1.0, "high": [0.5, 1.0, 2.0]}
 HEADS = {"discrete": Categorical(5), "box": Gaussian(BOX)}

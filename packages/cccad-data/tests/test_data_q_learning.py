@@ -2,8 +2,8 @@ import attrs
 import numpy as np
 import pytest
 from cccad_data import QLearningSpec, SourceError, learning_curve
+from cccad_data.families.toys import CorridorSpec, TrackSpec
 from cccad_data.sources.q_learning import Tables
-from cccad_data.toys import CorridorSpec, TrackSpec
 
 
 def tables_of(num_rows=1, sizes=(3,), num_actions=2, **fields):

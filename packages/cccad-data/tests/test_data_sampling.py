@@ -3,8 +3,8 @@ import time
 import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
-from cccad_data.sampling import Prefetcher
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
+from cccad_data.sampling.sampler import Prefetcher
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

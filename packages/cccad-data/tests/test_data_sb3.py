@@ -8,7 +8,7 @@ pytest.importorskip("stable_baselines3", reason="the sb3 source needs stable-bas
 torch = pytest.importorskip("torch")
 
 from cccad_data import InlineSpec, NoisyOracleSpec, RandomSpec, SB3Spec, SourceError, collect, learning_curve, verify  # noqa: E402
-from cccad_data.toys import CorridorSpec, CorridorVec, TrackSpec, TrackVec  # noqa: E402
+from cccad_data.families.toys import CorridorSpec, CorridorVec, TrackSpec, TrackVec  # noqa: E402
 from gymnasium.spaces import Box, Discrete, MultiDiscrete  # noqa: E402
 
 # Settings with which a life of a few hundred env steps is enough.

@@ -2,10 +2,10 @@
 
 import pytest
 from attrs import frozen
+from cccad_data.collecting.source_laws import check_source
+from cccad_data.families.toys import CorridorSpec
 from cccad_data.laws import LawBrokenError
-from cccad_data.source_laws import check_source
 from cccad_data.sources.noisy_oracle import NoisyOracle, NoisyOracleSpec
-from cccad_data.toys import CorridorSpec
 
 
 class Lazy(NoisyOracle):

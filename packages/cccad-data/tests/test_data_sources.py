@@ -16,9 +16,9 @@ from cccad_data import (
     ThompsonSpec,
     UCBSpec,
     collect,
-    store,
 )
-from cccad_data.toys import CorridorSpec, LeversSpec, TrackSpec
+from cccad_data.families.toys import CorridorSpec, LeversSpec, TrackSpec
+from cccad_data.histories import shards
 
 LIFE = {"num_envs": 3, "env_steps": 48}
 LEVERS, CORRIDOR, TRACK = LeversSpec(horizon=16), CorridorSpec(ends_on_goal=True), TrackSpec()
@@ -71,7 +71,7 @@ def test_executors_give_the_same_arrays(tmp_path):
     sets = []
     for name, executor in (("inline", InlineSpec()), ("processes", ProcessesSpec(num_workers=2))):
         out = collect(family, spec.build(), executor.build(), out=tmp_path / name, split={"seed": 0}, seed=0)
-        sets.append([store.read_header(shard)["tasks"] for shard in sorted(out.glob("shards/*.h5"))])
+        sets.append([shards.read_header(shard)["tasks"] for shard in sorted(out.glob("shards/*.h5"))])
         sets[-1] += [shard.read_bytes() for shard in sorted(out.glob("shards/*.h5"))]
     assert len(sets[0]) == 4
     assert sets[0] == sets[1]

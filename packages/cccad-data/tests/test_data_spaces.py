@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from cccad_data import Histories, InlineSpec, RandomSpec, collect, spaces, verify
 from cccad_data.errors import HistoryFileError
-from cccad_data.store import write_json
-from cccad_data.toys import CorridorSpec, TrackSpec
+from cccad_data.families.toys import CorridorSpec, TrackSpec
+from cccad_data.histories.shards import write_json
 
 
 def no_constant(name):

@@ -5,8 +5,8 @@ import h5py
 import numpy as np
 import pytest
 from cccad_data import Histories, HistoryFileError, NoisyOracleSpec
-from cccad_data.store import FORMAT, write_shard
-from cccad_data.toys import CorridorSpec
+from cccad_data.families.toys import CorridorSpec
+from cccad_data.histories.shards import FORMAT, write_shard
 
 HEADER = {"format": FORMAT, "env": {"kind": "corridor"}, "spaces": {}, "horizon": 8, "held_out_task_ids": []}
 HEADER |= {"split": {}, "versions": {}, "seed": 0, "source": {"kind": "noisy-oracle"}}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from cccad_core.memory.context import ContextSpec
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec, collect
-from cccad_data.dataset import Histories
+from cccad_data.histories.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.fit.batches import Batches
 from cccad_train.fit.curricula import LinearSpec, NoneSpec

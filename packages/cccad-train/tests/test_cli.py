@@ -227,9 +227,10 @@ def test_data_of_a_spec_can_be_collected_and_looked_at_alone(micro, cccad, tmp_p
 
 def test_a_failure_of_the_system_inside_a_unit_is_told_without_its_traceback():
     lost = 'd: 1 of 2 units failed\nunit of 1 tasks:\nTraceback (most recent call last):\n  File "{}", line 3, in f\n{}'
-    ours, full, wrong = "/x/cccad_data/store.py", "OSError: [Errno 28] No space left on device", "ZeroDivisionError: 0"
+    ours, full = "/x/cccad_data/histories/shards.py", "OSError: [Errno 28] No space left on device"
+    wrong = "ZeroDivisionError: 0"
     head = "d: 1 of 2 units failed\nunit of 1 tasks:\n"
-    assert shortened(lost.format(ours, full)) == f"{head}{full} (store.py:3, in f)"
+    assert shortened(lost.format(ours, full)) == f"{head}{full} (shards.py:3, in f)"
     assert shortened(lost.format("/x/my_world.py", wrong)) == f"{head}{wrong} (my_world.py:3, in f)"
     assert shortened(lost.format(ours, wrong)) == lost.format(ours, wrong)
 

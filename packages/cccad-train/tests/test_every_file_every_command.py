@@ -9,7 +9,7 @@ import pytest
 import torch
 from cccad_core.spaces import Spaces
 from cccad_core.specs import load
-from cccad_data.owner import OWNER
+from cccad_data.histories.owner import OWNER
 from cccad_train import cli
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import TEXT, RunFileError, table

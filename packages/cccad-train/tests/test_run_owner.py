@@ -6,7 +6,7 @@ import os
 import socket
 
 import pytest
-from cccad_data.owner import OWNER, owned
+from cccad_data.histories.owner import OWNER, owned
 
 TWICE = ["--set", "train.num_updates=40", "--set", "train.curriculum={ kind = 'none' }", "--set", "controls={}"]
 TWICE += ["--set", "evaluate.memory_controls=false"]

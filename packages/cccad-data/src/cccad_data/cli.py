@@ -9,17 +9,17 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from cccad_data.audit import unchecked, verify
-from cccad_data.card import card, draw
-from cccad_data.dataset import Histories, read_manifest
+from cccad_data.audit.card import card, draw
+from cccad_data.audit.verify import unchecked, verify
 from cccad_data.errors import DataError, StorageError, UnknownFamilyError
-from cccad_data.families import build_family, import_files, text_fields
+from cccad_data.families.registered import build_family, import_files, text_fields
 from cccad_data.family import TaskFamily
+from cccad_data.histories.dataset import Histories, read_manifest
+from cccad_data.histories.merging import merge
+from cccad_data.histories.shards import COMPRESSIONS, read_header, whole_file
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
-from cccad_data.merging import merge
 from cccad_data.plain import Table
 from cccad_data.process import Stopped, print_anything, stoppable
-from cccad_data.store import COMPRESSIONS, read_header, whole_file
 
 MOST_FAULTS = 100
 "Faults printed; all of them are counted."

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cccad_data.owner import owned
+from cccad_data.histories.owner import owned
 
 Json = dict[str, Any]
 "Plain data, as it enters from JSON and TOML."

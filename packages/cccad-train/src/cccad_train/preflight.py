@@ -22,10 +22,10 @@ from cccad_core.laws.objective import check_objective
 from cccad_core.laws.trigger import check_trigger
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
+from cccad_data.collecting.source_laws import check_source
 from cccad_data.errors import DataError, SourceError
+from cccad_data.families.laws import check_family
 from cccad_data.family import TaskFamily
-from cccad_data.family_laws import check_family
-from cccad_data.source_laws import check_source
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
 from cccad_train.fit.spec import FitSpec

@@ -13,13 +13,13 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from cccad_data import spaces
-from cccad_data.collection import versions
-from cccad_data.dataset import Histories
+from cccad_data.collecting.collection import versions
 from cccad_data.errors import DataError
 from cccad_data.family import TaskFamily
-from cccad_data.header import FORMAT, check_format, check_header
-from cccad_data.history import TaskHistories
-from cccad_data.merging import write_dataset
+from cccad_data.histories.dataset import Histories
+from cccad_data.histories.header import FORMAT, check_format, check_header
+from cccad_data.histories.history import TaskHistories
+from cccad_data.histories.merging import write_dataset
 from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Fields, Table
 

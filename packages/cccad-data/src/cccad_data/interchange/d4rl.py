@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from cccad_data.histories.shards import open_shard
 from cccad_data.interchange import Found, Wishes, lives, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST
 from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, as_sentences, life_of
 from cccad_data.interchange.hdf5 import member
 from cccad_data.interchange.lives import Life, gathered, task_of
-from cccad_data.store import open_shard
 
 SETTINGS = lives.SETTINGS
 TAKES_ENV = TAKES_MANY = True

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cccad_data.errors import DataError
-from cccad_data.history import PER_ENV_STEP, TaskHistories
+from cccad_data.histories.history import PER_ENV_STEP, TaskHistories
 from cccad_data.plain import Array, Scalar, Table
 
 UNKNOWN_LAST = "the file has no true last observations of episodes, so that each is a copy of the one before it"

@@ -13,18 +13,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cccad_data.collection import spec_dict
+from cccad_data.collecting.collection import spec_dict
 from cccad_data.errors import DataError
-from cccad_data.families import the_family
+from cccad_data.families.registered import the_family
 from cccad_data.family import KnowsDynamics, RepeatableFamily, Replayable, Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
+from cccad_data.histories.shards import open_shard
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups
 from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Array, Fields
 from cccad_data.spaces import all_plain
-from cccad_data.store import open_shard
 
 SETTINGS = {"env_split_seed": 0, "train_env_ratio": 0.9}
 TAKES_ENV = True

@@ -11,12 +11,12 @@ import numpy as np
 from attrs import frozen
 
 from cccad_data import spaces
-from cccad_data.collection import spec_dict
+from cccad_data.collecting.collection import spec_dict
 from cccad_data.errors import DataError
-from cccad_data.families import the_family
+from cccad_data.families.registered import the_family
 from cccad_data.family import TaskFamily
 from cccad_data.gym_spaces import Adapted
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.narrow import Border, Where, checked_cast, narrow

@@ -19,15 +19,15 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from cccad_data.dataset import Histories
 from cccad_data.errors import DataError, StorageError
 from cccad_data.gym_spaces import Adapted, adapt, restored
-from cccad_data.history import TaskHistories
+from cccad_data.histories.dataset import Histories
+from cccad_data.histories.history import TaskHistories
+from cccad_data.histories.shards import json_bytes, open_shard
 from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.interchange.lives import Life, gathered, task_of
 from cccad_data.plain import Fields, Table
-from cccad_data.store import json_bytes, open_shard
 
 SETTINGS = lives.SETTINGS
 TAKES_ENV = TAKES_MANY = True

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import numpy as np
 
-from cccad_data.containment import MOST_SHRINKAGE
-from cccad_data.dataset import Histories
 from cccad_data.errors import DataError
-from cccad_data.history import ARRAYS, OFFSETS, TaskHistories
+from cccad_data.histories.containment import MOST_SHRINKAGE
+from cccad_data.histories.dataset import Histories
+from cccad_data.histories.history import ARRAYS, OFFSETS, TaskHistories
+from cccad_data.histories.shards import json_bytes, whole_file
 from cccad_data.interchange import Found, Wishes, lives, our_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST
 from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, as_sentences, life_of
 from cccad_data.interchange.lives import Life, gathered, task_of
 from cccad_data.plain import Array, Fields
-from cccad_data.store import json_bytes, whole_file
 
 SETTINGS = lives.SETTINGS
 TAKES_ENV = TAKES_MANY = True

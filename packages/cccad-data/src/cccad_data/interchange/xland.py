@@ -11,13 +11,13 @@ import h5py
 import numpy as np
 
 from cccad_data.errors import DataError
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
+from cccad_data.histories.shards import open_shard
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST, laid_end_to_end
 from cccad_data.interchange.hdf5 import check_groups, member
 from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Array, Fields, Table
-from cccad_data.store import open_shard
 
 SETTINGS: Table = {"name": "", "n": 0, "horizon": 0, "terminations": "rewarded"}
 _ARRAYS = {"states": None, "actions": 2, "rewards": 2, "dones": 2}

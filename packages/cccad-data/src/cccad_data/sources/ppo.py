@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cccad_data import spaces
 from cccad_data.errors import SourceError
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.jobs.job import Progress, silent
 from cccad_data.plain import Array
 from cccad_data.sources.unit import LifeSpec, Unit, one_thread

@@ -11,7 +11,7 @@ from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.jobs.job import Progress
 from cccad_data.plain import Array
 from cccad_data.sources.unit import LifeSpec, Unit, num_discrete

@@ -8,7 +8,7 @@ from attrs import Factory, field, frozen, validators
 from cccad_data import chance
 from cccad_data.errors import SourceError
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.jobs.job import Progress
 from cccad_data.plain import Table
 from cccad_data.sources.unit import LifeSpec, Unit

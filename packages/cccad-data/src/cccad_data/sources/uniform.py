@@ -6,7 +6,7 @@ from attrs import frozen
 
 from cccad_data import spaces
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.jobs.job import Progress
 from cccad_data.sources.unit import LifeSpec, Unit
 from cccad_data.spaces import uniform_actions

@@ -11,12 +11,12 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data import chance, spaces
+from cccad_data.collecting.recorder import Outcome, Recorder, refuse_other_autoresets, same_step
 from cccad_data.errors import SourceError
 from cccad_data.family import KnowsOptimalActions, Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.jobs.job import Progress
 from cccad_data.plain import Array
-from cccad_data.recorder import Outcome, Recorder, refuse_other_autoresets, same_step
 
 _ABOVE_ROWS = 2**40  # keeps a task's seed less its first row positive
 

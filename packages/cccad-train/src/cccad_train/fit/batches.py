@@ -10,7 +10,7 @@ from cccad_core.memory.context import RollingContext
 from cccad_core.memory.moment import Moment
 from cccad_core.spaces import Spaces
 from cccad_data import Sampler
-from cccad_data.sampling import Prefetcher
+from cccad_data.sampling.sampler import Prefetcher
 
 from cccad_train.fit.curricula import Curriculum
 from cccad_train.fit.spec import PretrainSpec, TrainSpec

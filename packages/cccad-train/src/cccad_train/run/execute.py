@@ -11,7 +11,7 @@ from attrs import field, frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import load, to_toml
 from cccad_data.errors import FolderInUseError
-from cccad_data.owner import owner_of
+from cccad_data.histories.owner import owner_of
 from cccad_data.process import Stopped
 
 from cccad_train.console import say

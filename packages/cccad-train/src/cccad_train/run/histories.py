@@ -10,8 +10,8 @@ from attrs import asdict, evolve
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure
 from cccad_data import Histories, spaces
-from cccad_data.dataset import finished_shards, read_manifest
 from cccad_data.family import TaskFamily
+from cccad_data.histories.dataset import finished_shards, read_manifest
 
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.run.environments import Environment

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from cccad_data import HistoryFileError
-from cccad_data.dataset import finished_shards, read_manifest
+from cccad_data.histories.dataset import finished_shards, read_manifest
 
 from cccad_train.fit.checkpoints import updates
 from cccad_train.run.environments import Environments

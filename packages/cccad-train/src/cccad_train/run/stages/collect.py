@@ -1,7 +1,7 @@
 """The stage `collect`: learning histories of the training tasks, collected, or there already."""
 
 from cccad_data import collect
-from cccad_data.audit import refuse_faulty
+from cccad_data.audit.verify import refuse_faulty
 
 from cccad_train.console import Meter, say
 from cccad_train.run import progress

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from cccad_data.declared import contradiction, gap
+from cccad_data.families.declared import contradiction, gap
 
 from cccad_train.files import Json
 from cccad_train.report.statistics import Floats

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from attrs import evolve
 
-from cccad_data import store
-from cccad_data.dataset import MANIFEST, SHARD, Histories
 from cccad_data.errors import DataError, StorageError
-from cccad_data.history import OFFSETS, TaskHistories
-from cccad_data.owner import OWNER, owned, owner_of
+from cccad_data.histories import shards
+from cccad_data.histories.dataset import MANIFEST, SHARD, Histories
+from cccad_data.histories.history import OFFSETS, TaskHistories
+from cccad_data.histories.owner import OWNER, owned, owner_of
 from cccad_data.plain import Fields, Table
 
 _UNIT_TASKS, _UNIT_ENV_STEPS = 64, 1 << 24
@@ -54,12 +54,12 @@ def _write(out: Path, header: Fields, tasks: Iterable[TaskHistories], compressio
     for unit in _units(tasks):
         named = [{"task_id": task.task_id, "params": dict(task.params), "split": "train"} for task in unit]
         shard = SHARD.format(len(units))
-        store.write_shard(out / shard, {**header, "tasks": named}, unit, compression)
+        shards.write_shard(out / shard, {**header, "tasks": named}, unit, compression)
         units.append({"shard": shard, "task_ids": [task["task_id"] for task in named], "done": True})
         listed.extend(named)
     if not listed:
         raise DataError("there are no histories to write")
-    store.write_json(out / MANIFEST, {**header, "tasks": listed, "units": units})
+    shards.write_json(out / MANIFEST, {**header, "tasks": listed, "units": units})
 
 
 def _rename(partial: Path, out: Path) -> None:

@@ -1,7 +1,7 @@
 """Columns that stay on the disk: they look like arrays, and read the stretches that are asked for, and no more.
 
 A column has `shape dtype len() [...] take(places, axis=0)`; `np.asarray` reads it whole, and `take_all` several at
-once. It lies in pieces (see `cccad_data.pieces`).
+once. It lies in pieces (see `cccad_data.histories.pieces`).
 """
 
 import math
@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 from attrs import frozen
 
-from cccad_data.pieces import Extent, Packed, Piece, Whole, bytes_of, mapped
+from cccad_data.histories.pieces import Extent, Packed, Piece, Whole, bytes_of, mapped
 from cccad_data.plain import Array, DType, Table
 
 _BLOCK_ENV_STEPS = 256  # how finely the places of episode ends are known without reading them, in 8 bytes each

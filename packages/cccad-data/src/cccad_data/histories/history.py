@@ -11,8 +11,8 @@ import numpy as np
 from attrs import evolve, field, frozen
 from numpy.typing import NDArray
 
-from cccad_data.columns import Column, Following, Thinned
 from cccad_data.errors import DataError
+from cccad_data.histories.columns import Column, Following, Thinned
 from cccad_data.plain import Array, Scalar, Table
 
 PER_ENV_STEP = ("observations", "actions", "rewards", "terminations", "truncations")

@@ -24,7 +24,7 @@ from cccad_data.family import (
     has_random_rewards,
     has_random_transitions,
 )
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.plain import Array
 
 _MOST_OF_A_STRETCH = 0.75  # detours never take more

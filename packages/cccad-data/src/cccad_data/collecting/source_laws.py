@@ -6,11 +6,11 @@ import numpy as np
 from attrs import evolve
 
 from cccad_data import spaces
+from cccad_data.collecting.source import Source, SourceSpec
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.laws import require
 from cccad_data.plain import Array
-from cccad_data.source import Source, SourceSpec
 
 _FEW_ENV_STEPS = 300
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 from attrs import evolve, frozen
 
-from cccad_data import spaces, store
-from cccad_data.dataset import MANIFEST, Histories, finished_shards, read_manifest
+from cccad_data import spaces
 from cccad_data.errors import FamilyError, HistoryFileError
-from cccad_data.families import family_errors
+from cccad_data.families.registered import family_errors
 from cccad_data.family import (
     HasOptimum,
     HasRandomReturn,
@@ -23,8 +22,10 @@ from cccad_data.family import (
     optimal_returns,
     random_returns,
 )
-from cccad_data.header import HEADER_KEYS
-from cccad_data.history import TaskHistories
+from cccad_data.histories import shards
+from cccad_data.histories.dataset import MANIFEST, Histories, finished_shards, read_manifest
+from cccad_data.histories.header import HEADER_KEYS
+from cccad_data.histories.history import TaskHistories
 from cccad_data.plain import Array, Fields, Table
 
 MOST_PLACES = 10
@@ -62,7 +63,7 @@ def verify(path: Path | str, family: TaskFamily | None = None) -> list[Fault]:
     """
     path = Path(path)
     if not path.is_dir():
-        return _Audit(store.read_header(path), family).shards([path])
+        return _Audit(shards.read_header(path), family).shards([path])
     manifest = read_manifest(path)
     audit = _Audit(manifest, family)
     faults = audit.shards(finished_shards(path, manifest))
@@ -121,12 +122,12 @@ class _Audit:
         faults = [] if self.family is None else list(self._header_faults(str(paths[0]), self.family))
         for path in paths:
             try:
-                with store.open_shard(path) as file:
-                    header = store.header_of(file, path)
+                with shards.open_shard(path) as file:
+                    header = shards.header_of(file, path)
                     faults.extend(self._differences(header, path))
                     for index, task in enumerate(header["tasks"]):
                         try:
-                            histories = store.read_task(file, path, header, index)
+                            histories = shards.read_task(file, path, header, index)
                         except HistoryFileError as error:
                             message = str(error).removeprefix(f"{path}: ")
                             faults.append(Fault(file=str(path), task_id=task["task_id"], message=message))

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 from cccad_data import spaces
 from cccad_data.errors import SourceError, UnfitValueError
 from cccad_data.family import StepOutcome, Task, TaskFamily, VectorEnvironment
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 from cccad_data.narrow import Border, Precision, checked_cast, narrow
 from cccad_data.plain import Array
 

@@ -29,13 +29,13 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from cccad_data import columns
 from cccad_data.affordable import excess
-from cccad_data.containment import check_all, check_dataset, check_link
 from cccad_data.errors import DataError, HistoryFileError, StorageError
-from cccad_data.header import FORMAT, Header, check_format, check_header
-from cccad_data.history import ARRAYS, TaskHistories
-from cccad_data.owner import lock
+from cccad_data.histories import columns
+from cccad_data.histories.containment import check_all, check_dataset, check_link
+from cccad_data.histories.header import FORMAT, Header, check_format, check_header
+from cccad_data.histories.history import ARRAYS, TaskHistories
+from cccad_data.histories.owner import lock
 from cccad_data.plain import Array, Fields, Table
 from cccad_data.spaces import num_features
 

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 from attrs import AttrsInstance
 
 from cccad_data.family import Task, TaskFamily
-from cccad_data.history import TaskHistories
+from cccad_data.histories.history import TaskHistories
 
 
 @runtime_checkable

@@ -1,6 +1,6 @@
 """The laws of a task family, against which any can be held; each breach names its law.
 
-from cccad_data.family_laws import check_family
+from cccad_data.families.laws import check_family
 check_family(MySpec())
 """
 
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from cccad_data import spaces
+from cccad_data.families.played_laws import FEW_ENV_STEPS, check_earned, check_played
 from cccad_data.family import (
     FamilySpec,
     HasOptimum,
@@ -21,10 +22,9 @@ from cccad_data.family import (
     episodes_per_cycle,
     has_scores,
 )
+from cccad_data.jobs.portable import packed
 from cccad_data.laws import require
 from cccad_data.plain import Array
-from cccad_data.played_laws import FEW_ENV_STEPS, check_earned, check_played
-from cccad_data.portable import packed
 
 _MOST_TASKS = 500  # that are looked at one by one
 _MEMBERS = ("name", "spec", "horizon", "spaces", "tasks", "task", "split", "make_vec")

@@ -8,12 +8,12 @@ from typing import Any, Generic, TypeVar, cast
 import numpy as np
 from attrs import field, frozen, validators
 
-from cccad_data.columns import Column, Runs, joined, take_all
-from cccad_data.dataset import Histories
-from cccad_data.detours import DetourSpec, Plan
 from cccad_data.errors import SamplingError, hint
 from cccad_data.family import TaskFamily
+from cccad_data.histories.columns import Column, Runs, joined, take_all
+from cccad_data.histories.dataset import Histories
 from cccad_data.plain import Array
+from cccad_data.sampling.detours import DetourSpec, Plan
 
 Thing = TypeVar("Thing")
 _DOMAIN = 0xCCCAD_5A3B1E  # keeps these streams apart from others with the same seed

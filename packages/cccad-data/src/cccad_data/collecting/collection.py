@@ -9,17 +9,18 @@ from typing import Any
 
 import attrs
 
-from cccad_data import spaces, store
+from cccad_data import spaces
 from cccad_data.affordable import excess
-from cccad_data.dataset import MANIFEST, SHARD, read_manifest
+from cccad_data.collecting.source import Source, SourceSpec
 from cccad_data.errors import CollectionError, HistoryFileError, JobError, StorageError
 from cccad_data.family import FamilySpec, Task, TaskFamily, TaskSplit
-from cccad_data.header import FORMAT, HEADER_KEYS
+from cccad_data.histories import shards
+from cccad_data.histories.dataset import MANIFEST, SHARD, read_manifest
+from cccad_data.histories.header import FORMAT, HEADER_KEYS
+from cccad_data.histories.owner import owned, remove_abandoned
 from cccad_data.jobs.job import Executor
-from cccad_data.owner import owned, remove_abandoned
+from cccad_data.jobs.portable import packed
 from cccad_data.plain import Fields, Table
-from cccad_data.portable import packed
-from cccad_data.source import Source, SourceSpec
 
 _BYTES_PER_LISTED_TASK = 1_500  # its id and params, as objects and as JSON
 _BYTES_PER_ENV_STEP, _COPIES = 6, 2  # its reward and flags; as arrays, and as the file that is put together
@@ -40,7 +41,7 @@ def collect(
 
     *split* are the arguments of `family.split`; the first *max_tasks* train tasks of the split are collected (all,
     without it). Units that the folder has already are kept. While another process collects into it, this one waits, and
-    a warning of the logger `cccad_data.owner` says so. *progress* gets (env steps done, env steps in all).
+    a warning of the logger `cccad_data.histories.owner` says so. *progress* gets (env steps done, env steps in all).
 
     Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed;
     at once, and with nothing half-written left behind, when the disk is full.
@@ -102,7 +103,7 @@ def _collected(
                 failures.append((jobs[index].task_ids, outcome.failure))
                 continue
             done[index] = True
-            store.write_json(out / MANIFEST, _manifest(header, jobs, done))
+            shards.write_json(out / MANIFEST, _manifest(header, jobs, done))
             meter.finish(index)
     return failures
 
@@ -158,7 +159,7 @@ def _collect_unit(job: _Job, progress: Callable[[int], None]) -> None:
     source = job.source_spec.build()
     tasks = [family.task(task_id) for task_id in job.task_ids]
     histories = source.collect(family, tasks, seed=job.whole["seed"], progress=progress)
-    store.write_shard(job.shard, job.header, histories)
+    shards.write_shard(job.shard, job.header, histories)
 
 
 class _Meter:
@@ -233,7 +234,7 @@ def _prepare(out: Path, header: Table, jobs: Sequence[_Job]) -> list[bool]:
         header["versions"] = earlier["versions"]
     _sweep(out)
     done = [_is_complete(job.shard, job.header) for job in jobs]
-    store.write_json(out / MANIFEST, _manifest(header, jobs, done))
+    shards.write_json(out / MANIFEST, _manifest(header, jobs, done))
     return done
 
 
@@ -241,7 +242,7 @@ def _is_complete(shard: Path, header: Fields) -> bool:
     if not shard.exists():
         return False
     try:
-        header_there = store.read_header(shard)
+        header_there = shards.read_header(shard)
     except HistoryFileError:
         return False
     return all(header_there[key] == header[key] for key in HEADER_KEYS if key != "versions")

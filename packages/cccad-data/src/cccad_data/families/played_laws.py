@@ -9,7 +9,8 @@ import numpy as np
 from attrs import fields_dict, frozen
 
 from cccad_data import spaces
-from cccad_data.declared import contradiction
+from cccad_data.collecting.recorder import refuse_other_autoresets, same_step
+from cccad_data.families.declared import contradiction
 from cccad_data.family import (
     HasReferencePlayers,
     KnowsDynamics,
@@ -27,7 +28,6 @@ from cccad_data.family import (
 from cccad_data.laws import require
 from cccad_data.narrow import Border
 from cccad_data.plain import Array
-from cccad_data.recorder import refuse_other_autoresets, same_step
 
 FEW_ENV_STEPS, MANY_ENV_STEPS = 300, 4_000
 _SEED = 7

@@ -7,12 +7,12 @@ import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
 
-from cccad_data import store
 from cccad_data.affordable import excess, memory_bytes
-from cccad_data.containment import MOST_SHRINKAGE
 from cccad_data.errors import HistoryFileError
-from cccad_data.header import HEADER_KEYS, read_manifest_file
-from cccad_data.history import TaskHistories
+from cccad_data.histories import shards
+from cccad_data.histories.containment import MOST_SHRINKAGE
+from cccad_data.histories.header import HEADER_KEYS, read_manifest_file
+from cccad_data.histories.history import TaskHistories
 from cccad_data.plain import Table
 
 MANIFEST = "manifest.json"
@@ -33,20 +33,20 @@ class Histories:
         """Read a dataset folder or one `.h5` shard.
 
         The arrays of *lazy* histories are columns that stay on the disk until they are asked for a stretch (see
-        `cccad_data.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES`, or more than half of the memory
-        when they are unpacked, are read lazily.
+        `cccad_data.histories.columns`); without a choice, files of more than `LAZY_ABOVE_BYTES`, or more than half of
+        the memory when they are unpacked, are read lazily.
 
         Raises HistoryFileError when anything is missing, unfinished, damaged or of an unknown format.
         """
         path = Path(path)
         if not path.is_dir():
-            header, tasks = store.read_shard(path, lazy=_is_lazy([path], path, lazy=lazy))
+            header, tasks = shards.read_shard(path, lazy=_is_lazy([path], path, lazy=lazy))
             return cls(header=header, tasks=tuple(tasks))
         manifest = read_manifest(path)
-        shards, tasks = finished_shards(path, manifest), []
-        lazy = _is_lazy(shards, path, lazy=lazy)
-        for shard in shards:
-            header, of_shard = store.read_shard(shard, lazy=lazy)
+        paths, tasks = finished_shards(path, manifest), []
+        lazy = _is_lazy(paths, path, lazy=lazy)
+        for shard in paths:
+            header, of_shard = shards.read_shard(shard, lazy=lazy)
             differing = [key for key in HEADER_KEYS if key != "tasks" and header[key] != manifest[key]]
             if differing:
                 raise HistoryFileError(
@@ -89,14 +89,14 @@ class Histories:
         return len(self.tasks)
 
 
-def _is_lazy(shards: Sequence[Path], path: Path, *, lazy: bool | None) -> bool:
+def _is_lazy(paths: Sequence[Path], path: Path, *, lazy: bool | None) -> bool:
     """Choose where nobody has; raises HistoryFileError where what is not lazy would not fit into memory."""
-    packed = sum(shard.stat().st_size for shard in shards if shard.is_file())
+    packed = sum(shard.stat().st_size for shard in paths if shard.is_file())
     if lazy or (lazy is None and packed > LAZY_ABOVE_BYTES):
         return True
     if packed * MOST_SHRINKAGE < memory_bytes() / 2:  # a glance is enough for most
         return False
-    unpacked = sum(store.declared_bytes(shard) for shard in shards)
+    unpacked = sum(shards.declared_bytes(shard) for shard in paths)
     if lazy is False and (words := excess("these histories", unpacked)):
         raise HistoryFileError(f"{path}: {words}; open them with lazy=True")
     return lazy is None and unpacked > memory_bytes() / 2

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from cccad_data import spaces
-from cccad_data.dataset import Histories, early_late_returns, learning_curve
 from cccad_data.errors import DataError, FamilyError
-from cccad_data.families import family_errors
+from cccad_data.families.registered import family_errors
 from cccad_data.family import HasOptimum, TaskFamily, optimal_returns, random_returns
+from cccad_data.histories.dataset import Histories, early_late_returns, learning_curve
+from cccad_data.histories.shards import whole_file
 from cccad_data.plain import Fields
-from cccad_data.store import whole_file
 
 _EDGE_EPISODES = 10
 _MOST_STATES = 1 << 20

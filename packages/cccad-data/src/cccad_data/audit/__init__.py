@@ -1,0 +1,1 @@
+"""What is said of a set of histories: its faults, and its page."""

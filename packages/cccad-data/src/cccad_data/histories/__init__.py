@@ -1,0 +1,1 @@
+"""Histories: in memory, on disk, as whole datasets, and who writes them."""

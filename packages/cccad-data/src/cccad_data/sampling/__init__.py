@@ -1,0 +1,1 @@
+"""Training batches: stretches of histories, and the detours at their heads."""
