@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from cccad_core.encoders.base import measured
 from cccad_core.encoders.cells import CellsSpec
 from cccad_core.encoders.conv import ConvSpec
 from cccad_core.encoders.dict import DictSpec
@@ -9,7 +10,9 @@ from cccad_core.encoders.linear import LinearSpec
 from cccad_core.encoders.table import TableSpec
 from cccad_core.errors import SpaceError
 from cccad_core.fitting import encoder_for
-from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Tuple
+from cccad_core.laws.encoder import check_encoder
+from cccad_core.policy import PolicySpec
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 from cccad_core.specs import describe, structure
 
 WIDTH = 8
@@ -97,3 +100,28 @@ def test_a_leaf_whose_encoder_does_not_take_it_is_refused():
         DictSpec(leaves={"image": ConvSpec()}).build(MINIGRID, WIDTH)
     with pytest.raises(SpaceError, match="all leaves of this space are ignored"):
         DictSpec(ignored=("image", "direction")).build(MINIGRID, WIDTH)
+
+
+def test_a_measured_encoder_scales_to_unit_deviation_and_keeps_what_it_measured():
+    space = Box(shape=(3,), low=float("-inf"), high=float("inf"))
+    encoder = LinearSpec(scaling="measured").build(space, WIDTH)
+    values = torch.tensor([[1.0, 50.0, 7.0], [3.0, 150.0, 7.0]])  # the last one never changes
+    assert encoder.is_measured
+    encoder.measure(values)
+    scaled = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
+    torch.testing.assert_close(encoder(values), scaled @ encoder.project.weight.T)
+    other = LinearSpec(scaling="measured").build(space, WIDTH)
+    other.load_state_dict(encoder.state_dict())
+    assert torch.equal(other(values), encoder(values))
+    check_encoder(LinearSpec(scaling="measured"))
+
+
+def test_a_policys_measured_encoders_are_those_of_observations_and_parts_are_shown_their_own():
+    spaces = Spaces(observation=Dict({"place": Discrete(3), "speed": SPEED}), action=SPEED)
+    spec = PolicySpec(encoder=DictSpec(leaves={"speed": LinearSpec(scaling="measured")}), width=16)
+    policy = spec.build(spaces, seed=0)
+    encoders = measured(policy)
+    assert encoders == [policy.layout.observation, policy.reconstruction.observation]
+    encoders[0].measure(torch.tensor([[0.0, 1.0, 5.0], [2.0, 3.0, 9.0]]))
+    assert policy.layout.observation.encoders[1].centre.tolist() == [2.0, 7.0]
+    assert measured(PolicySpec(width=16).build(spaces, seed=0)) == []

@@ -86,3 +86,12 @@ def test_processes_draw_their_chance_apart_share_what_they_must_and_repeat_it(sa
     shared = [[made.moment(update).shared_seed for update in range(3)] for made in of_rank]
     assert len({*shared[0], *seeds[0]}) == 6
     assert shared[0] == shared[1] == shared[2]
+
+
+def test_observations_to_be_measured_are_real_and_the_same_in_every_process(sampler):
+    one, other = (batches(sampler, rank=rank, num_processes=2) for rank in (0, 1))
+    observations = one.observations(1_000)
+    assert observations.shape[0] >= 1_000
+    assert observations.shape[1] == 2
+    assert observations.max() < 3
+    assert torch.equal(other.observations(1_000), observations)

@@ -24,7 +24,7 @@ from cccad_core.objectives.terms import ReconstructionTerm
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
-from cccad_core.spaces import Spaces
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train import cli
@@ -48,6 +48,12 @@ TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTr
 REBUILDING = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
 WEIGHTS = REBUILDING.weights(0.0)
 ROUNDING = {"rtol": 1e-3, "atol": 2e-4}  # of sums in single precision in another order
+STRUCTURED = Spaces(
+    observation=Dict(
+        {"image": Box((8, 8, 3), 0, 255, dtype="uint8"), "rest": Tuple((Discrete(3), Box((2,), -1.0, 1.0)))}
+    ),
+    action=MultiDiscrete((3, 2)),
+)
 COMPRESSORS = ("accumulate", "delta", "gated-query", "gru", "mean-pool", "query", "retrieval", "rmt", "sink", "window")
 
 
@@ -115,14 +121,19 @@ def test_every_compressor_can_be_trained_and_is_what_it_is_on_the_cpu(name):
     assert_same_losses(evolve(SPEC, compressor=compressor, context=ContextSpec(window=window), num_heads=4), "fp32")
 
 
-def assert_same_losses(spec, precision):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_images_and_parts_can_be_trained_on_and_are_what_they_are_on_the_cpu(precision):
+    assert_same_losses(SPEC, precision, STRUCTURED)
+
+
+def assert_same_losses(spec, precision, spaces=SPACES):
     """Compare losses and gradients of a padded batch on both devices, with all that chance does in training."""
-    batch = random_batch(SPACES, size=4, length=40, seed=0)
+    batch = random_batch(spaces, size=4, length=40, seed=0)
     batch = evolve(batch, mask=torch.arange(40) < torch.tensor([40, 33, 40, 12])[:, None])
     moment = Moment(seed=3, state_passing=0.5, latent_noise=0.1)
     losses = {}
     for device in ("cpu", DEVICE):
-        policy = spec.build(SPACES, seed=0).to(device)
+        policy = spec.build(spaces, seed=0).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             found = REBUILDING.build(policy, 2)(on(device, batch), 125.0, WEIGHTS, moment, batch.flags())
             if policy.compressor.num_latents:

@@ -7,7 +7,7 @@ A spec class of kind `encoder` has, besides its fields:
 """
 
 from abc import ABC, abstractmethod
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from attrs import frozen
 from torch import Tensor, nn
@@ -24,6 +24,29 @@ class Encoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, values: Tensor) -> Tensor:
         """Return the vectors of *values*."""
+
+
+@runtime_checkable
+class Measures(Protocol):
+    """An encoder that may look at what it is going to read, once, before it is trained."""
+
+    is_measured: bool
+    """Whether its spec asks for it."""
+
+    def measure(self, values: Tensor) -> None:
+        """Take the statistics of *values*, `n o`."""
+        ...
+
+
+def measured(module: nn.Module) -> list[Measures]:
+    """Return the encoders in *module* that ask to be shown observations; an encoder shows its own parts theirs."""
+    encoders: list[Measures] = []
+    for child in module.children():
+        if not isinstance(child, Encoder):
+            encoders += measured(child)
+        elif isinstance(child, Measures) and child.is_measured:
+            encoders.append(child)
+    return encoders
 
 
 class EncoderSpec(Protocol):

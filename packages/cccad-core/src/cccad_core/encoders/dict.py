@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from attrs import Factory, field, frozen
 from torch import Tensor, nn
 
-from cccad_core.encoders.base import Encoder, EncoderSpec
+from cccad_core.encoders.base import Encoder, EncoderSpec, Measures
 from cccad_core.encoders.leaves import ours
 from cccad_core.errors import SpaceError
 from cccad_core.registry import refuse_what_lacks, title
@@ -59,6 +59,15 @@ class Parts(Encoder):
         super().__init__()
         self.slices = [leaf.slice for leaf, _ in parts]
         self.encoders = nn.ModuleList(encoder for _, encoder in parts)
+
+    @property
+    def is_measured(self) -> bool:
+        return any(isinstance(encoder, Measures) and encoder.is_measured for encoder in self.encoders)
+
+    def measure(self, values: Tensor) -> None:
+        for encoder, cut in zip(self.encoders, self.slices, strict=True):
+            if isinstance(encoder, Measures) and encoder.is_measured:
+                encoder.measure(values[..., cut])
 
     def forward(self, values: Tensor) -> Tensor:
         first, *others = (encode(values[..., cut]) for encode, cut in zip(self.encoders, self.slices, strict=True))

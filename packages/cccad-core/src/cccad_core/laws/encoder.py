@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from cccad_core.encoders.base import Encoder, EncoderSpec
-from cccad_core.laws.law import require, same
+from cccad_core.laws.law import TOLERANCE, require, same
 from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
@@ -54,9 +54,10 @@ def _check_vectors(encoder: Encoder, values: Tensor, space: Space) -> None:
     require("declared size", shape == wanted, f"values of shape {tuple(values.shape)} become {shape}, not {wanted}")
     require("finite values", bool(vectors.isfinite().all()), f"a {space.kind} value becomes no finite number")
     same("a function of the value", encoder(values), vectors, "one batch, encoded twice,", 0)
-    same("every value for itself", encoder(values[:1]), vectors[:1], "a row in a batch and alone")
-    same("every value for itself", encoder(values[:, 1:2]), vectors[:, 1:2], "a decision in a stretch and alone")
-    same("every value for itself", encoder(values[:, 1]), vectors[:, 1], "decisions with an axis of time and without")
+    law, rounding = "every value for itself", TOLERANCE * max(1.0, float(vectors.abs().max()))
+    same(law, encoder(values[:1]), vectors[:1], "a row in a batch and alone", rounding)
+    same(law, encoder(values[:, 1:2]), vectors[:, 1:2], "a decision in a stretch and alone", rounding)
+    same(law, encoder(values[:, 1]), vectors[:, 1], "decisions with an axis of time and without", rounding)
     _check_apart(values, vectors)
 
 

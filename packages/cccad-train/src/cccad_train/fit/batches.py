@@ -51,6 +51,15 @@ class Batches:
             arrays = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
         return HistoryBatch.from_arrays(arrays, device, self.spaces), flags, num_targets
 
+    def observations(self, num_decisions: int) -> torch.Tensor:
+        """Return the observations, `n o`, of at least so many decisions, the same in every process."""
+        size, length = self.shape(0)
+        rows, num_batches = [], -(-num_decisions // (size * length))
+        for update in range(num_batches):
+            arrays = self.sampler.batch(update, length, size)
+            rows.append(torch.as_tensor(arrays["observations"][arrays["mask"]]))
+        return torch.cat(rows).to(self.device)
+
     def _draw(self, update: int) -> tuple[dict[str, Any], Flags, float]:
         size, length = self.shape(update)
         first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import torch
 from accelerate import Accelerator
 from attrs import asdict, frozen
+from cccad_core.encoders.base import measured
 from cccad_core.objectives.base import Objective
 from cccad_core.policy import HEADS, Policy
 from cccad_data import Sampler
@@ -32,6 +33,10 @@ class DivergedError(ValueError):
 
 class UnusableCheckpointsError(ValueError):
     """There are checkpoints of a stage, and none that it can go on from."""
+
+
+NUM_MEASURED = 20_000
+"""Decisions whose observations are shown to the encoders that measure, at least."""
 
 
 def assemble(stage: Stage, policy: Policy, agent: AgentSpec, others: Mapping[str, Policy]) -> Objective:
@@ -79,6 +84,10 @@ class Fit:
             device=accelerator.device,
             spaces=policy.spaces,
         )
+        if not progress.update and (encoders := measured(policy)):
+            observations = batches.observations(NUM_MEASURED)
+            for encoder in encoders:
+                encoder.measure(observations)
         objective, optimizer = accelerator.prepare(whole, optimizer)
         recorder = _Recorder(self, policy, optimizer, progress, spec)
         try:
