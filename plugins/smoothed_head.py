@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 @register("head", "smoothed")
 @frozen(kw_only=True)
-class SmoothedSpec:
+class SmoothedHeadSpec:
     """A softmax mixed with the uniform distribution."""
 
     floor: float = field(
@@ -34,12 +34,12 @@ class SmoothedSpec:
     def takes(self, space: Space) -> bool:
         return isinstance(space, Discrete)
 
-    def build(self, space: Space, width: int) -> "Smoothed":
+    def build(self, space: Space, width: int) -> "SmoothedHead":
         assert isinstance(space, Discrete)
-        return Smoothed(space.n, width, self.floor)
+        return SmoothedHead(space.n, width, self.floor)
 
 
-class Smoothed(ActionHead):
+class SmoothedHead(ActionHead):
     """Parameters are log probabilities, `b t a`."""
 
     measure = "accuracy"

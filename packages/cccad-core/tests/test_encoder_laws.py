@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from attrs import frozen
-from cccad_core.encoders.linear import LinearSpec, Projection
+from cccad_core.encoders.linear import Projection, ProjectionSpec
 from cccad_core.encoders.table import Table, TableSpec
 from cccad_core.laws.encoder import check_encoder
 from cccad_core.laws.law import LawBroken
@@ -110,16 +110,16 @@ class Greedy:
 
 
 BROKEN_ENCODERS = {
-    "an encoder is built": Planted(LinearSpec(), lambda space, width: NoEncoder(space.num_features, width)),
-    "declared size": Planted(LinearSpec(), Narrow),
-    "finite values": Planted(LinearSpec(), Overflowing),
-    "every value for itself": Planted(LinearSpec(), Centred),
-    "a function of the value": Planted(LinearSpec(), Counting),
-    "different values, different vectors": Planted(LinearSpec(), Blind),
-    "every weight learns": Planted(LinearSpec(), Frozen),
-    "what is read stays as it is": Planted(LinearSpec(), Scaling),
-    "the seed draws the weights": Planted(LinearSpec(), OwnDraw),
-    "weights are kept": Planted(LinearSpec(), Unsaved),
+    "an encoder is built": Planted(ProjectionSpec(), lambda space, width: NoEncoder(space.num_features, width)),
+    "declared size": Planted(ProjectionSpec(), Narrow),
+    "finite values": Planted(ProjectionSpec(), Overflowing),
+    "every value for itself": Planted(ProjectionSpec(), Centred),
+    "a function of the value": Planted(ProjectionSpec(), Counting),
+    "different values, different vectors": Planted(ProjectionSpec(), Blind),
+    "every weight learns": Planted(ProjectionSpec(), Frozen),
+    "what is read stays as it is": Planted(ProjectionSpec(), Scaling),
+    "the seed draws the weights": Planted(ProjectionSpec(), OwnDraw),
+    "weights are kept": Planted(ProjectionSpec(), Unsaved),
     "what is taken can be used": Greedy(),
 }
 
@@ -138,4 +138,4 @@ def test_a_coordinate_that_is_not_looked_up_is_caught():
 
 def test_a_space_that_is_not_taken_is_named():
     with pytest.raises(LawBroken, match=r"law 'an encoder takes a space' is broken: takes\(\) says no to .* discrete"):
-        check_encoder(LinearSpec(), space=Discrete(3))
+        check_encoder(ProjectionSpec(), space=Discrete(3))

@@ -5,8 +5,8 @@ import torch
 from cccad_core.encoders.base import measured
 from cccad_core.encoders.cells import CellsSpec
 from cccad_core.encoders.conv import ConvSpec
-from cccad_core.encoders.dict import DictSpec
-from cccad_core.encoders.linear import LinearSpec
+from cccad_core.encoders.dict import PartsSpec
+from cccad_core.encoders.linear import ProjectionSpec
 from cccad_core.encoders.table import TableSpec
 from cccad_core.errors import SpaceError
 from cccad_core.fitting import encoder_for
@@ -31,12 +31,12 @@ def bytes_of(space, *, size=5):
     [
         (Discrete(3), TableSpec),
         (MultiDiscrete((3, 2)), TableSpec),
-        (SPEED, LinearSpec),
-        (Box(shape=(64, 48, 3), low=0.0, high=1.0), LinearSpec),
+        (SPEED, ProjectionSpec),
+        (Box(shape=(64, 48, 3), low=0.0, high=1.0), ProjectionSpec),
         (PHOTO, ConvSpec),
-        (GRID, LinearSpec),
-        (MINIGRID, DictSpec),
-        (Tuple((MINIGRID, PHOTO)), DictSpec),
+        (GRID, ProjectionSpec),
+        (MINIGRID, PartsSpec),
+        (Tuple((MINIGRID, PHOTO)), PartsSpec),
     ],
     ids=lambda value: getattr(value, "kind", None),
 )
@@ -73,52 +73,52 @@ def test_a_category_is_the_same_vector_in_every_cell():
 
 def test_the_vectors_of_the_leaves_are_summed():
     space = Dict({"place": MultiDiscrete((3, 4)), "speed": SPEED})
-    encoder = DictSpec().build(space, WIDTH)
+    encoder = PartsSpec().build(space, WIDTH)
     row = torch.tensor([[2.0, 1.0, -2.0, 0.5]])
     table, linear = encoder.encoders
     torch.testing.assert_close(encoder(row), table(torch.tensor([[2, 1]])) + linear(torch.tensor([[-2.0, 0.5]])))
 
 
 def test_a_leaf_may_have_an_encoder_of_its_own_or_be_ignored():
-    spec = structure({"leaves": {"image": {"kind": "cells", "cell_width": 4}}, "ignored": ["direction"]}, DictSpec)
+    spec = structure({"leaves": {"image": {"kind": "cells", "cell_width": 4}}, "ignored": ["direction"]}, PartsSpec)
     encoder = spec.build(MINIGRID, WIDTH)
     assert [type(each).__name__ for each in encoder.encoders] == ["Cells"]
     row = bytes_of(MINIGRID)
     other = row.clone()
     other[:, 0] = 3 - other[:, 0].clamp(max=3)
     assert torch.equal(encoder(other), encoder(row))
-    assert "encoders by the path of a leaf" in describe(DictSpec)
+    assert "encoders by the path of a leaf" in describe(PartsSpec)
 
 
 def test_a_leaf_that_is_not_there_is_named_with_those_that_are():
     with pytest.raises(SpaceError, match="there is no leaf 'picture' in this space; it has direction, image"):
-        DictSpec(leaves={"picture": CellsSpec()}).build(MINIGRID, WIDTH)
+        PartsSpec(leaves={"picture": CellsSpec()}).build(MINIGRID, WIDTH)
 
 
 def test_a_leaf_whose_encoder_does_not_take_it_is_refused():
     with pytest.raises(SpaceError, match=r"the encoder 'conv' of .* does not take the leaf 'image', a box space"):
-        DictSpec(leaves={"image": ConvSpec()}).build(MINIGRID, WIDTH)
+        PartsSpec(leaves={"image": ConvSpec()}).build(MINIGRID, WIDTH)
     with pytest.raises(SpaceError, match="all leaves of this space are ignored"):
-        DictSpec(ignored=("image", "direction")).build(MINIGRID, WIDTH)
+        PartsSpec(ignored=("image", "direction")).build(MINIGRID, WIDTH)
 
 
 def test_a_measured_encoder_scales_to_unit_deviation_and_keeps_what_it_measured():
     space = Box(shape=(3,), low=float("-inf"), high=float("inf"))
-    encoder = LinearSpec(scaling="measured").build(space, WIDTH)
+    encoder = ProjectionSpec(scaling="measured").build(space, WIDTH)
     values = torch.tensor([[1.0, 50.0, 7.0], [3.0, 150.0, 7.0]])  # the last one never changes
     assert encoder.is_measured
     encoder.measure(values)
     scaled = torch.tensor([[-1.0, -1.0, 0.0], [1.0, 1.0, 0.0]])
     torch.testing.assert_close(encoder(values), scaled @ encoder.project.weight.T)
-    other = LinearSpec(scaling="measured").build(space, WIDTH)
+    other = ProjectionSpec(scaling="measured").build(space, WIDTH)
     other.load_state_dict(encoder.state_dict())
     assert torch.equal(other(values), encoder(values))
-    check_encoder(LinearSpec(scaling="measured"))
+    check_encoder(ProjectionSpec(scaling="measured"))
 
 
 def test_a_policys_measured_encoders_are_those_of_observations_and_parts_are_shown_their_own():
     spaces = Spaces(observation=Dict({"place": Discrete(3), "speed": SPEED}), action=SPEED)
-    spec = PolicySpec(encoder=DictSpec(leaves={"speed": LinearSpec(scaling="measured")}), width=16)
+    spec = PolicySpec(encoder=PartsSpec(leaves={"speed": ProjectionSpec(scaling="measured")}), width=16)
     policy = spec.build(spaces, seed=0)
     encoders = measured(policy)
     assert encoders == [policy.layout.observation, policy.reconstruction.observation]

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cccad_core.encoders.linear import LinearSpec
+from cccad_core.encoders.linear import ProjectionSpec
 from cccad_core.encoders.table import TableSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.layouts import (
@@ -41,7 +41,7 @@ def test_a_discrete_value_is_one_row_of_the_table():
 
 def test_a_box_is_scaled_to_unit_range_and_one_without_bounds_is_left_as_it_is():
     space = Box(shape=(3,), low=(0.0, -4.0, float("-inf")), high=(10.0, 4.0, float("inf")))
-    encoder = LinearSpec().build(space, WIDTH)
+    encoder = ProjectionSpec().build(space, WIDTH)
     vector = encoder(torch.tensor([10.0, -4.0, 7.0]))
     torch.testing.assert_close(vector, encoder.project.weight @ torch.tensor([1.0, -1.0, 7.0]))
 

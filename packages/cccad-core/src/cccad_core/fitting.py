@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from cccad_core.encoders.base import EncoderSpec
-from cccad_core.encoders.dict import DictSpec
+from cccad_core.encoders.dict import PartsSpec
 from cccad_core.encoders.leaves import ours
 from cccad_core.errors import SpaceError
 from cccad_core.heads.base import HeadSpec
@@ -25,7 +25,7 @@ HEADS: tuple[HeadSpec, ...] = (CategoricalSpec(), FactoredSpec(), GaussianSpec()
 
 def encoder_for(space: Space, named: EncoderSpec | None = None) -> EncoderSpec:
     """Return the encoder that reads *space*; raises SpaceError where what is *named* does not take it, or none does."""
-    return _fitting("encoder", space, named, [*ours(space), DictSpec()])
+    return _fitting("encoder", space, named, [*ours(space), PartsSpec()])
 
 
 def head_for(space: Space, named: HeadSpec | None = None) -> HeadSpec:

@@ -14,7 +14,7 @@ from cccad_core.specs import Kind
 
 
 @frozen(kw_only=True)
-class DictSpec:
+class PartsSpec:
     """An encoder for each leaf of a dictionary or a tuple, by default as fits it; their vectors are summed."""
 
     leaves: dict[str, Annotated[Any, Kind("encoder")]] = field(

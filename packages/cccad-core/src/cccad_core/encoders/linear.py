@@ -12,7 +12,7 @@ from cccad_core.spaces import Box, Space
 
 
 @frozen(kw_only=True)
-class LinearSpec:
+class ProjectionSpec:
     """A linear map of the features of a box, scaled to unit range or to unit deviation."""
 
     scaling: Literal["bounds", "measured"] = field(
