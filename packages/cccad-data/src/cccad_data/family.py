@@ -11,7 +11,7 @@ from attrs import AttrsInstance
 from numpy.typing import NDArray
 
 from cccad_data.errors import FamilyError
-from cccad_data.plain import Array, Scalar, Table
+from cccad_data.plain import Array, Parameter, Table
 from cccad_data.spaces import Space
 
 StepOutcome: TypeAlias = tuple[Array, Array, Array, Array, Table]
@@ -27,7 +27,7 @@ class Task(Protocol):
         """The id, which data files, artefacts and results carry."""
 
     @property
-    def params(self) -> Mapping[str, Scalar]:
+    def params(self) -> Mapping[str, Parameter]:
         """The parameters that make up the task, by name."""
 
 

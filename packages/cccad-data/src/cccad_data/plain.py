@@ -10,8 +10,8 @@ Array: TypeAlias = NDArray[Any]
 "Numbers of some kind, in some shape; a docstring says which."
 DType: TypeAlias = np.dtype[Any]
 "The kind of numbers of an array."
-Scalar: TypeAlias = str | float | bool | int
-"What JSON has besides tables, lists and null: the value of one parameter of a task."
+Parameter: TypeAlias = str | float | bool | int | list[Any]
+"What JSON has besides tables and null: the value of one parameter of a task."
 Table: TypeAlias = dict[str, Any]
 "A JSON object, or a TOML table."
 Fields: TypeAlias = Mapping[str, Any]

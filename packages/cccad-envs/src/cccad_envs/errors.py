@@ -21,3 +21,7 @@ class TransitionError(ValueError):
 
 class NotResetError(ValueError, gymnasium.error.ResetNeeded):
     """A row was used before its first reset, or after its episode ended without one."""
+
+
+class PlayError(RuntimeError):
+    """An environment of somebody else's failed, or broke its own rules, while it was played."""

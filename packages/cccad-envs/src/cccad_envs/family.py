@@ -79,6 +79,26 @@ class Split:
     held_out: tuple[Task, ...] | Tasks
 
 
+def drawn_split(name: str, tasks: tuple[Task, ...] | Tasks, seed: int, held_out_frac: float) -> Split:
+    """Return the split of the *tasks* of the family *name*; `TaskFamily.split` says how it is drawn, and raises."""
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MOST_SEED:
+        raise SettingError(f"'seed' of a split must be a whole number >= 0 and < 2**128: {seed!r}")
+    if not 0 < held_out_frac < 1:
+        raise SettingError(f"'held_out_frac' must be > 0 and < 1: {held_out_frac!r}")
+    num_tasks = tasks.size if isinstance(tasks, Tasks) else len(tasks)
+    refuse_too_large(f"a split of the {num_tasks:,} tasks of {name}", num_tasks * _SPLIT_BYTES_PER_TASK)
+    refuse_too_slow(f"a split of the {num_tasks:,} tasks of {name}", 2 * num_tasks * num_tasks.bit_length())
+    num_held_out = round(held_out_frac * num_tasks)
+    if not 0 < num_held_out < num_tasks:
+        side = "held-out" if num_held_out == 0 else "training"
+        raise SettingError(f"'held_out_frac' of {held_out_frac} leaves no {side} task among the {num_tasks:,}")
+    order = _drawn_order(int(seed), num_tasks)
+    if isinstance(tasks, Tasks):
+        return Split(train=tasks.chosen(order[num_held_out:]), held_out=tasks.chosen(order[:num_held_out]))
+    drawn = [tasks[position] for position in order]
+    return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
+
+
 class TaskFamily(ABC):
     """What a data source, a trainer and an evaluation may ask of a set of tasks.
 
@@ -251,25 +271,8 @@ class TaskFamily(ABC):
             SettingError: *held_out_frac* is not inside (0, 1) or leaves a side empty, or *seed* is negative or no int,
                 or so many tasks do not fit into memory, or nobody could wait for a random return.
         """
-        if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= MOST_SEED:
-            raise SettingError(f"'seed' of a split must be a whole number >= 0 and < 2**128: {seed!r}")
-        if not 0 < held_out_frac < 1:
-            raise SettingError(f"'held_out_frac' must be > 0 and < 1: {held_out_frac!r}")
-        num_tasks = self._num_tasks
-        refuse_too_large(f"a split of the {num_tasks:,} tasks of {self.name}", num_tasks * _SPLIT_BYTES_PER_TASK)
-        refuse_too_slow(f"a split of the {num_tasks:,} tasks of {self.name}", 2 * num_tasks * num_tasks.bit_length())
         refuse_too_slow(f"the random return of a task of {self.name}", self.random_return_operations)
-        num_held_out = round(held_out_frac * num_tasks)
-        if not 0 < num_held_out < num_tasks:
-            side = "held-out" if num_held_out == 0 else "training"
-            raise SettingError(f"'held_out_frac' of {held_out_frac} leaves no {side} task among the {num_tasks:,}")
-        order = _drawn_order(int(seed), num_tasks)
-        if isinstance(self.tasks, Tasks):
-            return Split(
-                train=self.tasks.chosen(order[num_held_out:]), held_out=self.tasks.chosen(order[:num_held_out])
-            )
-        drawn = [self.tasks[position] for position in order]
-        return Split(train=tuple(drawn[num_held_out:]), held_out=tuple(drawn[:num_held_out]))
+        return drawn_split(self.name, self.tasks, seed, held_out_frac)
 
     @final
     def make(self, task: AnyTask, render_mode: str | None = None) -> SingleEnv:

@@ -7,7 +7,7 @@ import numpy as np
 from attrs import field, frozen
 from numpy.typing import NDArray
 
-from cccad_envs.plain import Scalar
+from cccad_envs.plain import Parameter
 
 MOST_LISTED = 100_000
 
@@ -20,7 +20,7 @@ class AnyTask(Protocol):
         """The id."""
 
     @property
-    def params(self) -> Mapping[str, Scalar]:
+    def params(self) -> Mapping[str, Parameter]:
         """The parameters by name."""
 
 
@@ -29,7 +29,7 @@ class Task:
     """One task: a stable readable id such as `darkroom-9x9/goal-4-2`, and the parameters that make it up."""
 
     task_id: str
-    params: Mapping[str, Scalar] = field(hash=False)
+    params: Mapping[str, Parameter] = field(hash=False)
 
 
 def in_order(size: int, build: Callable[[int], Task], position: Callable[[str], int]) -> "tuple[Task, ...] | Tasks":

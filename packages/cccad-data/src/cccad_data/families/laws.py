@@ -91,14 +91,19 @@ def _check_tasks(family: TaskFamily) -> None:
         require(law, same.task_id == task.task_id, f"task({task.task_id!r}) returns {same.task_id!r}")
         require(law, dict(same.params) == dict(task.params), f"task({task.task_id!r}) has other parameters")
         for name, value in dict(task.params).items():
-            is_scalar = type(value) in {str, bool, int} or (type(value) is float and math.isfinite(value))
-            what = f"{name!r} of {task.task_id!r} is {value!r}, no text, finite number or truth value"
-            require("task parameters are scalars", isinstance(name, str) and is_scalar, what)
+            what = f"{name!r} of {task.task_id!r} is {value!r}, no text, finite number, truth value or list of these"
+            require("task parameters are plain", isinstance(name, str) and _is_plain(value), what)
     try:
         stranger = family.task(_STRANGE_ID)
     except LookupError:
         return
     require("unknown ids are refused", False, f"task({_STRANGE_ID!r}) returns {stranger.task_id!r}")
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return type(value) in {str, bool, int} or (type(value) is float and math.isfinite(value))
 
 
 def _check_rebuilt(family: TaskFamily, rebuilt: TaskFamily, what: str) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.family import Task
-from cccad_data.plain import Array, Scalar, Table
+from cccad_data.plain import Array, Parameter, Table
 
 _MOVES = np.array([1, -1, 0])
 
@@ -23,7 +23,7 @@ class CorridorTask:
     """A goal cell, a goal on the track, or the best lever."""
 
     task_id: str
-    params: Mapping[str, Scalar]
+    params: Mapping[str, Parameter]
 
 
 @frozen(kw_only=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cccad_data.errors import DataError
 from cccad_data.histories.columns import Column, Following, Thinned
-from cccad_data.plain import Array, Scalar, Table
+from cccad_data.plain import Array, Parameter, Table
 
 PER_ENV_STEP = ("observations", "actions", "rewards", "terminations", "truncations")
 OFFSETS = ("episode_ends", "history_ends")
@@ -38,7 +38,7 @@ class TaskHistories:
     """
 
     task_id: str
-    params: Mapping[str, Scalar] = field(factory=dict)
+    params: Mapping[str, Parameter] = field(factory=dict)
     observations: Array  # t o
     actions: Array  # t, or t a
     rewards: Array  # t float32

@@ -20,7 +20,7 @@ from cccad_data.histories.history import TaskHistories
 from cccad_data.interchange import Found, Wishes, foreign_header, reading
 from cccad_data.interchange.episodes import laid_end_to_end
 from cccad_data.narrow import Border, Where, checked_cast, narrow
-from cccad_data.plain import Array, Fields, Scalar, Table
+from cccad_data.plain import Array, Fields, Parameter, Table
 
 SETTINGS: Table = {
     "task_id": "",
@@ -237,7 +237,7 @@ def _converted(life: Life, sides: Mapping[str, _Side]) -> dict[str, Array]:
 
 def _family_tasks(
     family: TaskFamily | None, names: Sequence[str], wishes: Wishes, sources: Sequence[Path], notes: list[str]
-) -> tuple[dict[str, Mapping[str, Scalar]], set[str]]:
+) -> tuple[dict[str, Mapping[str, Parameter]], set[str]]:
     """Return the params of the tasks that are *family*'s, and the ids that its split holds out."""
     if family is None:
         return {}, set()
