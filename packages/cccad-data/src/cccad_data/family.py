@@ -133,6 +133,14 @@ class HasRandomReturn(Protocol):
 
 
 @runtime_checkable
+class MeasuresRandomReturn(HasRandomReturn, Protocol):
+    """A family whose random returns are estimates, measured over some episodes."""
+
+    def random_return_errors(self, tasks: Sequence[Task], /) -> Array:
+        """Return the standard error of the random return of each task, `e`; 0 where it is exact."""
+
+
+@runtime_checkable
 class KnowsDynamics(Protocol):
     """A family that says where actions lead."""
 
@@ -286,6 +294,13 @@ def random_returns(family: TaskFamily, tasks: Sequence[Task]) -> NDArray[np.floa
             f"the task family {family.name!r} has no 'random_returns', so that what a random policy earns is not known"
         )
     return np.asarray(family.random_returns(tasks), np.float64)
+
+
+def random_return_errors(family: TaskFamily, tasks: Sequence[Task]) -> NDArray[np.float64]:
+    """Return the standard errors of the declared random returns, `e`: 0 where they are exact."""
+    if isinstance(family, MeasuresRandomReturn):
+        return np.asarray(family.random_return_errors(tasks), np.float64)
+    return np.zeros(len(tasks))
 
 
 def has_scores(family: TaskFamily) -> bool:

@@ -23,5 +23,5 @@ class NotResetError(ValueError, gymnasium.error.ResetNeeded):
     """A row was used before its first reset, or after its episode ended without one."""
 
 
-class PlayError(RuntimeError):
+class PlayError(ValueError):
     """An environment of somebody else's failed, or broke its own rules, while it was played."""

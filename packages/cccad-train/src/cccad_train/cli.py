@@ -270,7 +270,7 @@ def memory_report(
 @main.command("check")
 @click.argument("what", nargs=-1, required=True, metavar="SPEC | KIND NAME")
 @click.option("--imports", multiple=True, type=click.Path(path_type=Path), help="A Python file with parts.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override a field of SPEC.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Set a field of SPEC, or of the part.")
 @_trust
 @_frames
 def check(
@@ -294,7 +294,7 @@ def check(
         for file in imports:
             import_file(file)
         if len(what) == 2:
-            click.echo(check_part(*what))
+            click.echo(check_part(*what, overrides))
             return
         for line in check_experiment(opened(Path(what[0]), overrides, trust_plugins=trust_plugins)):
             click.echo(line)

@@ -1,7 +1,7 @@
 """Whether parts keep their contracts: quickly before a run for those that are not ours, with all laws on request."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from numbers import Real
 from typing import Any
@@ -22,6 +22,8 @@ from cccad_core.laws.objective import check_objective
 from cccad_core.laws.trigger import check_trigger
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
+from cccad_core.specs import structure
+from cccad_core.specs.toml import override
 from cccad_data.collecting.source_laws import check_source
 from cccad_data.errors import DataError, SourceError
 from cccad_data.families.laws import check_family
@@ -160,9 +162,15 @@ def check_experiment(spec: ExperimentSpec) -> Iterator[str]:
             yield _put_to(law, kind, part)
 
 
-def check_part(kind: str, name: str) -> str:
-    """Put one part with its default settings to all its laws; return a line that says it keeps them."""
+def check_part(kind: str, name: str, overrides: Iterable[str] = ()) -> str:
+    """Put one part to all its laws; return a line that says it keeps them.
+
+    Its settings are its defaults, but for *overrides* such as `size=5`.
+    """
     cls = lookup(kind, name)
+    settings: dict[str, Any] = {}
+    for text in overrides:
+        override(settings, text)
     laws: dict[str, Law] = {
         "compressor": lambda part, _: check_compressor(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
@@ -177,9 +185,9 @@ def check_part(kind: str, name: str) -> str:
     if kind not in laws:
         raise UnknownPart(f"there are no laws for a part of kind '{kind}', but for {', '.join(laws)}")
     try:
-        part = cls()
+        part = structure(settings, cls) if settings else cls()
     except TypeError as error:
-        problem = f"{title(cls, kind)} has fields without defaults: check a whole spec, with 'cccad check SPEC'"
+        problem = f"{title(cls, kind)} has fields without defaults: set them, --set field=VALUE, or check a whole SPEC"
         raise LawsBrokenError(f"{problem} ({error})") from None
     return _put_to(laws[kind], kind, part)
 

@@ -10,7 +10,9 @@ _UNSEEN = 7.0  # what never came up in n episodes has, but for one case in a tho
 _ROUNDING = 1e-3  # of the distance from the random policy to the optimum: float32 sums, rounded records
 
 
-def gap(returns: ArrayLike, declared: ArrayLike, span: ArrayLike, cycle: int = 1) -> tuple[NDArray[np.float64], ...]:
+def gap(
+    returns: ArrayLike, declared: ArrayLike, span: ArrayLike, cycle: int = 1, errors: ArrayLike = 0.0
+) -> tuple[NDArray[np.float64], ...]:
     """Return how far the mean of what was played lies from what is declared, `task`, and how far it may by chance.
 
     Args:
@@ -18,6 +20,7 @@ def gap(returns: ArrayLike, declared: ArrayLike, span: ArrayLike, cycle: int = 1
         declared: the expected return of an episode, `task`.
         span: the distance from the random policy's return to the optimum, `task`: what one episode can be worth.
         cycle: episodes over which the declared return is a mean; what is left beyond whole cycles is not looked at.
+        errors: standard errors of what is declared, `task`, where it is an estimate.
     """
     values = np.asarray(returns, np.float64)
     num_whole = values.shape[2] // cycle * cycle
@@ -25,15 +28,23 @@ def gap(returns: ArrayLike, declared: ArrayLike, span: ArrayLike, cycle: int = 1
     if not flat.shape[1]:
         return np.zeros(len(values)), np.full(len(values), np.inf)
     error = flat.std(axis=1) / np.sqrt(flat.shape[1])
-    allowed = _ERRORS * error + np.abs(span) * (_ROUNDING + _UNSEEN / flat.shape[1])
+    allowed = _ERRORS * np.hypot(error, errors) + np.abs(span) * (_ROUNDING + _UNSEEN / flat.shape[1])
     return flat.mean(axis=1) - np.asarray(declared, np.float64), allowed
 
 
 def contradiction(
-    who: str, what: str, returns: ArrayLike, declared: ArrayLike, span: ArrayLike, ids: Sequence[str], *, cycle: int = 1
+    who: str,
+    what: str,
+    returns: ArrayLike,
+    declared: ArrayLike,
+    span: ArrayLike,
+    ids: Sequence[str],
+    *,
+    cycle: int = 1,
+    errors: ArrayLike = 0.0,
 ) -> str:
     """Return a sentence where *who* earned something else than the *what* that is declared, or nothing; see `gap`."""
-    distance, allowed = gap(returns, declared, span, cycle)
+    distance, allowed = gap(returns, declared, span, cycle, errors)
     wrong = np.flatnonzero(np.abs(distance) > allowed)
     if not len(wrong):
         return ""

@@ -23,6 +23,7 @@ from cccad_data.family import (
     has_random_rewards,
     has_random_transitions,
     optimal_returns,
+    random_return_errors,
     random_returns,
 )
 from cccad_data.laws import require
@@ -245,14 +246,14 @@ def check_earned(family: TaskFamily, tasks: Sequence[Task]) -> None:
     rows = [task for task in tasks for _ in range(_REPLICAS)]
     actions = iter(random_actions(family, num_episodes * family.horizon, len(rows)))
     ids, environment = [task.task_id for task in tasks], family.make_vec(rows)
-    policies: list[tuple[str, str, Array, Callable[[], Array]]] = [
-        ("a random policy", "the random return", chance, actions.__next__)
+    policies: list[tuple[str, str, Array, Array, Callable[[], Array]]] = [
+        ("a random policy", "the random return", chance, random_return_errors(family, tasks), actions.__next__)
     ]
     if isinstance(environment, KnowsOptimalActions):
-        policies.append(("its optimal policy", "the optimum", best, environment.optimal_actions))
-    for who, what, declared, choose in policies:
+        policies.append(("its optimal policy", "the optimum", best, np.zeros(len(tasks)), environment.optimal_actions))
+    for who, what, declared, errors, choose in policies:
         returns = _returns(environment, num_episodes, choose).reshape(len(tasks), _REPLICAS, -1)
-        wrong = contradiction(who, what, returns, declared, best - chance, ids, cycle=cycle)
+        wrong = contradiction(who, what, returns, declared, best - chance, ids, cycle=cycle, errors=errors)
         require("declared returns", not wrong, wrong)
 
 

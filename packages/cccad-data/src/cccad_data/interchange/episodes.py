@@ -11,7 +11,9 @@ from cccad_data.plain import Array, Parameter, Table
 UNKNOWN_LAST = "the file has no true last observations of episodes, so that each is a copy of the one before it"
 
 
-def laid_end_to_end(task_id: str, params: Mapping[str, Parameter], lives: Sequence[Mapping[str, Array]]) -> TaskHistories:
+def laid_end_to_end(
+    task_id: str, params: Mapping[str, Parameter], lives: Sequence[Mapping[str, Array]]
+) -> TaskHistories:
     """Return *lives*, each with `observations actions rewards terminations truncations` in order, as one task.
 
     With `next_observations`, `t o`, the last ones of episodes are kept as they are, and the others must be what

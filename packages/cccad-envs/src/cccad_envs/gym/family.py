@@ -123,7 +123,8 @@ class GymnasiumFamily:
         """Return what episodes of random actions earned."""
         key = f"random {task.task_id} {self.key}"
         if key not in _cache:
-            rows, wanted, returns, running = self._rows([self.task(task.task_id)]), self.spec.random_episodes, [], 0.0
+            rows, wanted, running = self._rows([self.task(task.task_id)]), self.spec.random_episodes, 0.0
+            returns: list[float] = []
             rows.reset(seed=_SEED)
             rows.action_space.seed(_SEED)
             while len(returns) < wanted:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cccad_envs.errors import PlayError, SettingError
 from cccad_envs.plain import Array, Table
-from cccad_envs.rows import feature_type
+from cccad_envs.spaces import feature_type
 
 _IMAGE_SIDE = 7  # a box of bytes whose sides are shorter is not called an image
 _FLATTEN = "until they are carried as they are, flatten them with a wrapper"

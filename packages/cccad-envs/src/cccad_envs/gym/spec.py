@@ -33,10 +33,10 @@ class GymnasiumSpec:
         factory=dict, metadata={"help": "arguments of the constructor that are the same in every task"}
     )
     vary: dict[str, Any] = field(
-        factory=dict,
         metadata={
+            "write": "vary = { gain = [-1.0, 1.0] }, with what makes a task",
             "help": "what makes a task: by name a list of values, { from, to, count }, { low, high, count, seed }, or "
-            "{ call = import path, seed = { from, to } }"
+            "{ call = import path, seed = { from, to } }",
         },
     )
     num_tasks: int = whole(0, at_least=0, at_most=10**6, tells="tasks drawn from vary; 0 for all combinations")

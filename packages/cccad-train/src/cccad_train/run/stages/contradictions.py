@@ -12,26 +12,39 @@ RULES = {"optimal": "the optimum", "random": "the random return"}
 
 
 def contradictions(
-    agents: Mapping[str, Json], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int = 1
+    agents: Mapping[str, Json],
+    ids: Sequence[str],
+    optimal: Floats,
+    random: Floats,
+    cycle: int = 1,
+    *,
+    random_errors: Floats | float = 0.0,
 ) -> list[str]:
     """Return a sentence for everything that chance cannot account for; scores rest on the declared returns.
 
     The optimal and the random policy must earn what is declared, and nobody more than the optimum. *agents* are those
-    of an evaluation, with `returns` `task replica episode`; the others are passed over. See `declared.gap`.
+    of an evaluation, with `returns` `task replica episode`; the others are passed over. *random_errors* are the
+    standard errors of random returns that are estimates, `task`. See `declared.gap`.
     """
     played = {name: agent for name, agent in agents.items() if "returns" in agent}
-    return list(_contradictions(played, ids, optimal, random, cycle))
+    return list(_contradictions(played, ids, optimal, random, cycle, random_errors))
 
 
 def _contradictions(
-    agents: Mapping[str, Json], ids: Sequence[str], optimal: Floats, random: Floats, cycle: int
+    agents: Mapping[str, Json],
+    ids: Sequence[str],
+    optimal: Floats,
+    random: Floats,
+    cycle: int,
+    random_errors: Floats | float,
 ) -> Iterator[str]:
     span = np.asarray(optimal) - np.asarray(random)
     for name, agent in agents.items():
         returns = agent["returns"]
         if name in RULES:
-            declared = optimal if name == "optimal" else random
-            if text := contradiction(f"the {name} policy", RULES[name], returns, declared, span, ids, cycle=cycle):
+            declared, errors = (optimal, 0.0) if name == "optimal" else (random, random_errors)
+            who, what = f"the {name} policy", RULES[name]
+            if text := contradiction(who, what, returns, declared, span, ids, cycle=cycle, errors=errors):
                 yield text
             continue
         distance, allowed = gap(returns, optimal, span, cycle)

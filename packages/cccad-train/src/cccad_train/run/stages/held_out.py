@@ -24,6 +24,7 @@ from cccad_data.family import (
     VectorEnvironment,
     episodes_per_cycle,
     optimal_returns,
+    random_return_errors,
     random_returns,
 )
 from cccad_data.spaces import random_actions
@@ -203,6 +204,7 @@ class Evaluation:
                 optimal,
                 random,
                 episodes_per_cycle(self.family),
+                random_errors=random_return_errors(self.family, self.tasks),
             ),
             "tasks": tasks,
             "summary": summary,
