@@ -2,12 +2,11 @@
 
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
-from attrs import evolve, field, frozen, validators
+from attrs import field, frozen, validators
 from cccad_core.policy import PolicySpec
-from cccad_core.specs import Kind, digest, unstructure
+from cccad_core.specs import Kind
 from cccad_core.specs.toml import show
 from cccad_data import InlineSpec, SamplerSpec
 
@@ -181,16 +180,6 @@ class ExperimentSpec:
         """Return every agent to be trained by name, the main one first."""
         main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
         return {self.agent: main, **self.controls}
-
-    def digest(self) -> str:
-        """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins and histories.
-
-        What lies in those files counts in the inputs of stages (see `graph.resolve`).
-        """
-        files = tuple(Path(file).name for file in self.imports)
-        path = None if self.data.path is None else Path(self.data.path).absolute().name
-        plain = unstructure(evolve(self, seed=0, imports=files, data=evolve(self.data, path=path)))
-        return digest({**plain, "evaluate": recorded(plain["evaluate"])})
 
 
 def recorded(evaluate: Mapping[str, Any]) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def evaluate_again(
     run = reopened(path, overrides, device, threads, trust_plugins=trust_plugins)
     refuse_too_large(run.spec, run.family, len(run.held_out))
     with owning(run.folder.path):
-        artefacts = {name: released(run, name) for name in run.spec.agents()}
+        artefacts = {name: released(run, name) for name in run.graph.agents}
         policies = {name: artefact.policy for name, artefact in artefacts.items()}
         evaluate(run, policies, artefacts[run.spec.agent].spec.train_task_ids)
         refresh_cards(run, artefacts)

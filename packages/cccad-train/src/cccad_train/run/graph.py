@@ -6,9 +6,8 @@ what has to come before it asks the graph; the name of a stage is for files and 
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from attrs import Factory, define, field, frozen
+from attrs import define, field, frozen
 from cccad_core.registry import distributions
 from cccad_core.specs import digest, parts, unstructure
 from cccad_data import HistoryFileError
@@ -46,13 +45,14 @@ class Stage:
 class Graph:
     """The stages of an experiment, each after those that it needs.
 
-    With it goes what else follows from the spec alone: the spec as plain data, its digest, and the distributions and
-    files that supplied its parts.
+    With it goes what else follows from the spec alone: the agents by name, the main one first, the spec as plain data,
+    its digest, and the distributions and files that supplied its parts.
     """
 
     spec: ExperimentSpec
     plain: Json
     digest: str
+    agents: Mapping[str, AgentSpec]
     stages: tuple[Stage, ...]
     suppliers: Mapping[str, str]
 
@@ -65,6 +65,11 @@ class Graph:
         """Return the stage of *kind*, of *agent* if each agent has one of its own."""
         [stage] = (stage for stage in self.stages if (stage.kind, stage.agent) == (kind, agent))
         return stage
+
+    def agent_of(self, stage: Stage) -> AgentSpec:
+        """Return the agent that *stage* trains."""
+        assert stage.agent is not None
+        return self.agents[stage.agent]
 
     def fits(self) -> list[Stage]:
         """Return the stages in which an agent is trained."""
@@ -96,8 +101,9 @@ def _with_needs(stages: Sequence[Stage]) -> list[Stage]:
 def resolve(spec: ExperimentSpec) -> Graph:
     """Return the graph of *spec*; of histories that it names, all bytes are read."""
     plain = unstructure(spec)
+    agents = spec.agents()
     collect = Stage(kind="collect", inputs=_digest_of_data(spec, plain))
-    agents, fits = spec.agents(), _Fits(spec=spec, plain=plain, collect=collect)
+    fits = _Fits(agents=agents, plain=plain, collect=collect)
     for kind in FITTING:
         for name, agent in agents.items():
             if getattr(agent, kind) is not None:
@@ -106,7 +112,7 @@ def resolve(spec: ExperimentSpec) -> Graph:
     evaluate = Stage(
         kind="evaluate",
         needs=(collect, *trained),
-        inputs=_digest_from(trained, lambda inputs: _judged(list(agents), inputs, plain)),
+        inputs=_digest_from(trained, lambda inputs: _what_is_played(list(agents), inputs, plain)),
     )
     release = Stage(
         kind="release",
@@ -117,7 +123,8 @@ def resolve(spec: ExperimentSpec) -> Graph:
     return Graph(
         spec=spec,
         plain=plain,
-        digest=spec.digest(),
+        digest=_digest_of_spec(plain),
+        agents=agents,
         stages=(collect, *fits.stages.values(), evaluate, release, report),
         suppliers=distributions(sorted(parts(spec))),
     )
@@ -127,10 +134,9 @@ def resolve(spec: ExperimentSpec) -> Graph:
 class _Fits:
     """The training stages so far, in an order in which they can be done."""
 
-    spec: ExperimentSpec
+    agents: Mapping[str, AgentSpec]
     plain: Json
     collect: Stage
-    agents: dict[str, AgentSpec] = field(init=False, default=Factory(lambda self: self.spec.agents(), takes_self=True))
     stages: dict[tuple[str, str], Stage] = field(init=False, factory=dict)
 
     def add(self, kind: str, name: str) -> Stage:
@@ -145,7 +151,7 @@ class _Fits:
             agent=name,
             needs=tuple(dict.fromkeys([self.collect, *before])),
             weights_from=weights_from,
-            inputs=_digest_from(before or (self.collect,), lambda inputs: self._trained(kind, name, inputs)),
+            inputs=_digest_from(before or (self.collect,), lambda inputs: self._what_is_fitted(kind, name, inputs)),
         )
         self.stages[kind, name] = stage
         return stage
@@ -156,16 +162,30 @@ class _Fits:
             return self.add("pretrain", name)
         return None if agent.train.warm_start is None else self.add("train", agent.train.warm_start)
 
-    def _trained(self, kind: str, name: str, before: list[str]) -> Json:
+    def _what_is_fitted(self, kind: str, name: str, before: list[str]) -> Json:
+        """Return all that the weights at the end of a stage depend on; *before* are the inputs of those it needs."""
         policy, fit = self.agents[name].policy, self.agents[name].fit(kind)
         return {
             "before": before,
             "policy": unstructure(policy),
-            "by": distributions(sorted(parts(policy))),
-            "own": unstructure(fit),
-            "s": [self.plain["data"].get("sampler", {}), self.spec.seed],
+            "suppliers": distributions(sorted(parts(policy))),
+            "fit": unstructure(fit),
+            "sampler": self.plain["data"].get("sampler", {}),
+            "seed": self.plain["seed"],
             **_by_files([fit]),
         }
+
+
+def _digest_of_spec(plain: Json) -> str:
+    """Return 8 hex digits that stand for all of the spec but its seed and the folders of its plugins and histories.
+
+    What lies in those files counts in the inputs of stages.
+    """
+    data = dict(plain["data"])
+    if "path" in data:
+        data["path"] = Path(data["path"]).absolute().name
+    imports = [Path(file).name for file in plain["imports"]]
+    return digest({**plain, "seed": 0, "imports": imports, "data": data, "evaluate": recorded(plain["evaluate"])})
 
 
 def _digest_of_data(spec: ExperimentSpec, plain: Json) -> str | None:
@@ -181,7 +201,8 @@ def _digest_of_data(spec: ExperimentSpec, plain: Json) -> str | None:
     return digest({"data": [plain["env"], split, *hashes], **_by_files([spec.env])})
 
 
-def _judged(agents: list[str], trained: list[str], plain: Json) -> Json:
+def _what_is_played(agents: list[str], trained: list[str], plain: Json) -> Json:
+    """Return all that the results depend on; *trained* are the inputs of the agents' training."""
     most = plain["split"].get("max_held_out_tasks")
     limited = {} if most is None else {"max_held_out_tasks": most}
     return {"agents": trained, "names": agents, "evaluate": recorded(plain["evaluate"]), **limited}
@@ -193,7 +214,7 @@ def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], Json])
     return digest(describe(inputs)) if len(inputs) == len(before) else None
 
 
-def _by_files(specs: list[Any]) -> Json:
+def _by_files(specs: Sequence[object]) -> Json:
     """Return the contents, as hashes, of the plugin files that supplied parts of *specs*, if there are any."""
     suppliers = distributions(sorted(parts(specs)))
     files = {name: version for name, version in suppliers.items() if name.endswith(".py")}

@@ -13,23 +13,23 @@ from cccad_data import Histories, spaces
 from cccad_data.family import TaskFamily
 from cccad_data.histories.dataset import finished_shards, read_manifest
 
-from cccad_train.experiment import ExperimentSpec
 from cccad_train.run.environments import Environment
 
 
-def open_existing(spec: ExperimentSpec, own: Environment, *, lazy: bool | None = None) -> tuple[Histories, str]:
-    """Return the histories at `data.path` that are of the split's training tasks, and what there is to say of them.
+def open_existing(
+    path: str, own: Environment, max_tasks: int | None, *, lazy: bool | None = None
+) -> tuple[Histories, str]:
+    """Return the histories at *path* of the first *max_tasks* training tasks, and what there is to say of them.
 
     Raises HistoryFileError when they are not there, unfinished or damaged, and SpecError when they are of another
     environment or of no training task.
     """
-    assert spec.data.path is not None
-    existing = Histories.open(spec.data.path, lazy=lazy)
-    place, family = f"the histories in {spec.data.path}", own.family
+    existing = Histories.open(path, lazy=lazy)
+    place, family = f"the histories in {path}", own.family
     if differs := _difference(existing, family):
         raise SpecError([("data.path", f"{place} {differs}")])
     train = {task.task_id for task in own.train}
-    wanted = {task.task_id for task in own.train[: spec.split.max_train_tasks]}
+    wanted = {task.task_id for task in own.train[:max_tasks]}
     tasks = tuple(task for task in existing if task.task_id in wanted)
     if not tasks:
         raise SpecError(

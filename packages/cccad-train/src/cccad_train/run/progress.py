@@ -86,7 +86,7 @@ def dry_run(graph: Graph, environments: Environments, folder: RunFolder, only: s
     num_train, num_held_out = len(own.train[: spec.split.max_train_tasks]), len(own.held_out)
     lines = [f"into {folder.path}: {num_train:,} training tasks, {num_held_out:,} held-out tasks"]
     if spec.data.path is not None:
-        lines.append(f"  {open_existing(spec, own, lazy=True)[1]}")
+        lines.append(f"  {open_existing(spec.data.path, own, spec.split.max_train_tasks, lazy=True)[1]}")
     for name, environment in environments.others.items():
         lines.append(f"  also played in {name}: {len(environment.held_out):,} held-out tasks")
     wanted = graph.wanted(only)

@@ -48,7 +48,7 @@ def num_parameters(policy: Policy) -> int:
 def model_card(graph: Graph, name: str, policy: Policy, train_task_ids: Sequence[str], judged: RunRecord) -> str:
     """Return the `README.md` of a release artefact, with what *judged*, a finished evaluation, says of the agent."""
     spec = graph.spec
-    agent, source = spec.agents()[name], judged.data_card.get("source", {}).get("kind")
+    agent, source = graph.agents[name], judged.data_card.get("source", {}).get("kind")
     histories = f"the learning histories of source `{source}`" if source else "learning histories"
     return f"""# {spec.name}: {name}
 

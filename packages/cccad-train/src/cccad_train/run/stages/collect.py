@@ -6,7 +6,6 @@ from cccad_data.audit.verify import refuse_faulty
 from cccad_train.console import Meter, say
 from cccad_train.run import progress
 from cccad_train.run.graph import Stage
-from cccad_train.run.histories import open_existing
 from cccad_train.run.run import Run
 
 
@@ -17,7 +16,7 @@ def do_collect(run: Run, stage: Stage) -> None:
         if is_new:
             run.folder.keep("histories", None)
         if run.spec.data.path is not None:
-            say(f"collect: {open_existing(run.spec, run.environments.own, lazy=True)[1]}")
+            say(f"collect: {run.existing_histories(lazy=True)[1]}")
         elif progress.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
         else:

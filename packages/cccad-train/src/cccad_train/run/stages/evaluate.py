@@ -15,7 +15,6 @@ from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
 from cccad_train.run.stages.cards import data_card, describe_agent, describe_sliding, label, num_parameters
 from cccad_train.run.stages.held_out import Evaluation
-from cccad_train.run.stages.train import load_weights
 
 
 def do_evaluate(run: Run, stage: Stage) -> None:
@@ -23,14 +22,10 @@ def do_evaluate(run: Run, stage: Stage) -> None:
     if run.is_done(stage):
         return
     if run.is_main:
-        evaluate(run, {name: trained(run, name) for name in run.spec.agents()}, run.histories.task_ids)
+        policies = {name: run.trained_policy(name).eval().requires_grad_(False) for name in run.graph.agents}
+        on_device = {name: policy.to(run.accelerator.device) for name, policy in policies.items()}
+        evaluate(run, on_device, run.histories.task_ids)
     run.accelerator.wait_for_everyone()
-
-
-def trained(run: Run, name: str) -> Policy:
-    """Return the policy of an agent as its training left it, ready to act."""
-    policy = load_weights(run, run.graph.stage("train", name))
-    return policy.eval().requires_grad_(False).to(run.accelerator.device)
 
 
 def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str]) -> None:
@@ -94,7 +89,7 @@ def _live(
         meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
         for name, policy in policies.items():
             role = "agent" if name == spec.agent else "control"
-            agent = spec.agents()[name]
+            agent = run.graph.agents[name]
             evaluation.add(name, label(name, agent), role, describe_agent(agent), evaluation.live(policy))
             evaluation.agents[name]["num_weights"] = num_parameters(policy)
             if name in spec.evaluate.sliding:

@@ -16,15 +16,14 @@ from cccad_train.run.histories import content_of_policy
 from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
 from cccad_train.run.stages.cards import model_card
-from cccad_train.run.stages.train import load_weights
 
 
 def do_release(run: Run, stage: Stage) -> None:
     """Release the policy of every agent, with what the evaluation measured on its card."""
-    if run.is_done(stage, is_whole=lambda: all(_is_there(run, name) for name in run.spec.agents())):
+    if run.is_done(stage, is_whole=lambda: all(_is_there(run, name) for name in run.graph.agents)):
         return
     if run.is_main:
-        for name in run.spec.agents():
+        for name in run.graph.agents:
             _release(run, name)
         run.folder.finish(stage.name, stage.inputs)
     run.accelerator.wait_for_everyone()
@@ -37,7 +36,7 @@ def _is_there(run: Run, name: str) -> bool:
 def _release(run: Run, name: str) -> None:
     """Write the release artefact of a trained agent, whole or not at all."""
     task_ids = run.histories.task_ids  # before anything is written: a leak is refused here
-    policy = load_weights(run, run.graph.stage("train", name))
+    policy = run.trained_policy(name)
     place = run.folder.artefact(name, run.spec.agent)
     partial = place.with_name(f".{place.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -73,7 +72,7 @@ def released(run: Run, name: str) -> Artefact:
         raise UnfinishedRunError(f"there is no released policy in {place}; finish the run first")
     artefact = load_artefact(place)  # the run has brought in its plugins, of which the policy has copies
     refuse_leaks(run.held_out, artefact.spec.train_task_ids, f"the training of the policy in {place}")
-    if artefact.spec.policy != run.spec.agents()[name].policy:  # fields added since have their defaults
+    if artefact.spec.policy != run.graph.agents[name].policy:  # fields added since have their defaults
         raise UnfinishedRunError(f"the policy in {place} is not the one that the run's spec describes")
     if artefact.policy.spaces != Spaces.from_dict(run.family.spaces):
         raise UnfinishedRunError(f"the policy in {place} was trained for other spaces than those of {run.family.name}")
