@@ -128,6 +128,7 @@ def test_other_autoreset_modes_are_refused_in_one_sentence(mode):
 class Rooms(Corridor):
     """The same walk, shown as parts, one of which the agent does not know."""
 
+    action_space = gym.spaces.Dict(move=gym.spaces.Discrete(3), push=gym.spaces.Box(-1.0, 1.0, (2,)))
     observation_space = gym.spaces.Dict(
         image=gym.spaces.Box(0, 255, (2, 2), np.uint8),
         place=gym.spaces.Tuple((gym.spaces.Discrete(SIZE),)),
@@ -142,11 +143,12 @@ class Rooms(Corridor):
         return self.shown(), infos
 
     def step(self, action):
-        _, *others = super().step(action)
+        assert self.action_space.contains({"move": action["move"], "push": action["push"]})
+        _, *others = super().step(action["move"])
         return self.shown(), *others
 
 
-def test_play_shows_an_agent_the_parts_of_observations_and_the_true_last_ones():
+def test_parts_are_observed_with_the_true_last_ones_and_acted_in_by_gymnasiums_vector_envs():
     observation = Dict({"image": Box((2, 2), 0, 255, dtype="uint8"), "place": Tuple((Discrete(SIZE),))})
     reached = []
 
@@ -158,7 +160,7 @@ def test_play_shows_an_agent_the_parts_of_observations_and_the_true_last_ones():
             reached.append((state.last.next_observations[:, 0].clone(), np.array(terminations)))
             return state
 
-    spaces = Spaces(observation=observation, action=Discrete(3))
+    spaces = Spaces(observation=observation, action=Dict({"move": Discrete(3), "push": Box((2,), -1.0, 1.0)}))
     listener = Listening(evolve(agent().policy.spec).build(spaces, 0))
     makers = [lambda goal=goal: Rooms(goal) for goal in GOALS]
     environments = SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)

@@ -9,7 +9,7 @@ import torch
 from attrs import fields
 from cccad_core.agent import Agent
 from cccad_core.batch import HistoryBatch
-from cccad_core.border import Border
+from cccad_core.border import Border, as_parts
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import UnfitValueError, UnplayableError
 from cccad_core.laws.noise import random_batch
@@ -222,3 +222,14 @@ def test_images_of_a_batch_stay_bytes_where_the_spaces_are_handed_in():
     assert torch.equal(kept.next_observations.long(), wide.next_observations)
     other = Spaces(observation=MultiDiscrete((201,) * 4), action=Discrete(3))
     assert HistoryBatch.from_arrays(arrays, spaces=other).observations.dtype == torch.int64
+
+
+def test_rows_become_what_an_environment_takes_and_come_back():
+    rows = torch.tensor([[3.0, 0.5, -1.0, 7.0, 7.0, 7.0, 8.0], [0.0, 0.0, 1.0, 7.0, 7.0, 7.0, 9.0]])
+    parts = as_parts(NESTED, rows)
+    assert parts["image"].shape == (2, 2, 2)
+    assert parts["image"].dtype == torch.uint8
+    assert parts["agent"][0].tolist() == [3, 0]
+    assert parts["agent"][0].dtype == torch.int64
+    back = Border(NESTED, torch.device("cpu"))(parts, "the actions", torch.zeros(2, dtype=torch.int64))
+    assert torch.equal(back, rows)

@@ -6,9 +6,12 @@ import pytest
 import torch
 from cccad_core.errors import SpaceError
 from cccad_core.fitting import head_for
+from cccad_core.heads.base import HasDivergence
+from cccad_core.heads.categorical import CategoricalSpec
 from cccad_core.heads.gaussian import GaussianSpec
+from cccad_core.heads.parts import PartsHeadSpec
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces, Tuple
+from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 from torch.distributions import AffineTransform, Normal, TanhTransform, TransformedDistribution
 
 
@@ -109,9 +112,52 @@ def test_a_divergence_is_the_mean_difference_of_nats_under_what_is_wanted(space)
     torch.testing.assert_close(head.divergence(parameters, wanted)[0, 0], by_hand)
 
 
-def test_an_action_space_without_a_head_is_refused():
-    spaces = Spaces(observation=Discrete(3), action=Tuple((Discrete(2),)))
-    with pytest.raises(SpaceError, match="no head of ours takes a tuple space; 'head' must name a part that"):
+PARTS = Dict({"move": Discrete(3), "hand": Tuple((Box((2,), -1.0, 1.0), MultiDiscrete((2, 2))))})
+
+
+def test_the_nats_of_parts_are_the_sum_of_theirs_and_all_discrete_ones_must_be_right():
+    head = built(PARTS, 4)
+    assert [leaf.path for leaf in head.leaves] == ["hand/0", "hand/1", "move"]
+    parameters = torch.randn(2, 5, sum(head.widths), generator=torch.Generator().manual_seed(0))
+    arms, fingers, move = head.parts
+    of_arms, of_fingers, of_move = parameters.split(head.widths, -1)
+    actions = torch.tensor([0.5, -0.5, 1.0, 0.0, 2.0]).expand(2, 5, 5)
+    nats = arms.nats(of_arms, actions[..., :2]) + fingers.nats(of_fingers, actions[..., 2:4].long())
+    nats = nats + move.nats(of_move, actions[..., 4].long())
+    torch.testing.assert_close(head.nats(parameters, actions), nats)
+    right = fingers.measured(of_fingers, actions[..., 2:4].long()) * move.measured(of_move, actions[..., 4].long())
+    assert torch.equal(head.measured(parameters, actions), right)
+    assert not isinstance(head, HasDivergence)
+    assert isinstance(built(Tuple((Discrete(2), MultiDiscrete((2, 2)))), 4), HasDivergence)
+
+
+def test_real_parts_alone_are_measured_by_their_squared_error_over_all_features():
+    head = built(Tuple((Box((2,), -1.0, 1.0), Box((1,), -1.0, 1.0))), 4)
+    actions = torch.tensor([[[0.5, 0.5, -1.0]]])
+    measured = head.measured(torch.zeros(1, 1, 6), actions)  # the mode is 0 everywhere
+    torch.testing.assert_close(measured, torch.tensor([[0.5]]))
+    assert head.measure == "squared_error"
+
+
+def test_a_divergence_of_parts_is_the_sum_of_theirs():
+    head = built(Tuple((Discrete(2), MultiDiscrete((2, 3)))), 4)
+    parameters, wanted = torch.randn(2, 1, 1, 7, generator=torch.Generator().manual_seed(0))
+    first, second = head.parts
+    by_hand = first.divergence(parameters[..., :2], wanted[..., :2])
+    by_hand = by_hand + second.divergence(parameters[..., 2:], wanted[..., 2:])
+    torch.testing.assert_close(head.divergence(parameters, wanted), by_hand)
+
+
+def test_a_leaf_that_is_not_there_or_is_not_taken_is_named():
+    with pytest.raises(SpaceError, match="there is no leaf 'feet' in this space; it has hand/0, hand/1, move"):
+        PartsHeadSpec(leaves={"feet": CategoricalSpec()}).build(PARTS, 4)
+    with pytest.raises(SpaceError, match=r"the head 'gaussian' of .* does not take the leaf 'move', a discrete space"):
+        PartsHeadSpec(leaves={"move": GaussianSpec()}).build(PARTS, 4)
+
+
+def test_images_are_no_actions():
+    spaces = Spaces(observation=Discrete(3), action=Box((2, 2), 0, 255, dtype="uint8"))
+    with pytest.raises(SpaceError, match="no head of ours takes a box space; 'head' must name a part that does"):
         PolicySpec().build(spaces, seed=0)
 
 

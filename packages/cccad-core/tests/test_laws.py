@@ -61,8 +61,9 @@ STRUCTURED = Spaces(
     observation=Dict({"image": Box((3, 3), 0, 255, dtype="uint8"), "rest": Tuple((Discrete(3), Box((2,), -1.0, 1.0)))}),
     action=MultiDiscrete((3, 2)),
 )
+HANDED = Spaces(observation=Discrete(4), action=Dict({"move": Discrete(3), "push": Box((2,), -1.0, 1.0)}))
 IMAGES = Spaces(observation=Box((8, 8, 3), 0, 255, dtype="uint8"), action=Discrete(3))
-ALL_SPACES = {"box": REAL, "discrete": COUNTED, "structured": STRUCTURED, "images": IMAGES}
+ALL_SPACES = {"box": REAL, "discrete": COUNTED, "structured": STRUCTURED, "images": IMAGES, "parts of actions": HANDED}
 
 
 @pytest.mark.parametrize("spaces", ALL_SPACES.values(), ids=ALL_SPACES)

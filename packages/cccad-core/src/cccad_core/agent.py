@@ -13,12 +13,12 @@ from attrs import define
 from torch import Tensor
 
 from cccad_core.batch import HistoryBatch
-from cccad_core.border import Border, finite, refuse
+from cccad_core.border import Border, as_parts, finite, refuse
 from cccad_core.compressors.base import Compressor, Segment, State, put_rows, take_rows
 from cccad_core.memory.attention import AttentionRecord, Cache
 from cccad_core.memory.context import RollingContext
 from cccad_core.policy import Policy
-from cccad_core.spaces import dtype_of
+from cccad_core.spaces import Dict, Tuple, dtype_of
 
 
 @define(kw_only=True)
@@ -130,8 +130,10 @@ class Agent:
         generator: torch.Generator | None = None,
         greedy: bool = False,
         record: AttentionRecord | None = None,
-    ) -> tuple[Tensor, AgentState]:
+    ) -> tuple[Any, AgentState]:
         """Decide in every row on *observations*, `b o`; returns actions, `b`, drawn with *generator*, and the state.
+
+        Actions of several features are `b a`, those of parts mappings or tuples of them.
 
         *record*, if there is one, is overwritten with how these decisions attend, unless the agent is uncached.
 
@@ -142,7 +144,8 @@ class Agent:
             self._refuse_parameters(parameters, state)
         actions = self.policy.head.draw(parameters, generator, greedy=greedy)
         state.last.actions[:, 0] = actions
-        return actions, state
+        space = self.policy.spaces.action
+        return as_parts(space, actions) if isinstance(space, Dict | Tuple) else actions, state
 
     @torch.no_grad()
     def observe(

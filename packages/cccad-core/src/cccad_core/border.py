@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from cccad_core.errors import UnfitValueError
-from cccad_core.spaces import Box, Leaf, LeafSpace, Space, dtype_of, leaves_of
+from cccad_core.spaces import Box, Dict, Discrete, Leaf, LeafSpace, Space, Tuple, dtype_of, leaves_of
 
 _MOST = torch.finfo(torch.float32).max  # infinite bounds let no infinity in
 
@@ -79,6 +79,19 @@ class LeafBorder:
             wrong = is_right if is_right.all() else ~is_right
             refuse(numbers, wrong, what, f"which is not in {self.space!r:.160}", num_decisions)
         return kept
+
+
+def as_parts(space: Space, rows: Tensor) -> Any:
+    """Return *rows*, `b a`, as an environment takes elements of *space*: batched leaves in mappings and tuples."""
+    if isinstance(space, Dict | Tuple):
+        named = space.parts if isinstance(space, Dict) else tuple(enumerate(space.parts))
+        cut = rows.split([part.num_features for _, part in named], -1)
+        pairs = [(name, as_parts(part, own)) for (name, part), own in zip(named, cut, strict=True)]
+        return dict(pairs) if isinstance(space, Dict) else tuple(part for _, part in pairs)
+    kept = rows.to(getattr(torch, dtype_of(space)))
+    if isinstance(space, Box):
+        return kept.reshape(-1, *space.shape)
+    return kept[:, 0] if isinstance(space, Discrete) else kept
 
 
 def finite(values: Any, what: str, num_decisions: Tensor, device: torch.device) -> Tensor:

@@ -5,12 +5,11 @@ from typing import Protocol, TypeVar
 
 from cccad_core.encoders.base import EncoderSpec
 from cccad_core.encoders.dict import PartsSpec
-from cccad_core.encoders.leaves import ours
+from cccad_core.encoders.leaves import ours as our_encoders
 from cccad_core.errors import SpaceError
 from cccad_core.heads.base import HeadSpec
-from cccad_core.heads.categorical import CategoricalSpec
-from cccad_core.heads.factored import FactoredSpec
-from cccad_core.heads.gaussian import GaussianSpec
+from cccad_core.heads.leaves import ours as our_heads
+from cccad_core.heads.parts import PartsHeadSpec
 from cccad_core.registry import name_of, title
 from cccad_core.spaces import Space
 
@@ -20,17 +19,16 @@ class _Taking(Protocol):
 
 
 Part = TypeVar("Part", bound=_Taking)
-HEADS: tuple[HeadSpec, ...] = (CategoricalSpec(), FactoredSpec(), GaussianSpec())
 
 
 def encoder_for(space: Space, named: EncoderSpec | None = None) -> EncoderSpec:
     """Return the encoder that reads *space*; raises SpaceError where what is *named* does not take it, or none does."""
-    return _fitting("encoder", space, named, [*ours(space), PartsSpec()])
+    return _fitting("encoder", space, named, [*our_encoders(space), PartsSpec()])
 
 
 def head_for(space: Space, named: HeadSpec | None = None) -> HeadSpec:
     """Return the head that acts in *space*; raises SpaceError where what is *named* does not take it, or none does."""
-    return _fitting("head", space, named, HEADS)
+    return _fitting("head", space, named, [*our_heads(space), PartsHeadSpec()])
 
 
 def _fitting(kind: str, space: Space, named: Part | None, choices: Sequence[Part]) -> Part:

@@ -27,7 +27,7 @@ class Player(Protocol):
 
     def act(
         self, state: Any, observations: Any, *, generator: torch.Generator | None = None, greedy: bool = False
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Any, Any]:
         """Return one action per row, and the state."""
 
     def observe(self, state: Any, rewards: Any, terminations: Any, truncations: Any, next_observations: Any) -> Any:
@@ -82,7 +82,7 @@ def play(
         actions, state = agent.act(state, observations, generator=generator, greedy=greedy)
         for row in torch.nonzero(state.num_writes > before)[:, 0].tolist():
             writes[row].append(env_steps)
-        observations, rewards, terminations, truncations, infos = environments.step(actions.cpu().numpy())
+        observations, rewards, terminations, truncations, infos = environments.step(_as_arrays(actions))
         env_steps += 1
         ended = torch.as_tensor(terminations | truncations)
         true_next = _true_next(observations, ended, infos) if bool(ended.any()) else observations
@@ -116,6 +116,15 @@ def _true_next(observations: Any, ended: Tensor, infos: Any) -> Any:
             raise UnplayableError("an episode ended, but infos['final_obs'] does not hold its last observation")
         true_next = _with_row(true_next, row, last[row])
     return true_next
+
+
+def _as_arrays(actions: Any) -> Any:
+    """Return *actions*, part by part, as arrays."""
+    if isinstance(actions, Mapping):
+        return {name: _as_arrays(part) for name, part in actions.items()}
+    if isinstance(actions, tuple):
+        return tuple(map(_as_arrays, actions))
+    return actions.cpu().numpy()
 
 
 def _with_row(observations: Any, row: int, value: Any) -> Any:

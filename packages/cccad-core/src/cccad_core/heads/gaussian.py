@@ -14,7 +14,7 @@ class GaussianSpec:
     """Mean and standard deviation of each real action feature, squashed into its bounds."""
 
     def takes(self, space: Space) -> bool:
-        return isinstance(space, Box)
+        return isinstance(space, Box) and space.dtype == "float32"
 
     def build(self, space: Space, width: int) -> "Gaussian":
         assert isinstance(space, Box)

@@ -11,17 +11,29 @@ from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
 from cccad_core.policy import PolicySpec
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, Space, Spaces, ends_of
+from cccad_core.spaces import (
+    Box,
+    Dict,
+    Discrete,
+    MultiDiscrete,
+    Space,
+    Spaces,
+    Tuple,
+    dtype_of,
+    ends_of,
+    leaves_of,
+)
 
 EXAMPLES: tuple[Space, ...] = (
     Discrete(4),
     MultiDiscrete((3, 2)),
     Box(shape=(1,), low=-1.0, high=3.0),
     Box(shape=(2,), low=(-1.0, float("-inf")), high=(1.0, float("inf"))),
+    Dict({"move": Tuple((Discrete(3), MultiDiscrete((2, 2)))), "push": Box(shape=(1,), low=-1.0, high=1.0)}),
 )
 MEASURES = {"accuracy": 1.0, "squared_error": 0.0}
 """What is measured where the mode is the action."""
-NUM_DRAWS, NUM_CELLS, FAR = 20_000, 160_000, 20.0
+NUM_DRAWS, NUM_CELLS, MOST_REAL, FAR = 20_000, 160_000, 2, 20.0
 PROBABILITY_TOLERANCE = 0.02  # five deviations of a share of 20,000 draws
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 NUM_UPDATES = 30
@@ -99,7 +111,7 @@ def _check_draws(head: ActionHead, space: Space) -> None:
     measured = head.measured(parameters[:, None], best[:, None])
     what = f"the {head.measure} of greedy draws and the best one"
     same("a greedy draw is the mode", measured, torch.full_like(measured, MEASURES[head.measure]), what)
-    if not isinstance(space, Box) and (grid := _grid(space)) is not None:
+    if dtype_of(space) == "int64" and (grid := _grid(space)) is not None:
         listed = _listed(grid[0], space)
         nats = torch.stack([head.nats(parameters[:, None], action.expand(64, 1, *action.shape)) for action in listed])
         gap = head.nats(parameters[:, None], best[:, None]) - nats.amin(0)
@@ -107,22 +119,27 @@ def _check_draws(head: ActionHead, space: Space) -> None:
 
 
 def _grid(space: Space) -> tuple[Tensor, float] | None:
-    """Return actions `n a` that cover *space*, and how much of it each stands for; None where that is no short list."""
+    """Return actions `n a` that cover *space*, and how much of it each stands for; None where that is no short list.
+
+    A choice stands for itself, a cell for its size. What lies beyond a single bound is all drawn at that bound.
+    """
     low, high = ends_of(space)
-    if not isinstance(space, Box):
-        each = [range(int(end) + 1) for end in high]
-        return torch.tensor(list(itertools.product(*each))), 1.0
-    # where a feature has one bound, all that is beyond lies at the bound
-    is_cut_off = any((a > -FAR) != (b < FAR) for a, b in zip(low, high, strict=True))
-    if space.num_features > 2 or is_cut_off or any(a == b for a, b in zip(low, high, strict=True)):
+    is_real = [isinstance(leaf.space, Box) for leaf in leaves_of(space) for _ in range(leaf.space.num_features)]
+    num_real, num_choices = sum(is_real), 1
+    for end, real in zip(high, is_real, strict=True):
+        num_choices *= 1 if real else int(end) + 1
+    if num_real > MOST_REAL or num_choices > NUM_CELLS:
         return None
-    num_cells = round(NUM_CELLS ** (1 / space.num_features))
-    clipped = [(max(a, -FAR), min(b, FAR)) for a, b in zip(low, high, strict=True)]
-    size = 1.0
-    for a, b in clipped:
-        size *= (b - a) / num_cells
-    axes = [a + (b - a) / num_cells * (torch.arange(num_cells) + 0.5) for a, b in clipped]
-    return torch.cartesian_prod(*axes).reshape(-1, space.num_features), size
+    num_cells = round((NUM_CELLS / num_choices) ** (1 / max(num_real, 1)))
+    axes, size = [], 1.0
+    for a, b, real in zip(low, high, is_real, strict=True):
+        if real and (a == b or (a > -FAR) != (b < FAR)):
+            return None
+        least, width = (max(a, -FAR), (min(b, FAR) - max(a, -FAR)) / num_cells) if real else (-0.5, 1.0)
+        axes.append(least + width * (torch.arange(num_cells if real else int(b) + 1) + 0.5))
+        size *= width
+    actions = torch.cartesian_prod(*axes).reshape(-1, space.num_features)
+    return actions.to(getattr(torch, dtype_of(space))), size
 
 
 def _listed(actions: Tensor, space: Space) -> Tensor:
