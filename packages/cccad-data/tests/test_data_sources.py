@@ -5,6 +5,7 @@ import attrs
 import numpy as np
 import pytest
 from cccad_data import (
+    ExpertSpec,
     InlineSpec,
     NoisyOracleSpec,
     PPOSpec,
@@ -114,6 +115,7 @@ def test_every_source_is_registered_by_its_name():
     offers = {
         entry.name: entry.load() for entry in entry_points(group="cccad.source") if entry.dist.name == "cccad-data"
     }
-    specs = (NoisyOracleSpec, PPOSpec, QLearningSpec, RandomSpec, SB3Spec, ThompsonSpec, UCBSpec)
+    specs = (ExpertSpec, NoisyOracleSpec, PPOSpec, QLearningSpec, RandomSpec, SB3Spec, ThompsonSpec, UCBSpec)
     assert set(offers.values()) == set(specs)
-    assert all(spec().build().name == name for name, spec in offers.items())
+    needed = {"expert": {"expert": "math:dist"}}
+    assert all(spec(**needed.get(name, {})).build().name == name for name, spec in offers.items())

@@ -35,6 +35,7 @@ from cccad_data.sampling.sampler import Sampler as Sampler
 from cccad_data.sampling.sampler import SamplerSpec as SamplerSpec
 from cccad_data.sources.bandits import ThompsonSpec as ThompsonSpec
 from cccad_data.sources.bandits import UCBSpec as UCBSpec
+from cccad_data.sources.expert import ExpertSpec as ExpertSpec
 from cccad_data.sources.noisy_oracle import NoisyOracleSpec as NoisyOracleSpec
 from cccad_data.sources.ppo import PPOSpec as PPOSpec
 from cccad_data.sources.q_learning import QLearningSpec as QLearningSpec

@@ -90,7 +90,7 @@ def outside(space: Space, values: Array) -> NDArray[np.bool_]:
 
 
 def uniform_actions(space: Space, uniform: Array) -> Array:
-    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; for a box, `... a`.
+    """Return uniformly random actions made of *uniform* numbers in [0, 1), in their shape; of several, `... a`.
 
     Raises SourceError when a box has no finite bounds.
     """
@@ -99,14 +99,21 @@ def uniform_actions(space: Space, uniform: Array) -> Array:
         if not np.isfinite([low, high]).all():
             raise SourceError("uniform actions need a box with finite bounds")
         return np.asarray(low + uniform * (high - low), np.float32)
-    (num_actions,) = sizes(space)
-    return np.asarray(np.minimum(uniform * num_actions, num_actions - 1), np.int64)
+    counts = np.asarray(sizes(space))
+    return np.asarray(np.minimum(uniform * counts, counts - 1), np.int64)
+
+
+def action_shape(space: Space) -> tuple[int, ...]:
+    """Return the shape of one action: that of a box, the number of choices, or nothing where there is one choice."""
+    if space["kind"] == "box":
+        return tuple(space["shape"])
+    return (len(sizes(space)),) if space["kind"] == "multi-discrete" else ()
 
 
 def random_actions(space: Space, num_rows: int, seed: int) -> Callable[[], Array]:
     """Return a function that draws uniformly random actions of *num_rows* rows at every call, in the space's shape."""
     stream = np.random.default_rng(seed)
-    shape = (num_rows, *space["shape"]) if space["kind"] == "box" else (num_rows,)
+    shape = (num_rows, *action_shape(space))
 
     def draw() -> Array:
         return uniform_actions(space, stream.random((num_rows, num_features(space)))).reshape(shape)

@@ -8,6 +8,7 @@ import numpy as np
 from attrs import evolve, frozen
 
 from cccad_data import spaces
+from cccad_data.collecting.rise import Rise
 from cccad_data.errors import FamilyError, HistoryFileError
 from cccad_data.families.registered import family_errors
 from cccad_data.family import (
@@ -248,17 +249,12 @@ class _Audit:
         """Hold the last quarter of each history's episodes against the first, beyond two standard errors."""
         if not isinstance(family, HasOptimum):
             return  # who is at the optimum already cannot improve
-        returns = np.split(task.episode_returns(), np.cumsum(task.num_episodes_per_history())[:-1])
-        if len(returns) < 2 or min(map(len, returns)) < 4:
+        rise = Rise.of([task])
+        if rise is None:
             return
-        early = np.array([one[: len(one) // 4].mean() for one in returns])
-        late = np.array([one[-(len(one) // 4) :].mean() for one in returns])
-        gains = late - early
         best = float(optimal_returns(family, [family.task(task.task_id)])[0])
-        if gains.mean() + 2 * gains.std(ddof=1) / len(gains) ** 0.5 <= 0 and early.mean() < best - 1e-6:
-            message = (
-                f"does not improve: its return is {early.mean():.3f} early, {late.mean():.3f} late; {best:.3f} is best"
-            )
+        if rise.most <= 0 and rise.early < best - 1e-6:
+            message = f"does not improve: {rise}; {best:.3f} is best"
             yield Fault(file=file, task_id=task.task_id, message=message)
 
 

@@ -11,6 +11,7 @@ import attrs
 
 from cccad_data import spaces
 from cccad_data.affordable import excess
+from cccad_data.collecting.rise import judge
 from cccad_data.collecting.source import Source, SourceSpec
 from cccad_data.errors import CollectionError, HistoryFileError, JobError, StorageError
 from cccad_data.family import FamilySpec, Task, TaskFamily, TaskSplit
@@ -44,7 +45,9 @@ def collect(
     a warning of the logger `cccad_data.histories.owner` says so. *progress* gets (env steps done, env steps in all).
 
     Raises CollectionError when the folder holds another collection, or, once all others are done, when units failed;
-    at once, and with nothing half-written left behind, when the disk is full.
+    at once, and with nothing half-written left behind, when the disk is full; and when all is there, but the return
+    does not rise within the histories of a source that is to learn. A warning of the logger
+    `cccad_data.collecting.rise` says that it rises little.
     """
     out = Path(out)
     parts = family.split(**split)
@@ -61,6 +64,7 @@ def collect(
         _sweep(out)
     if failures:
         raise CollectionError("\n".join(_lost(out, len(jobs), failures)))
+    judge(out, family, source)
     return out
 
 

@@ -53,3 +53,12 @@ class Source(Protocol):
 
         *progress* gets the env steps done so far.
         """
+
+
+@runtime_checkable
+class SaysWhetherItLearns(Protocol):
+    """A source that says whether its histories are meant to improve; without a word, they are."""
+
+    @property
+    def learns(self) -> bool:
+        """Whether the return is to rise within a history."""

@@ -25,6 +25,7 @@ class Random:
     """Histories that do not improve."""
 
     name = "random"
+    learns = False
 
     def __init__(self, spec: RandomSpec) -> None:
         self.spec = spec

@@ -108,8 +108,7 @@ class Unit:
         Raises UnfitValueError where a value lies outside its space or cannot be stored as it is.
         """
         optimal = self.optimal_actions() if self._spec.store_optimal_actions else None
-        shape = self.action_space["shape"] if self.action_space["kind"] == "box" else ()
-        actions = actions.reshape(self.num_rows, *shape)
+        actions = actions.reshape(self.num_rows, *spaces.action_shape(self.action_space))
         outcome = same_step(self.environment.step(actions))
         self.recorder.add(self.observations, actions, outcome, optimal)
         self.observations = np.array(outcome[0])

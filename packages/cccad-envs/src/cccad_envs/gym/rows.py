@@ -73,6 +73,11 @@ class GymRows(VectorEnv[Array, Array, Array]):
         self._age = np.zeros(self.num_envs, np.int64)
         self._running = np.zeros(self.num_envs, np.bool_)
 
+    @property
+    def envs(self) -> list[Env]:
+        """The environment of every row, for experts that look inside."""
+        return [row.env for row in self.rows]
+
     @final
     def reset(self, *, seed: int | None = None, options: Table | None = None) -> tuple[Array, Table]:
         """Begin a new life in every row, or in those marked by `options["reset_mask"]`, bool `e`; row i has *seed* + i.

@@ -2,6 +2,7 @@
 
 from cccad_data import collect
 from cccad_data.audit.verify import refuse_faulty
+from cccad_data.collecting.rise import judge
 
 from cccad_train.console import Meter, say
 from cccad_train.run import progress
@@ -19,6 +20,8 @@ def do_collect(run: Run, stage: Stage) -> None:
             say(f"collect: {run.existing_histories(lazy=True)[1]}")
         elif progress.is_collected(run.dataset):
             say(f"collect: found in {run.dataset}")
+            assert run.spec.data.source is not None
+            judge(run.dataset, run.family, run.spec.data.source.build())
         else:
             _collect(run)
         _ = run.histories  # refused here if they are not those that the run began with
