@@ -99,13 +99,14 @@ def falls(objective, batch):
     return losses[-1] < losses[0]
 
 
-def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["smoothed", "paid"])
+def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(kind, tmp_path, monkeypatch):
     for name in ("_in_code", "_files"):
         monkeypatch.setattr(REGISTRY, name, {})
     file = tmp_path / "x.toml"
-    file.write_text(f'imports = ["{PLUGINS}/smoothed_objective.py"]\n[objective]\nkind = "smoothed"\n')
+    file.write_text(f'imports = ["{PLUGINS}/{kind}_objective.py"]\n[objective]\nkind = "{kind}"\n')
     spec = load(file, TrainSpec).objective
-    assert name_of(type(spec)) == ("objective", "smoothed")
+    assert name_of(type(spec)) == ("objective", kind)
     assert check_objective(spec) is None
     policy = PolicySpec(width=16, num_heads=2).build(SPACES, seed=0)
     assert falls(spec.build(policy), random_batch(SPACES, size=8, length=30, seed=0))

@@ -1,4 +1,4 @@
-"""The specs of `experiments/memory` and `experiments/paper` are sound, and run to the end when they are made small."""
+"""The specs of `experiments/` are sound, and run to the end when they are made small."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,8 @@ from cccad_core.specs import load
 from cccad_train.experiment import ExperimentSpec
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"
-NAMES = sorted(f"{path.parent.name}/{path.stem}" for path in EXPERIMENTS.glob("*/*.toml"))  # none beside a lone package
+PATHS = (path.relative_to(EXPERIMENTS) for path in EXPERIMENTS.rglob("*.toml"))  # none beside a lone package
+NAMES = sorted(str(path.with_suffix("")) for path in PATHS)
 SETTINGS = {
     "paper/ad_darkroom": ["73 training tasks, 8 held-out", 'kind = "window"', "n_steps = 80", "window = 240"],
     "paper/ad_key_to_door": ["1,024 training tasks, 64 held-out", "n_steps = 50", "batch_size = 100"],
