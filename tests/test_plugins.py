@@ -19,6 +19,7 @@ from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
 from cccad_core.spaces import Box, Discrete, Spaces
 from cccad_core.specs import load
+from cccad_train.cli import EXAMPLES
 from cccad_train.fit.optimization import OptimizerSpec
 from cccad_train.fit.spec import TrainSpec
 
@@ -138,3 +139,7 @@ def test_an_encoder_and_a_head_in_one_file_each_join_by_import_obey_the_laws_and
     spaces = Spaces(observation=Box(shape=(2,), low=(-1.0, float("-inf")), high=1.0), action=Discrete(3))
     policy = evolve(spec, width=16, num_heads=2).build(spaces, seed=0)
     assert falls(ImitationSpec().build(policy), random_batch(spaces, size=8, length=30, seed=0))
+
+
+def test_describe_names_an_example_for_every_kind_that_has_one():
+    assert {PLUGINS / name for name in EXAMPLES.values()} == set(PLUGINS.glob("*.py"))

@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import pytest
 from cccad_core.blame import shortened
+from cccad_train import cli
 
 
 def files(folder):
@@ -65,7 +66,16 @@ def test_describe_prints_defaults_and_constraints(cccad):
     assert "num_latents: int = 8  (>= 1)" in told
     assert "tokens of memory" in told
     assert "targets_per_update: int = 24000  (>= 1)" in cccad("describe").out
-    assert cccad("describe", "curriculum").out.split() == ["linear", "none", "staged"]
+
+
+def test_describe_of_a_kind_lists_it_and_says_how_to_add_to_it(cccad):
+    listed = cccad("describe", "objective").out
+    assert {"imitation", "reconstruction"} <= set(listed.partition("\n\n")[0].split())
+    assert '@register("objective", NAME)' in listed
+    assert "cccad check objective NAME --imports FILE" in listed
+    for kind, example in cli.EXAMPLES.items():
+        assert f"plugins/{example}" in cccad("describe", kind).out
+    assert "cccad check" not in cccad("describe", "executor").out  # for which there are no laws
 
 
 def test_a_wrong_name_gets_the_near_one_and_exit_2(cccad):

@@ -1,7 +1,7 @@
-"""Across a whole run: the spec passes between modules ten times at most, since the graph is resolved from it once."""
+"""Crosses all modules of a run: how often the spec changes hands, and through how many files an update goes."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -26,27 +26,32 @@ MOST = 10
 SHORT = ("pretrain.num_updates=1", "train.num_updates=1", "controls.ad.train.num_updates=1", "evaluate.num_episodes=2")
 
 
+MOST_FILES, MOST_LINES = 5, 900
+
+
 @contextmanager
-def watching(handovers: set[tuple[str, str]]) -> Iterator[None]:
-    """Add to *handovers* who passes an experiment's spec to whom: caller and callee, where these are two modules."""
+def watching(look: Callable[[FrameType], None]) -> Iterator[None]:
+    """Let *look* see every call of a function of ours, as its frame."""
 
-    def look(frame: FrameType, event: str, _: object) -> None:
-        if event != "call" or frame.f_back is None:
-            return
-        names = [each.f_globals.get("__name__", "") for each in (frame.f_back, frame)]
-        if names[0] == names[1] or not all(name.startswith("cccad_") for name in names):
-            return
-        code = frame.f_code
-        arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
-        if any(isinstance(frame.f_locals.get(argument), ExperimentSpec) for argument in arguments):
-            caller, callee = (name.partition(".")[2] for name in names)
-            handovers.add((caller, callee))
+    def profile(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and module_of(frame).startswith("cccad_"):
+            look(frame)
 
-    sys.setprofile(look)
+    sys.setprofile(profile)
     try:
         yield
     finally:
         sys.setprofile(None)
+
+
+def module_of(frame: FrameType | None) -> str:
+    return "" if frame is None else str(frame.f_globals.get("__name__", ""))
+
+
+def takes_the_spec(frame: FrameType) -> bool:
+    code = frame.f_code
+    arguments = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    return any(isinstance(frame.f_locals.get(argument), ExperimentSpec) for argument in arguments)
 
 
 @pytest.mark.parametrize("histories", ["collected", "existing"])
@@ -56,7 +61,40 @@ def test_the_spec_is_handed_over_ten_times_at_most(
     [data] = (micro_run.parent / "data").iterdir()
     existing = () if histories == "collected" else (f"data.path='{data}'",)
     handovers: set[tuple[str, str]] = set()
-    with watching(handovers):
+
+    def look(frame: FrameType) -> None:
+        caller, callee = module_of(frame.f_back), module_of(frame)
+        if caller != callee and caller.startswith("cccad_") and takes_the_spec(frame):
+            handovers.add((caller.partition(".")[2], callee.partition(".")[2]))
+
+    with watching(look):
         execute(Order(spec=micro, out=tmp_path, overrides=(*SHORT, *existing)))
     assert handovers == LISTED
     assert len(handovers) <= MOST
+
+
+def test_an_update_goes_through_five_files_and_nine_hundred_lines_at_most(micro: Path, tmp_path: Path) -> None:
+    """Counted are the modules that are being executed when a compressor writes, from the training loop on."""
+    ways: set[tuple[str, ...]] = set()
+
+    def look(frame: FrameType) -> None:
+        if frame.f_code.co_name != "write" or not module_of(frame).startswith("cccad_core.compressors."):
+            return
+        way: list[str] = []
+        above: FrameType | None = frame
+        while above is not None and "cccad_train.fit.loop" not in way:
+            if module_of(above).startswith("cccad_") and module_of(above) not in way:
+                way.append(module_of(above))
+            above = above.f_back
+        if way[-1] == "cccad_train.fit.loop":
+            ways.add(tuple(way))
+
+    with watching(look):
+        execute(Order(spec=micro, out=tmp_path, overrides=SHORT, only="collect"))
+        execute(Order(spec=micro, out=tmp_path, overrides=SHORT, only="pretrain", resume=True))
+        execute(Order(spec=micro, out=tmp_path, overrides=SHORT, only="train", resume=True))
+    assert len(ways) == 3  # of pre-training, of training, and of the control with its plain window
+    for way in ways:
+        files = [Path(str(sys.modules[name].__file__)) for name in way]
+        assert len(files) <= MOST_FILES, way
+        assert sum(len(file.read_text(encoding="utf-8").splitlines()) for file in files) <= MOST_LINES, way

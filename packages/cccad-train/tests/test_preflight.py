@@ -167,6 +167,31 @@ class MineSpec(ImitationSpec):
     def takes(self, head):
         return isinstance(head, Gaussian)
 """
+BARE_OBJECTIVE = """
+from attrs import frozen
+from cccad_core.registry import register
+
+@register("objective", "mine")
+@frozen(kw_only=True)
+class MineSpec:
+    def weights(self, done):
+        return {}
+"""
+HEADLESS_OBJECTIVE = """
+from attrs import frozen
+from cccad_core.objectives.base import Objective, ObjectiveSpec
+from cccad_core.registry import register
+
+class Mine(Objective):
+    def forward(self, batch, num_targets, weights, moment=None, flags=None):
+        return {"loss": self.policy(batch, flags=flags).ask(self.policy.head).mean()}
+
+@register("objective", "mine")
+@frozen(kw_only=True)
+class MineSpec(ObjectiveSpec):
+    def build(self, policy, horizon=None, others=None):
+        return Mine(policy, horizon)
+"""
 SPEC = """
 name = "p"
 imports = ["part.py"]
@@ -281,6 +306,29 @@ def test_parts_that_do_not_take_the_spaces_are_refused_before_anything_is_collec
         assert refused.code == 2, setting
         assert message in refused.err
         assert len(refused.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            BARE_OBJECTIVE,
+            r"lacks the field or property 'agents' and .* 'takes' and the method 'build' that every",
+        ),
+        (
+            HEADLESS_OBJECTIVE,
+            r"'heads' must be a tuple with the names of the policy's heads that it asks, of \('h",
+        ),
+    ],
+    ids=["members are missing", "heads are missing"],
+)
+def test_an_objective_that_is_not_whole_is_refused_before_anything_is_collected(dry_run, part, message, tmp_path):
+    refused = dry_run(part, 'train.objective={kind="mine"}')
+    assert refused.code == 2
+    assert re.search(message, refused.err), refused.err
+    assert "the objective 'mine' of part.py" in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert not list(tmp_path.glob("p-*"))
 
 
 def test_traceback_shows_the_lines_of_the_part_and_no_others(dry_run):

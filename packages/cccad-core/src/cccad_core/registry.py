@@ -96,12 +96,12 @@ class Registry:
             return f"the {_kind_text(kind)} {cls.__qualname__}"
 
     def refuse_what_lacks(self, spec: Any, kind: str) -> None:
-        """Raise BrokenPart where a *spec* has not what every part of its *kind* has."""
-        for name in (*_OFFERS.get(kind, ()), "build"):
-            if not hasattr(spec, name):
-                what = "method 'build'" if name == "build" else f"field or property '{name}'"
-                title = self.title(type(spec), kind)
-                raise BrokenPart(f"{title} lacks the {what} that every {_kind_text(kind)} has")
+        """Raise BrokenPart, naming all that is missing, where a *spec* has not what every part of its *kind* has."""
+        missing = [name for name in (*_OFFERS.get(kind, ()), "build") if not hasattr(spec, name)]
+        if missing:
+            texts = ["the method 'build'" if name == "build" else f"the field or property '{name}'" for name in missing]
+            title = self.title(type(spec), kind)
+            raise BrokenPart(f"{title} lacks {' and '.join(texts)} that every {_kind_text(kind)} has")
 
     def names(self, kind: str) -> list[str]:
         """Return the registered names of *kind*, sorted, importing nothing."""

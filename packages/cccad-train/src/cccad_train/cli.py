@@ -50,6 +50,29 @@ threaded = click.option(
 device_option = click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 
 
+EXAMPLES = {
+    "compressor": "ema_compressor.py",
+    "encoder": "bucket_encoder.py",
+    "head": "smoothed_head.py",
+    "objective": "smoothed_objective.py",
+    "trigger": "reset_trigger.py",
+}
+"""Parts that are not ours, in one file each, by kind; they lie in the folder `plugins` of the repository."""
+
+
+def _how_to_add(kind: str) -> str:
+    """Return how a person adds a part of *kind*."""
+    lines = [
+        f'Add your own: a Python file with @register("{kind}", NAME) above the class of its fields,',
+        "which a spec names under 'imports'.",
+    ]
+    if kind != "executor":  # for which there are no laws
+        lines.append(f"Try it:       cccad check {kind} NAME --imports FILE")
+    if kind in EXAMPLES:
+        lines.append(f"An example:   plugins/{EXAMPLES[kind]}")
+    return "\n".join([*lines, "What it must have, and why: CONTRIBUTING.md"])
+
+
 def guarded(work: Callable[[], None], kept: str = "", *, shows_frames: bool = False) -> None:
     """Do *work*; a user's mistake becomes one clear message and exit code 2, a failure of the run exit code 1.
 
@@ -182,7 +205,7 @@ def describe_part(kind: str | None, name: str | None) -> None:
 
             click.echo(wrapped(describe(ExperimentSpec)))
         elif name is None:
-            click.echo("\n".join(names(kind)))
+            click.echo("\n".join([*names(kind), "", _how_to_add(kind)]))
         else:
             click.echo(wrapped(f"{kind} {name}: {describe(lookup(kind, name))}"))
 

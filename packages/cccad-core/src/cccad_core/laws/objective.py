@@ -53,6 +53,9 @@ def _check_in(spec: Any, spaces: Spaces) -> None:
     objective = spec.build(policy, 2, others)
     is_whole = isinstance(objective, Objective) and objective.policy is policy
     require("an objective is whole", is_whole, "build() must return an Objective with the policy that it is given")
+    heads = getattr(objective, "heads", None)
+    what = f"'heads' must be a tuple with the names of the policy's heads that it asks, of {HEADS}: {heads!r:.60}"
+    require("an objective is whole", isinstance(heads, tuple) and len(heads) > 0, what)
     unknown = [name for name in objective.heads if name not in HEADS]
     require("heads are those of a policy", not unknown, f"it asks for the heads {unknown}; a policy has {HEADS}")
     batch, weights = random_batch(spaces, size=4, length=20, seed=0), spec.weights(1.0)

@@ -69,5 +69,7 @@ class Objective(nn.Module, ABC):
     ) -> dict[str, Tensor]:
         """Return `loss`, which is minimised, and whatever else is worth a line in the metrics, each a scalar.
 
-        *weights* are those of the terms at this update. *flags* are the batch's, where they are at hand on the CPU.
+        Of *batch*, `targets & mask` are the decisions that count, and their sum is divided by *num_targets*. *weights*
+        are what the spec's `weights` returned for this update. *moment*, the chance of this update, and *flags*, where
+        episodes end, kept on the CPU so that nobody waits for the device, are handed on to the policy.
         """

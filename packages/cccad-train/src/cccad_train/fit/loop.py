@@ -5,10 +5,10 @@ one of `cccad_core.compressors`.
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import torch
 from accelerate import Accelerator
+from cccad_core.objectives.base import Objective
 from torch import Tensor
 
 from cccad_train.fit.batches import Batches
@@ -20,7 +20,7 @@ Hook = Callable[[int, dict[str, Tensor]], None]
 
 
 def fit(
-    objective: torch.nn.Module,
+    objective: Objective,
     batches: Batches,
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -38,7 +38,9 @@ def fit(
         batch, flags, num_targets = batches.batch(update)
         weights = spec.objective.weights(update / spec.num_updates)
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
-            losses = objective(batch, num_targets, weights, batches.moment(update), flags)
+            losses = objective(
+                batch, num_targets=num_targets, weights=weights, moment=batches.moment(update), flags=flags
+            )
         apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
         progress.update = update + 1
         for hook in hooks:
@@ -54,7 +56,7 @@ def apply(
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     accelerator.backward(loss)
-    parameters: list[Any] = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     accelerator.clip_grad_norm_(parameters, schedule.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
