@@ -5,6 +5,7 @@ import types
 
 import numpy as np
 import pytest
+from cccad_data.families.scale import Scale
 from cccad_envs.bandit import BanditSpec
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
@@ -20,6 +21,11 @@ FAMILIES = [
     BanditSpec(num_arms=3, horizon=10, num_tasks=40),
     SwitchingDarkroomSpec(size=3, horizon=6, num_episodes_each=2),
 ]
+
+
+def scale(best, random):
+    none = np.zeros(len(best))
+    return Scale(best=np.array(best), random=np.array(random), best_errors=none, random_errors=none, is_optimum=True)
 
 
 def warnings_of(family):
@@ -48,13 +54,13 @@ def test_a_wrongly_declared_return_is_told_with_both_numbers(name, shift):
 
 def test_an_agent_that_earns_more_than_the_optimum_is_told():
     agents = {"cad": {"label": "cad", "returns": np.full((2, 4, 30), 3.0)}, "source": {"label": "source"}}
-    [text] = contradictions(agents, ["a/0", "a/1"], np.array([3.0, 2.0]), np.zeros(2))
+    [text] = contradictions(agents, ["a/0", "a/1"], scale([3.0, 2.0], [0.0, 0.0]))
     assert text == "the optimum that the family declares is surpassed: on a/1 it is 2, but cad earned 3 a piece"
 
 
 def test_few_episodes_of_a_sparse_family_contradict_nothing():
     agents = {"random": {"label": "random", "returns": np.zeros((1, 2, 6))}}
-    assert contradictions(agents, ["a/0"], np.array([1.0]), np.array([0.05])) == []
+    assert contradictions(agents, ["a/0"], scale([1.0], [0.05])) == []
 
 
 def test_warnings_stand_in_the_terminal_and_on_the_page(copied_run, cccad):

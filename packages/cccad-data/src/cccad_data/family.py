@@ -125,6 +125,15 @@ class HasOptimum(Protocol):
 
 
 @runtime_checkable
+class NeedsReference(Protocol):
+    """A family whose optimum nobody knows: returns are measured by what the source of the histories reaches."""
+
+    @property
+    def has_no_optimum(self) -> bool:
+        """True."""
+
+
+@runtime_checkable
 class HasRandomReturn(Protocol):
     """A family that knows what the uniformly random policy earns."""
 
@@ -304,5 +313,10 @@ def random_return_errors(family: TaskFamily, tasks: Sequence[Task]) -> NDArray[n
 
 
 def has_scores(family: TaskFamily) -> bool:
-    """Return whether the family declares the optimum and the random return, which normalised returns need."""
+    """Return whether the family declares what normalised returns need: the optimum and the random return."""
     return isinstance(family, HasOptimum) and isinstance(family, HasRandomReturn)
+
+
+def can_be_scored(family: TaskFamily) -> bool:
+    """Return whether returns can be normalised: by what is declared, or by a reference where there is no optimum."""
+    return has_scores(family) or (isinstance(family, NeedsReference) and isinstance(family, HasRandomReturn))

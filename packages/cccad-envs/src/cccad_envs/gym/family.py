@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, final
 
 import attrs
 import numpy as np
@@ -29,7 +29,7 @@ _cache: dict[str, Any] = {}
 
 
 class GymnasiumFamily:
-    """Variations of one Gymnasium environment. Its random return is measured, its optimum is not known.
+    """Variations of one Gymnasium environment. Its random return is measured.
 
     Shapes: `e` tasks or rows.
     """
@@ -147,6 +147,14 @@ class GymnasiumFamily:
         return groups
 
 
+@final
+class FamilyWithoutOptimum(GymnasiumFamily):
+    """The optimum is not known; returns are measured by what a source reaches."""
+
+    has_no_optimum = True
+
+
+@final
 class FamilyWithOptimum(GymnasiumFamily):
     """The optimum of every task is given: a number for all, a table by task, or a planner by import path."""
 
@@ -184,6 +192,7 @@ class FamilyWithOptimum(GymnasiumFamily):
         return optimum
 
 
+@final
 class TabularFamily(GymnasiumFamily):
     """The transitions of every task are a table, so that its optimal and its random return are exact."""
 
@@ -217,6 +226,7 @@ class TabularFamily(GymnasiumFamily):
         return rows
 
 
+@final
 class PlannedRows(GymRows):
     """Rows that know what an agent who knows the task would do."""
 

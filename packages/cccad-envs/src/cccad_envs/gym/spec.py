@@ -8,7 +8,7 @@ from attrs import evolve, field, frozen, validators
 
 from cccad_envs.errors import SettingError
 from cccad_envs.family import MOST_SEED, whole
-from cccad_envs.gym.family import FamilyWithOptimum, GymnasiumFamily, TabularFamily
+from cccad_envs.gym.family import FamilyWithOptimum, FamilyWithoutOptimum, GymnasiumFamily, TabularFamily
 from cccad_envs.gym.imports import import_path
 from cccad_envs.gym.making import Recipe, argument_names, placed, registered, reset, wrapper_of
 from cccad_envs.gym.spaces import action_side, observation_side
@@ -91,7 +91,7 @@ class GymnasiumSpec:
 
     def _class(self) -> type[GymnasiumFamily]:
         if self.reference_return == BEST_SOURCE:
-            return GymnasiumFamily
+            return FamilyWithoutOptimum
         if self.reference_return == TRANSITION_TABLE:
             return TabularFamily
         if isinstance(self.reference_return, str):

@@ -14,7 +14,8 @@ from cccad_core.memory.controls import ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_core.specs import unstructure
-from cccad_data.family import Task, VectorEnvironment, optimal_returns, random_returns
+from cccad_data.families.scale import Scale
+from cccad_data.family import NeedsReference, Task, VectorEnvironment
 from numpy.typing import ArrayLike
 
 from cccad_train.console import Meter
@@ -124,7 +125,12 @@ class Study:
     def normalised(self, returns: ArrayLike, tasks: Sequence[Task]) -> Floats:
         """Return *returns*, `e ...`, one row for each of *tasks*, as shares of what lies between random and optimal."""
         family, values = self.run.family, np.asarray(returns).reshape(len(tasks), 1, -1)
-        return normalise(values, optimal_returns(family, tasks), random_returns(family, tasks))[:, 0]
+        references = []
+        if isinstance(family, NeedsReference):  # which were measured where the run was evaluated
+            judged = {task["task_id"]: task for task in read_run(self.run.folder.path).results["tasks"]}
+            references = [(judged[task.task_id]["optimal_return"], 0.0) for task in tasks]
+        scale = Scale.of(family, tasks, references)
+        return normalise(values, scale.best, scale.random)[:, 0]
 
     def retention(self, watched: Watched) -> Json:
         """Return normalised return by episode with the memory intact, unread, and no longer written."""

@@ -29,6 +29,8 @@ from cccad_train.report.runs import (
     RunRecord,
     check_results,
     distinct,
+    estimates_of,
+    name_of_best,
     notes_on_lengths,
     pool,
     read_agents,
@@ -93,8 +95,9 @@ def _headline(agent: AgentRecord, results: Json) -> str:
     spread = f" (interquartile mean {cells['IQM']}, 95 % interval {cells['95 %']})" if row.get("ci95") else ""
     score = two_digits(row.get("normalized_last10_mean"))
     return (
-        f"{agent.label} ends at {score} of the optimum{spread} on {len(tasks)} {kind}, with frozen weights, after "
-        f"{len(agent.curve):,} episodes; {two_digits(row.get('worst_task_normalized'))} on its worst task."
+        f"{agent.label} ends at {score} of the {name_of_best(results)}{spread} on {len(tasks)} {kind}, "
+        f"with frozen weights, after {len(agent.curve):,} episodes; "
+        f"{two_digits(row.get('worst_task_normalized'))} on its worst task."
     )
 
 
@@ -300,7 +303,7 @@ def _learning_curve(agents: Sequence[AgentRecord], css: Mapping[str, str], resul
     return line_charts(
         lines,
         labels=("episode", y_label),
-        levels=[("optimum", optimal), ("random", random)],
+        levels=[(name_of_best(results), optimal), ("random", random)],
         mark=("training length", float(trained)) if trained else None,
         rug=[env_step / horizon for env_step in writes] if horizon and len(writes) <= MAX_RUG else (),
     )
@@ -326,6 +329,8 @@ def _render(
         curves=curves,
         curve_charts=_learning_curve(curves, css, results, y_label),
         horizon=results.get("horizon"),
+        best=name_of_best(results),
+        estimates="" if page["is_comparison"] else estimates_of(results),
         rows=_rows(agents),
         differences=_differences(agents),
         lengths="" if page["is_comparison"] else _lengths(curves),

@@ -32,7 +32,10 @@ from cccad_train.report.statistics import Floats, StatisticsError
 RESULTS_FORMAT = "cccad-results/1"
 _RUN_NAME = re.compile(r"(?P<experiment>(?P<name>.+)-[0-9a-f]{8})-s(?P<seed>\d+)")
 
-_TASK = table({"task_id": TEXT, "optimal_return": NUMBER, "random_return": NUMBER}, {"params": table(), "split": TEXT})
+_TASK = table(
+    {"task_id": TEXT, "optimal_return": NUMBER, "random_return": NUMBER},
+    {"params": table(), "split": TEXT, "optimal_error": NUMBER, "random_error": NUMBER},
+)
 _SUMMARY = table(
     optional={"ci95": maybe(each(NUMBER, 2, 2)), "normalized_by_decade": maybe(each(maybe(NUMBER)))},
     others=maybe(NUMBER),
@@ -57,6 +60,7 @@ _RESULTS = table(
         "training": table(others=NUMBER),
         "seed": leaf("a seed from 0 to 2**64 - 1", lambda value: type(value) is int and 0 <= value < 1 << 64),
         "warnings": each(TEXT),
+        "best_return": TEXT,
         "spec_digest": TEXT,
     },
 )
@@ -216,6 +220,21 @@ def references(results: Json) -> tuple[Floats, Floats]:
     return optimal, random
 
 
+def name_of_best(results: Json) -> str:
+    """Return what a normalised return of 1 is: the optimum, or a reference where nobody knows the optimum."""
+    return str(results.get("best_return", "optimum"))
+
+
+def estimates_of(results: Json) -> str:
+    """Return a sentence on the returns that are estimates, or nothing."""
+    names = {"optimal_error": f"the {name_of_best(results)}", "random_error": "the random return"}
+    errors = {what: [task[name] for task in results["tasks"] if name in task] for name, what in names.items()}
+    said = [
+        f"{what} (standard error {np.mean(values):.2g} in the mean task)" for what, values in errors.items() if values
+    ]
+    return f"Estimates: {' and '.join(said)}." if said else ""
+
+
 def _played(about: AgentRecord, results: Json, seeds: Sequence[int] | None) -> AgentRecord:
     """Complete an agent whose returns are known, task by task."""
     optimal, random = references(results)
@@ -326,7 +345,8 @@ def pool(runs: Sequence[RunRecord]) -> tuple[Json, dict[str, list[int]]]:
         seeds[name] = [index for index, life in enumerate(lives) for _ in range(life.shape[1])]
         values = pooled if key == "returns" else pooled.mean(axis=(0, 1))
         agents[name] = {**entries[0], key: values.tolist()}
-    tasks = [{**task, "optimal_return": 1.0, "random_return": 0.0} for task in first["tasks"]]
+    known = ({name: value for name, value in task.items() if not name.endswith("_error")} for task in first["tasks"])
+    tasks = [{**task, "optimal_return": 1.0, "random_return": 0.0} for task in known]
     return {**first, "agents": agents, "tasks": tasks, "summary": {}}, seeds
 
 

@@ -6,7 +6,7 @@ from attrs import frozen
 from cccad_core.errors import SpecError
 from cccad_core.specs import structure, unstructure
 from cccad_data.errors import SamplingError
-from cccad_data.family import Task, TaskFamily, has_scores
+from cccad_data.family import Task, TaskFamily, can_be_scored
 
 from cccad_train.experiment import ExperimentSpec
 from cccad_train.files import Json
@@ -52,7 +52,7 @@ def resolve_environments(spec: ExperimentSpec) -> Environments:
 def own_environment(spec: ExperimentSpec) -> Environment:
     """Return the environment of `env` and `split`; raises SpecError for a family without optimum, or detours."""
     environment = _split(spec, spec.env.build())
-    if not has_scores(environment.family):
+    if not can_be_scored(environment.family):
         needed = "normalised returns need a family with 'optimal_returns' and 'random_returns'"
         raise SpecError([("env", f"{needed}, which {environment.family.name!r} has not both")])
     try:

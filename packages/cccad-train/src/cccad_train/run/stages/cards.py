@@ -10,7 +10,7 @@ from cccad_data import Histories, early_late_returns, learning_curve
 from cccad_train.experiment import AgentSpec
 from cccad_train.files import Json
 from cccad_train.report.page import two_digits
-from cccad_train.report.runs import RunRecord, read_agents, warnings_of
+from cccad_train.report.runs import RunRecord, estimates_of, name_of_best, read_agents, warnings_of
 from cccad_train.report.statistics import NUM_LAST_EPISODES
 from cccad_train.run.graph import Graph
 
@@ -77,15 +77,15 @@ actions, state = agent.act(state, observations)  # then agent.observe(state, rew
 def _scores(graph: Graph, name: str, judged: RunRecord) -> str:
     """Return what was measured on held-out tasks, as a table: one row for each environment that was played in."""
     spec, env = graph.spec, graph.plain["env"]
-    others = judged.results.get("worlds", {})
+    others, best = judged.results.get("worlds", {}), name_of_best(judged.results)
     rows = [_score(place, name, results) for place, results in {env["kind"]: judged.results, **others}.items()]
     split = f"split seed {spec.split.seed}, {spec.split.held_out_frac:g} of all tasks held out"
     lines = [
         "## Scores, measured on held-out tasks",
         "",
-        "Normalised returns, with 0 the random policy and 1 the optimum, of the last ten episodes of a life (of all,",
+        f"Normalised returns, with 0 the random policy and 1 the {best}, of the last ten episodes of a life (of all,",
         "if there are fewer), played with frozen weights. In brackets: the 95 % interval of the interquartile mean.",
-        f"The tasks are those of {split}.",
+        f"The tasks are those of {split}. {estimates_of(judged.results)}".rstrip(),
         "",
         "| environment | held-out tasks | lives per task | episodes | return | interquartile mean | worst task |",
         "|---|---|---|---|---|---|---|",

@@ -2,8 +2,12 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from attrs import evolve
 from cccad_core.policy import Policy
+from cccad_data.families.scale import Scale, reached_by, reached_on_average
+from cccad_data.family import NeedsReference
 
 from cccad_train.console import Meter, say
 from cccad_train.experiment import recorded
@@ -15,6 +19,8 @@ from cccad_train.run.progress import UnfinishedRunError
 from cccad_train.run.run import Run
 from cccad_train.run.stages.cards import data_card, describe_agent, describe_sliding, label, num_parameters
 from cccad_train.run.stages.held_out import Evaluation
+
+_REFERENCE_LIVES = 4  # of the source, on each held-out task
 
 
 def do_evaluate(run: Run, stage: Stage) -> None:
@@ -82,9 +88,9 @@ def _live(
     run: Run, environment: Environment, policies: Mapping[str, Policy], where: str = "", *, with_controls: bool = False
 ) -> Evaluation:
     """Let all policies live in one environment, and its references; return what they did."""
-    spec = run.spec
+    spec, scale = run.spec, _scale(run, environment)
     with Meter(f"evaluate{where}", 0, "episodes") as meter:
-        evaluation = Evaluation(environment.family, environment.held_out, spec.evaluate, meter)
+        evaluation = Evaluation(environment.family, environment.held_out, spec.evaluate, meter, scale)
         others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.environments())]
         meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
         for name, policy in policies.items():
@@ -98,6 +104,22 @@ def _live(
                 evaluation.live_without_memory(name, name, policy)
         evaluation.references()
     return evaluation
+
+
+def _scale(run: Run, environment: Environment) -> Scale:
+    """Return what returns in *environment* are measured by.
+
+    Where nobody knows the optimum it is what the source reaches on the very same tasks, in a few lives that nothing is
+    trained on; without a source, what the histories reach on theirs.
+    """
+    family, tasks, source, references = environment.family, environment.held_out, run.spec.data.source, []
+    if isinstance(family, NeedsReference) and source is not None:
+        say(f"evaluate: {len(tasks)} held-out tasks are played by the source, for a reference")
+        few: Any = evolve(source, num_envs=min(source.num_envs, _REFERENCE_LIVES))
+        references = reached_by(few.build(), family, tasks, seed=run.spec.data.seed)
+    elif isinstance(family, NeedsReference):
+        references = [reached_on_average(run.histories)] * len(tasks)
+    return Scale.of(family, tasks, references)
 
 
 def _trained_episodes(run: Run) -> float:

@@ -15,6 +15,7 @@ from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
 from cccad_data import Histories, learning_curve
+from cccad_data.families.scale import Scale, late_return
 from cccad_data.family import (
     HasActionSpace,
     HasReferencePlayers,
@@ -23,9 +24,6 @@ from cccad_data.family import (
     TaskFamily,
     VectorEnvironment,
     episodes_per_cycle,
-    optimal_returns,
-    random_return_errors,
-    random_returns,
 )
 from cccad_data.spaces import random_actions
 from torch import Tensor
@@ -34,7 +32,7 @@ from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
 from cccad_train.files import Json
 from cccad_train.report.statistics import NUM_LAST_EPISODES, summarise
-from cccad_train.run.stages.contradictions import contradictions
+from cccad_train.run.stages.contradictions import contradictions, unlearned
 
 FORMAT = "cccad-results/1"
 
@@ -69,8 +67,14 @@ class Evaluation:
     tasks: Sequence[Task]
     spec: EvaluateSpec
     meter: Meter
+    measured: Scale | None = None
     agents: dict[str, Json] = field(factory=dict)
     num_lived: int = 0
+
+    @property
+    def scale(self) -> Scale:
+        """What returns are measured by: what was measured, or else what the family declares."""
+        return self.measured or Scale.of(self.family, self.tasks)
 
     def environments(self) -> VectorEnvironment:
         """Return the batched environments: every task, *replicas* times, task by task."""
@@ -166,8 +170,9 @@ class Evaluation:
         curves = learning_curve(histories)
         length = min(len(curve) for curve in curves.values())
         tasks = [self.family.task(task_id) for task_id in curves]
-        optimal, random = optimal_returns(self.family, tasks), random_returns(self.family, tasks)
-        scores = (np.stack([c[:length] for c in curves.values()]) - random[:, None]) / (optimal - random)[:, None]
+        scale = Scale.of(self.family, tasks, [] if self.scale.is_optimum else [late_return(task) for task in histories])
+        lived = np.stack([curve[:length] for curve in curves.values()])
+        scores = (lived - scale.random[:, None]) / (scale.best - scale.random)[:, None]
         self.agents["source"] = {
             "label": f"source ({histories.header['source']['kind']})",
             "role": "control",
@@ -178,9 +183,9 @@ class Evaluation:
 
     def results(self, extra: Json) -> Json:
         """Return what `results.json` holds."""
-        optimal, random = optimal_returns(self.family, self.tasks), random_returns(self.family, self.tasks)
+        scale = self.scale
         summary = {
-            name: summarise(agent["returns"], optimal, random)
+            name: summarise(agent["returns"], scale.best, scale.random)
             for name, agent in self.agents.items()
             if "returns" in agent
         }
@@ -191,21 +196,27 @@ class Evaluation:
                 "split": "held-out",
                 "optimal_return": float(best),
                 "random_return": float(chance),
+                **({"optimal_error": float(best_error)} if best_error else {}),
+                **({"random_error": float(random_error)} if random_error else {}),
             }
-            for task, best, chance in zip(self.tasks, optimal, random, strict=True)
+            for task, best, chance, best_error, random_error in zip(
+                self.tasks, scale.best, scale.random, scale.best_errors, scale.random_errors, strict=True
+            )
         ]
         return {
             "format": FORMAT,
             "horizon": self.family.horizon,
+            **({} if scale.is_optimum else {"best_return": "reference"}),
             **extra,
-            "warnings": contradictions(
-                self.agents,
-                [task.task_id for task in self.tasks],
-                optimal,
-                random,
-                episodes_per_cycle(self.family),
-                random_errors=random_return_errors(self.family, self.tasks),
-            ),
+            "warnings": [
+                *contradictions(
+                    self.agents,
+                    [task.task_id for task in self.tasks],
+                    scale,
+                    episodes_per_cycle(self.family),
+                ),
+                *unlearned(scale),
+            ],
             "tasks": tasks,
             "summary": summary,
             "agents": self.agents,
