@@ -44,7 +44,7 @@ NOT_CODE = {  # (document, language, first words): what it is
     ("docs/log.md", "markdown", "## YYYY-MM-DD"): "a form to be filled in",
     ("packages/cccad-data/README.md", "text", "histories/"): "a drawing of a folder and its files",
 }
-RUN_ELSEWHERE = {  # document: the test that runs all of its Python, also where the package is alone
+RUN_ELSEWHERE = {  # document: the test that runs all of its Python and TOML, also where the package is alone
     "packages/cccad-core/README.md": "packages/cccad-core/tests/test_core_readme.py",
     "packages/cccad-envs/README.md": "packages/cccad-envs/tests/test_envs_readme.py",
 }
@@ -244,6 +244,8 @@ def test_python_runs_and_prints_what_its_comments_say(block, capsys):
 
 @chosen("toml")
 def test_toml_is_a_spec_or_offers_parts(block, at_desk, monkeypatch):
+    if block.document in RUN_ELSEWHERE:
+        pytest.skip(RUN_ELSEWHERE[block.document])
     table = tomli.loads(block.text)
     if "project" in table:
         groups = table["project"]["entry-points"]
