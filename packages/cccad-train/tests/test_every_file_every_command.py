@@ -79,7 +79,7 @@ COMMANDS = {  # what a command is asked; RUN is the folder, OUT the one that it 
     "neighbour": ("run", "OUT/tiny.toml", "--out", "OUT", "--only", "train", "--set", "evaluate.seed=1"),
 }
 NOTED = {"meta.json", "spec.toml"}  # a run that goes on is noted in these
-READ_NO_RUN = {"list", "describe", "data", "check"}
+READ_NO_RUN = {"list", "describe", "data", "check", "convert"}
 WITHOUT_FORMAT = {"meta.json", "spec.toml", "stages.json", "content.json", "evaluation/data_card.json"}
 MAY_BE_MISSING = {"meta.json", "stages.json", "content.json", "metrics.jsonl", "evaluation/data_card.json"}
 

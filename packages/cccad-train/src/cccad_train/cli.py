@@ -290,6 +290,22 @@ def memory_report(
     guarded(show)
 
 
+@main.command("convert")
+@click.argument("old", type=click.Path(path_type=Path))
+@click.argument("new", type=click.Path(path_type=Path))
+@_trust
+def convert(old: Path, new: Path, trust_plugins: bool) -> None:
+    """Write the policy, results or histories in OLD, of an earlier format, to NEW in the newest."""
+
+    def work() -> None:
+        settle(num_threads=1)
+        from cccad_train.convert import convert as converted
+
+        click.echo(converted(old, new, trust_plugins=trust_plugins))
+
+    guarded(work)
+
+
 @main.command("check")
 @click.argument("what", nargs=-1, required=True, metavar="SPEC | KIND NAME")
 @click.option("--imports", multiple=True, type=click.Path(path_type=Path), help="A Python file with parts.")
