@@ -130,6 +130,36 @@ def test_a_bug_in_an_encoder_is_caught_by_its_law(law):
         check_encoder(BROKEN_ENCODERS[law])
 
 
+class Forgetful(Projection):
+    """Keeps what it measures beside its weights, and not among them."""
+
+    def __init__(self, space, width):
+        super().__init__(space, width, is_measured=True)
+        self.mean = torch.zeros(space.num_features)
+
+    def measure(self, values):
+        self.mean = values.float().mean(0)
+
+    def forward(self, values):
+        return super().forward(values - self.mean)
+
+
+class Dividing(Projection):
+    """Divides by a deviation that may be zero."""
+
+    def __init__(self, space, width):
+        super().__init__(space, width, is_measured=True)
+
+    def measure(self, values):
+        self.scale.copy_(values.float().std(0))
+
+
+@pytest.mark.parametrize(("make", "law"), [(Forgetful, "weights are kept"), (Dividing, "finite values")])
+def test_a_bug_in_what_is_measured_is_caught(make, law):
+    with pytest.raises(LawBroken, match=f"law '{law}' is broken"):
+        check_encoder(Planted(ProjectionSpec(), make))
+
+
 def test_a_coordinate_that_is_not_looked_up_is_caught():
     spec = Planted(TableSpec(), lambda space, width: FirstAlone(space.sizes, width))
     with pytest.raises(LawBroken, match="become the same vector"):

@@ -88,10 +88,9 @@ def test_processes_draw_their_chance_apart_share_what_they_must_and_repeat_it(sa
     assert shared[0] == shared[1] == shared[2]
 
 
-def test_observations_to_be_measured_are_real_and_the_same_in_every_process(sampler):
-    one, other = (batches(sampler, rank=rank, num_processes=2) for rank in (0, 1))
-    observations = one.observations(1_000)
-    assert observations.shape[0] >= 1_000
-    assert observations.shape[1] == 2
+def test_observations_to_be_measured_are_real_and_the_same_in_every_process_and_stage(sampler):
+    observations = batches(sampler).observations()
+    assert 200 < len(observations) < 200 * 100  # lives of 50 env steps
     assert observations.max() < 3
-    assert torch.equal(other.observations(1_000), observations)
+    for other in (batches(sampler, rank=1, num_processes=2), batches(sampler, num_writes=1, targets_per_update=40)):
+        assert torch.equal(other.observations(), observations)

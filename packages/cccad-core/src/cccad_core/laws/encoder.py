@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from cccad_core.encoders.base import Encoder, EncoderSpec
+from cccad_core.encoders.base import Encoder, EncoderSpec, Measures
 from cccad_core.laws.law import TOLERANCE, require, same
 from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
-from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
+from cccad_core.laws.weights import built, check_kept, check_learned, check_seeded_and_kept, taken
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Spaces, Tuple, ends_of
 
@@ -42,6 +42,11 @@ def _check_alone(spec: EncoderSpec, space: Space) -> None:
     require("an encoder is built", isinstance(encoder, Encoder), what)
     with torch.no_grad():
         _check_vectors(encoder.eval(), values, space)
+    if isinstance(encoder, Measures) and encoder.is_measured:
+        encoder.measure(values.flatten(0, 1))
+        with torch.no_grad():
+            _check_vectors(encoder, values, space)
+        check_kept(encoder, lambda: spec.build(space, WIDTH), lambda encoder: encoder(values))
     check_seeded_and_kept(lambda: spec.build(space, WIDTH), lambda encoder: encoder(values))
     check_learned(encoder, encoder(values).square().mean())
 

@@ -1,7 +1,7 @@
 """The laws of the weights of a small part: drawn by torch's seed alone, kept in the state dictionary, and learned."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,9 +50,17 @@ def check_seeded_and_kept(build: Callable[[], Built], use: Callable[[Built], Ten
         parts.append(build().eval())
     first, twin, other = parts
     with torch.no_grad():
-        answer = use(first)
-        same("the seed draws the weights", use(twin), answer, "answers of two parts that were built with one seed", 0)
-        other.load_state_dict(first.state_dict())
+        what = "answers of two parts that were built with one seed"
+        same("the seed draws the weights", use(twin), use(first), what, 0)
+    check_kept(first, lambda: other, use)
+
+
+def check_kept(part: nn.Module, build: Callable[[], Built], use: Callable[[Built], Tensor]) -> None:
+    """Check that another part answers like *part* once it has loaded its state dictionary."""
+    other = build().eval()
+    with torch.no_grad():
+        answer = use(cast(Built, part))
+        other.load_state_dict(part.state_dict())
         same("weights are kept", use(other), answer, "answers of a part and of one that loads its weights", 0)
 
 

@@ -15,6 +15,8 @@ from cccad_data.sampling.sampler import Prefetcher
 from cccad_train.fit.curricula import Curriculum
 from cccad_train.fit.spec import PretrainSpec, TrainSpec
 
+MEASURED = (100, 200)
+"""Length and number of the stretches whose observations are shown to encoders that measure."""
 _DOMAIN = 0xCCCAD_7A21  # keeps these seeds apart from others with the same numbers
 
 
@@ -51,14 +53,10 @@ class Batches:
             arrays = {name: value.to(device, non_blocking=True) for name, value in arrays.items()}
         return HistoryBatch.from_arrays(arrays, device, self.spaces), flags, num_targets
 
-    def observations(self, num_decisions: int) -> torch.Tensor:
-        """Return the observations, `n o`, of at least so many decisions, the same in every process."""
-        size, length = self.shape(0)
-        rows, num_batches = [], -(-num_decisions // (size * length))
-        for update in range(num_batches):
-            arrays = self.sampler.batch(update, length, size)
-            rows.append(torch.as_tensor(arrays["observations"][arrays["mask"]]))
-        return torch.cat(rows).to(self.device)
+    def observations(self) -> torch.Tensor:
+        """Return some thousands of observations, `n o`: the same in every process and stage of these histories."""
+        arrays = self.sampler.batch(0, *MEASURED)
+        return torch.as_tensor(arrays["observations"][arrays["mask"]]).to(self.device)
 
     def _draw(self, update: int) -> tuple[dict[str, Any], Flags, float]:
         size, length = self.shape(update)

@@ -35,10 +35,6 @@ class UnusableCheckpointsError(ValueError):
     """There are checkpoints of a stage, and none that it can go on from."""
 
 
-NUM_MEASURED = 20_000
-"""Decisions whose observations are shown to the encoders that measure, at least."""
-
-
 def assemble(stage: Stage, policy: Policy, agent: AgentSpec, others: Mapping[str, Policy]) -> Objective:
     """Return what *stage*, which trains *agent*, minimises; *others*, by place, are trained, and frozen from here.
 
@@ -85,7 +81,7 @@ class Fit:
             spaces=policy.spaces,
         )
         if not progress.update and (encoders := measured(policy)):
-            observations = batches.observations(NUM_MEASURED)
+            observations = batches.observations()
             for encoder in encoders:
                 encoder.measure(observations)
         objective, optimizer = accelerator.prepare(whole, optimizer)
