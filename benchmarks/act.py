@@ -15,15 +15,15 @@ import torch
 from cccad_core.agent import Agent, AgentState
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec, compressed
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_envs.darkroom import DarkroomSpec
 from machine import machine
 
 NUM_ENVS = 64
-WINDOW = PolicySpec(compressor=WindowSpec(), context=ContextSpec(window=240, carry=120))
-GATED = PolicySpec(compressor=GatedQuerySpec(num_latents=8), context=ContextSpec(window=60))
+WINDOW = PolicySpec(memory=CompressedSpec(window=240, carry=120, compressor=WindowSpec()))
+GATED = PolicySpec(memory=CompressedSpec(window=60, compressor=GatedQuerySpec(num_latents=8)))
 CYCLES = 9  # from write to write, of which the median counts
 RESULTS = Path(__file__).parent / "results" / "act.json"
 
@@ -31,11 +31,14 @@ RESULTS = Path(__file__).parent / "results" / "act.json"
 class Life:
     """A fresh policy in its environments; `go_on` lives some decisions more and returns the seconds they took."""
 
-    def __init__(self, spec: PolicySpec) -> None:
+    def __init__(self, spec: PolicySpec, *, is_cached: bool = True) -> None:
         family = DarkroomSpec().build()
         tasks = [family.tasks[i % len(family.tasks)] for i in range(NUM_ENVS)]
         self.worlds = family.make_vec(tasks)
-        self.agent = Agent(spec.build(Spaces.from_dict(family.spaces), 0))
+        policy = spec.build(Spaces.from_dict(family.spaces), 0)
+        memory = compressed(policy.memory)
+        self.context = memory.context
+        self.agent = Agent(policy, memory if is_cached else memory.uncached())
         self.generator = torch.Generator().manual_seed(0)
         self.observations, _ = self.worlds.reset(seed=0)
         self.state: AgentState = self.agent.begin(NUM_ENVS)
@@ -54,12 +57,11 @@ class Life:
 
 def cached_against_uncached(rounds: int) -> dict[str, Any]:
     """Return decisions per second of both, the median of *rounds* stretches that begin with a write."""
-    lives = {"cached": Life(WINDOW), "uncached": Life(WINDOW)}
+    lives = {"cached": Life(WINDOW), "uncached": Life(WINDOW, is_cached=False)}
     rates: dict[str, list[float]] = {name: [] for name in lives}
-    context = WINDOW.context.build(0)
+    context = lives["cached"].context
     for life in lives.values():
         life.go_on(context.first_segment)
-    lives["uncached"].agent.cached = False
     for _ in range(rounds):
         for name, life in lives.items():
             rates[name].append(NUM_ENVS * context.segment / life.go_on(context.segment))
@@ -73,8 +75,8 @@ def cached_against_uncached(rounds: int) -> dict[str, Any]:
 
 def growing_old() -> dict[str, Any]:
     """Return time per decision and bytes per agent at 1, 10 and 100 windows of life."""
-    life, context = Life(GATED), GATED.context.build(GATED.compressor.num_latents)
-    ages = []
+    life, ages = Life(GATED), []
+    context = life.context
     for windows in (1, 10, 100):
         life.go_on(windows * context.window - int(life.state.num_decisions[0]))
         seconds = statistics.median(life.go_on(context.segment) for _ in range(CYCLES))

@@ -4,7 +4,10 @@ Name the file in a spec, by its path relative to that spec, and its compressor i
 
     imports = ["../plugins/ema_compressor.py"]
 
-    [policy.compressor]
+    [policy.memory]
+    kind = "compressed"
+
+    [policy.memory.compressor]
     kind = "ema"
     keep_fracs = [0.5, 0.9, 0.99]      # one latent each
 

@@ -4,7 +4,8 @@ Name the file in a spec, by its path relative to that spec, and its trigger is k
 
     imports = ["../plugins/reset_trigger.py"]
 
-    [policy.context]
+    [policy.memory]
+    kind = "compressed"
     trigger = { kind = "long-episode", at_least = 5 }
 
 Very short episodes then share a write. Copy the file, change the name, and run

@@ -57,13 +57,13 @@ OPTIONS = {
     "ten-writes": [ALONE, "train.num_writes=10"],
     "slow-fold": [ALONE, "train.optimizer.compressor_scale=0.3"],
     "fast-fold": [ALONE, "train.optimizer.compressor_scale=3.0"],
-    "carry-10": [ALONE, "policy.context.carry=10"],
-    "latents-4": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 4 }}"],
-    "latents-16": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 16 }}"],
-    "fold-of-2-layers": [ALONE, f"policy.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
-    "write-at-episode-ends": [ALONE, 'policy.context.trigger={ kind = "episode" }'],
-    "window-200": [AD, "policy.context.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
-    **{name: [ALONE, f"policy.compressor={{ {told} }}"] for name, told in OTHERS.items()},
+    "carry-10": [ALONE, "policy.memory.carry=10"],
+    "latents-4": [ALONE, f"policy.memory.compressor={{ {FOLD}, num_latents = 4 }}"],
+    "latents-16": [ALONE, f"policy.memory.compressor={{ {FOLD}, num_latents = 16 }}"],
+    "fold-of-2-layers": [ALONE, f"policy.memory.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
+    "write-at-episode-ends": [ALONE, 'policy.memory.trigger={ kind = "episode" }'],
+    "window-200": [AD, "policy.memory.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
+    **{name: [ALONE, f"policy.memory.compressor={{ {told} }}"] for name, told in OTHERS.items()},
     "detours-repeat": [ALONE, "data.sampler.detours.repeat_frac=0.7"],
     "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
 }

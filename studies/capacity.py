@@ -40,8 +40,8 @@ def settings(kind: str, latents: int, bits: int, seed: int) -> list[str]:
         *warm,
         f"env.num_bits={bits}",
         f"env.num_filler={RAW}",
-        f'policy.compressor={{ kind = "{kind}"{told} }}',
-        f"policy.context.window={RAW + (latents if told else 0)}",
+        f'policy.memory.compressor={{ kind = "{kind}"{told} }}',
+        f"policy.memory.window={RAW + (latents if told else 0)}",
         f"train.num_writes={-(-2 * (2 * bits + RAW) // RAW)}",
         f"seed={seed}",
     ]

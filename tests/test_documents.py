@@ -73,8 +73,11 @@ num_envs = 2
 env_steps = 100
 [policy]
 width = 8
+
+[policy.memory]
+kind = "compressed"
+window = 24
 num_heads = 2
-context = { window = 24 }
 compressor = { kind = "gated-query", num_latents = 2, num_heads = 2 }
 [train]
 num_updates = 2

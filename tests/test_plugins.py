@@ -14,6 +14,7 @@ from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.objective import check_objective
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.trigger import check_trigger
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY, distributions, lookup, name_of
@@ -35,7 +36,8 @@ def ema_policy(tmp_path, monkeypatch):
     (tmp_path / "experiments").mkdir()
     (tmp_path / "plugins" / "ema_compressor.py").write_bytes((PLUGINS / "ema_compressor.py").read_bytes())
     file = tmp_path / "experiments" / "x.toml"
-    text = 'imports = ["../plugins/ema_compressor.py"]\n[compressor]\nkind = "ema"\nkeep_fracs = [0.0, 0.9]\n'
+    memory = '[memory]\nkind = "compressed"\ncompressor = { kind = "ema", keep_fracs = [0.0, 0.9] }\n'
+    text = f'imports = ["../plugins/ema_compressor.py"]\n{memory}'
     file.write_text(text)
     return load(file, PolicySpec)
 
@@ -58,9 +60,9 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_the_single_file_plugin_joins_by_import_and_obeys_the_laws(ema_policy):
-    assert name_of(type(ema_policy.compressor)) == ("compressor", "ema")
-    assert ema_policy.compressor.num_latents == 2
-    assert check_compressor(ema_policy.compressor) is None
+    assert name_of(type(ema_policy.memory.compressor)) == ("compressor", "ema")
+    assert ema_policy.memory.compressor.num_latents == 2
+    assert check_compressor(ema_policy.memory.compressor) is None
 
 
 def test_a_policy_with_a_plugin_is_released_with_it_and_loads_in_the_same_process(ema_policy, tmp_path):
@@ -75,7 +77,7 @@ def test_a_policy_with_a_plugin_loads_in_a_process_that_never_saw_the_file(ema_p
     save_policy(folder, ema_policy.build(SPACES, seed=0), train_task_ids=("room/1",), card="", plugins=[file])
     file.unlink()
     loading = f"agent = Agent.load({str(folder)!r}, trust_plugins=True)"
-    code = f"from cccad_core.agent import Agent; {loading}; print(agent.policy.spec.compressor.keep_fracs)"
+    code = f"from cccad_core.agent import Agent; {loading}; print(agent.policy.spec.memory.compressor.keep_fracs)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "(0.0, 0.9)", done.stderr
 
@@ -109,7 +111,7 @@ def test_an_objective_in_one_file_joins_by_import_obeys_the_laws_and_trains(kind
     spec = load(file, TrainSpec).objective
     assert name_of(type(spec)) == ("objective", kind)
     assert check_objective(spec) is None
-    policy = PolicySpec(width=16, num_heads=2).build(SPACES, seed=0)
+    policy = PolicySpec(memory=CompressedSpec(num_heads=2), width=16).build(SPACES, seed=0)
     assert falls(spec.build(policy), random_batch(SPACES, size=8, length=30, seed=0))
 
 
@@ -117,11 +119,12 @@ def test_a_trigger_in_one_file_joins_by_import_and_obeys_the_laws(tmp_path, monk
     for name in ("_in_code", "_files"):
         monkeypatch.setattr(REGISTRY, name, {})
     file = tmp_path / "x.toml"
-    file.write_text(f'imports = ["{PLUGINS}/reset_trigger.py"]\n[context]\ntrigger = {{ kind = "long-episode" }}\n')
+    memory = '[memory]\nkind = "compressed"\ntrigger = { kind = "long-episode" }\n'
+    file.write_text(f'imports = ["{PLUGINS}/reset_trigger.py"]\n{memory}')
     spec = load(file, PolicySpec)
-    assert name_of(type(spec.context.trigger)) == ("trigger", "long-episode")
-    assert check_trigger(spec.context.trigger) is None
-    assert check_policy(PolicySpec(context=evolve(spec.context, window=14), width=16, num_heads=2)) is None
+    assert name_of(type(spec.memory.trigger)) == ("trigger", "long-episode")
+    assert check_trigger(spec.memory.trigger) is None
+    assert check_policy(PolicySpec(memory=evolve(spec.memory, window=14, num_heads=2), width=16)) is None
 
 
 def test_an_encoder_and_a_head_in_one_file_each_join_by_import_obey_the_laws_and_train(tmp_path, monkeypatch):
@@ -137,7 +140,7 @@ def test_an_encoder_and_a_head_in_one_file_each_join_by_import_obey_the_laws_and
     assert check_encoder(spec.encoder) is None
     assert check_head(spec.head) is None
     spaces = Spaces(observation=Box(shape=(2,), low=(-1.0, float("-inf")), high=1.0), action=Discrete(3))
-    policy = evolve(spec, width=16, num_heads=2).build(spaces, seed=0)
+    policy = evolve(spec, width=16, memory=CompressedSpec(num_heads=2)).build(spaces, seed=0)
     assert falls(ImitationSpec().build(policy), random_batch(spaces, size=8, length=30, seed=0))
 
 

@@ -11,7 +11,7 @@ from attrs import evolve
 from cccad_core.agent import Agent
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import UnplayableError
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Dict, Discrete, Spaces, Tuple
@@ -71,11 +71,10 @@ SOURCES = {
 
 def agent():
     policy = PolicySpec(
+        memory=CompressedSpec(
+            window=9, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_layers=1, num_heads=2
+        ),
         width=8,
-        num_layers=1,
-        num_heads=2,
-        context=ContextSpec(window=9),
-        compressor=GatedQuerySpec(num_latents=2, num_heads=2),
     )
     return Agent(policy.build(Spaces.from_dict(Family.spaces), 0))
 

@@ -143,7 +143,7 @@ def goldens() -> dict[str, str]:
             folder = run(spec, Path(temporary) / name, *settings)
             hashes |= {f"weights of {name}": of_weights(folder), f"returns of {name}": of_results(folder)}
         for name in COMPRESSORS:
-            settings = (f"policy.compressor={{ kind = '{name}' }}", "train.num_updates=20", *UPDATES[1:])
+            settings = (f"policy.memory.compressor={{ kind = '{name}' }}", "train.num_updates=20", *UPDATES[1:])
             folder = run("memory/switching_darkroom", Path(temporary) / f"c-{name}", *settings)
             hashes |= {f"weights of {name}": of_weights(folder), f"a life of {name}": of_life(folder)}
     return hashes

@@ -20,6 +20,7 @@ from xml.etree import ElementTree as ET
 
 import torch
 from cccad_core.agent import Agent
+from cccad_core.memory.compressed import CompressedSpec, compressed
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import Histories, NoisyOracleSpec, Sampler, SamplerSpec
@@ -120,7 +121,8 @@ def histories(*, is_quick: bool) -> Sampler:
 def policy_of(width: int, device: str) -> Policy:
     """Return a fresh policy of that width on the device."""
     num_layers, num_heads = SHAPES[width]
-    return PolicySpec(width=width, num_layers=num_layers, num_heads=num_heads).build(SPACES, 0).to(device)
+    memory = CompressedSpec(num_layers=num_layers, num_heads=num_heads)
+    return PolicySpec(memory=memory, width=width).build(SPACES, 0).to(device)
 
 
 def train(sampler: Sampler, width: int, precision: Precision, device: str, seconds: float) -> dict[str, Any]:
@@ -130,9 +132,9 @@ def train(sampler: Sampler, width: int, precision: Precision, device: str, secon
     spec = TrainSpec(num_updates=100_000, num_writes=5, targets_per_update=num_targets, precision=precision)
     accelerator = build_accelerator("cpu" if device == "cpu" else "auto")
     objective, optimizer = accelerator.prepare(
-        spec.objective.build(policy), spec.optimizer.build(policy, policy.compressor)
+        spec.objective.build(policy), spec.optimizer.build(policy, compressed(policy.memory).compressor)
     )
-    where = {"context": policy.context, "device": accelerator.device}
+    where = {"memory": policy.memory, "device": accelerator.device}
     batches = Batches(sampler=sampler, curriculum=NoneSpec(), spec=spec, **where)
     reset_peak(device)
 
@@ -190,7 +192,7 @@ def decide(width: int, num_envs: int, device: str, seconds: float) -> dict[str, 
     observations, _ = worlds.reset(seed=0)
     state = agent.begin(num_envs)
     took_ms: dict[str, list[float]] = {"without_write": [], "with_write": []}
-    segment, began, number = agent.context.segment, time.perf_counter(), 0
+    segment, began, number = compressed(agent.memory).context.segment, time.perf_counter(), 0
     reset_peak(device)
     while time.perf_counter() - began < seconds / 2 or number <= 4 * segment:
         writes_before, before = int(state.num_writes[0]), now(device)

@@ -11,7 +11,7 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
 from cccad_core.memory.attention import AttentionRecord
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
 from cccad_core.memory.triggers import EveryTrigger
 from cccad_core.play import play
@@ -19,11 +19,10 @@ from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 
 SPEC = PolicySpec(
-    context=ContextSpec(window=9, carry=1),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+    memory=CompressedSpec(
+        window=9, carry=1, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_layers=1, num_heads=2
+    ),
     width=16,
-    num_layers=1,
-    num_heads=2,
 )
 PLACES = Spaces(observation=MultiDiscrete((4, 8)), action=Discrete(3))
 
@@ -79,7 +78,7 @@ def test_bytes_per_life_do_not_grow_with_its_age(agent):
         agent.observe(state, [1.0, 0.0], [False, False], [False, False], np.array([[0, 1], [1, 0]]))
         sizes.add(state.num_bytes)
     assert len(sizes) == 1
-    assert state.num_writes.tolist() == [SPEC.context.build(2).num_writes(200)] * 2
+    assert state.num_writes.tolist() == [SPEC.memory.build(16, 1).context.num_writes(200)] * 2
     assert state.num_decisions.tolist() == [200, 200]
 
 
@@ -137,31 +136,31 @@ def test_real_actions_are_drawn_in_their_shape_and_taken_back():
 
 def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     policy = SPEC.build(SPACES, seed=0)
-    length = policy.context.length_of(2)
+    length = policy.memory.context.length_of(2)
     first, second = (random_batch(SPACES, size=1, length=length, seed=seed) for seed in (0, 1))
-    start = policy.context.cut(length)[-1].raw_start
+    start = policy.memory.context.cut(length)[-1].raw_start
     both = HistoryBatch.join([first, second])
     same = HistoryBatch.join([first, first])
     is_late = torch.arange(length) >= start - 1  # a token tells the transition before it
     names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
     late = {name: getattr(same, name)[:, is_late] for name in names}
     forgotten = evolve(both, **{name: torch.cat([getattr(both, name)[:, ~is_late], late[name]], 1) for name in names})
-    told, _ = relive(Agent(policy, ZeroedLatents(policy.compressor)), forgotten)
-    newest = policy.context.cut(length)[-1].start
+    told, _ = relive(Agent(policy, policy.memory.with_compressor(ZeroedLatents(policy.memory.compressor))), forgotten)
+    newest = policy.memory.context.cut(length)[-1].start
     torch.testing.assert_close(told[0, newest:], told[1, newest:], atol=1e-6, rtol=0.0)  # rows of a batch round apart
     assert not torch.equal(told[0, :start], told[1, :start])
 
 
 def test_swapped_latents_show_each_row_the_memory_of_another():
-    compressor = SPEC.compressor.build(16)
+    compressor = SPEC.memory.compressor.build(16)
     state = {"latents": torch.randn(3, 2, 16)}
     swapped = SwappedLatents(compressor, shift=1).read(state)
     assert torch.equal(swapped, compressor.read(state)[[1, 2, 0]])
 
 
 def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transitions():
-    context = ContextSpec(window=12, carry=4, trigger=EveryTrigger(decisions=2))
-    policy = evolve(SPEC, context=context).build(SPACES, seed=0)
+    memory = evolve(SPEC.memory, window=12, carry=4, trigger=EveryTrigger(decisions=2))
+    policy = evolve(SPEC, memory=memory).build(SPACES, seed=0)
     batch = random_batch(SPACES, size=3, length=14, seed=0)
     restart = 8  # the old rows then carry 4 transitions across every write, and the new one 2 across its first
     told, _ = relive(Agent(policy), batch, restart_at=restart)
@@ -171,7 +170,7 @@ def test_lives_of_different_ages_that_write_together_keep_their_own_raw_transiti
 
 
 def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass_does():
-    policy = evolve(SPEC, context=ContextSpec(window=4), compressor=FullSpec()).build(SPACES, seed=0).eval()
+    policy = evolve(SPEC, memory=evolve(SPEC.memory, window=4, compressor=FullSpec())).build(SPACES, seed=0).eval()
     batch = random_batch(SPACES, size=2, length=30, seed=3)
     parameters, _ = relive(Agent(policy), batch)
     torch.testing.assert_close(parameters, policy(batch).ask(policy.head), rtol=1e-4, atol=1e-5)
@@ -180,18 +179,18 @@ def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass
 def test_an_agent_leaves_its_policy_as_it_is():
     policy = SPEC.build(SPACES, seed=0).train()
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    inner, batch = policy.compressor, random_batch(SPACES, size=2, length=20, seed=1)
-    parameters, _ = relive(Agent(policy, ZeroedLatents(inner)), batch)
-    assert policy.compressor is inner
+    inner, batch = policy.memory.compressor, random_batch(SPACES, size=2, length=20, seed=1)
+    parameters, _ = relive(Agent(policy, policy.memory.with_compressor(ZeroedLatents(inner))), batch)
+    assert policy.memory.compressor is inner
     assert policy.training
     assert all(value.requires_grad for value in policy.parameters())
     assert not parameters.requires_grad
     assert all(torch.equal(value, before[name]) for name, value in policy.state_dict().items())
 
 
-def test_an_agent_refuses_a_memory_for_which_its_window_has_no_room():
+def test_a_window_refuses_a_compressor_for_which_it_has_no_room():
     with pytest.raises(ValueError, match="room for 2 latents, not for the 3 of this compressor"):
-        Agent(SPEC.build(SPACES, seed=0), GatedQuerySpec(num_latents=3, num_heads=2).build(16))
+        SPEC.build(SPACES, seed=0).memory.with_compressor(GatedQuerySpec(num_latents=3, num_heads=2).build(16))
 
 
 def test_attention_that_is_recorded_sums_to_one_up_to_the_slot_that_decides(agent):

@@ -13,17 +13,14 @@ from cccad_core.border import Border, as_parts
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import UnfitValueError, UnplayableError
 from cccad_core.laws.noise import random_batch
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.play import play
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 
 SPEC = PolicySpec(
+    memory=CompressedSpec(window=9, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_layers=1, num_heads=2),
     width=8,
-    num_layers=1,
-    num_heads=2,
-    context=ContextSpec(window=9),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
 )
 CELLS = Spaces(observation=MultiDiscrete((200, 200)), action=Discrete(3))
 REALS = Spaces(observation=Box((2,), -0.1, (0.7, float("inf"))), action=Box((1,), -1.0, 1.0))

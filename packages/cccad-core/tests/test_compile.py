@@ -52,7 +52,7 @@ def test_training_compiles_whole_and_once():
             gradients = {name: p.grad.clone() for name, p in policy.named_parameters() if p.grad is not None}
             outcomes.append(({name: value.detach() for name, value in losses.items()}, gradients))
         torch.testing.assert_close(outcomes[1], outcomes[0], **ROUNDING)
-        assert "compressor.gate.open.weight" in outcomes[1][1]
+        assert "memory.compressor.gate.open.weight" in outcomes[1][1]
     assert counters["stats"]["unique_graphs"] == 1
 
 

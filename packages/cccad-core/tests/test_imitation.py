@@ -8,14 +8,14 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Discrete, MultiDiscrete, Spaces
 
 SPEC = PolicySpec(
-    context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
+    memory=CompressedSpec(window=8, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_heads=2), width=16
 )
 
 
@@ -83,12 +83,12 @@ def test_reconstruction_adds_its_weighted_part(policy, batch):
 
 
 def test_auxiliary_losses_of_every_write_are_added(batch, policy):
-    write = policy.compressor.write
+    write = policy.memory.compressor.write
 
     def costly(state, segment):
         return write(state, segment)[0], {"size": torch.full((segment.tokens.shape[0],), 0.25)}
 
-    policy.compressor.write = costly
+    policy.memory.compressor.write = costly
     losses = losses_of(policy, batch, 59.0)
     assert float(losses["size"]) == 0.75  # three writes
     torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + 0.75)
@@ -115,7 +115,7 @@ def told_once(size, generator):
 
 def accuracy_at_the_end(compressor, num_latents):
     """Train briefly; return how often the last decision, three writes after the reward, is right."""
-    spec = evolve(SPEC, compressor=compressor, context=ContextSpec(window=5 + num_latents))
+    spec = evolve(SPEC, memory=evolve(SPEC.memory, window=5 + num_latents, compressor=compressor))
     policy = spec.build(Spaces(observation=Discrete(1), action=Discrete(2)), seed=0)
     generator = torch.Generator().manual_seed(0)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=5e-3)
@@ -191,14 +191,16 @@ def test_reconstruction_weighs_as_much_as_its_schedule_says(policy, batch, fade)
 
 @pytest.mark.parametrize("share", [1.0, 0.25, 0.0])
 def test_the_compressors_own_losses_weigh_as_much_as_their_schedule_says(batch, share):
-    costly = evolve(SPEC, compressor=evolve(SPEC.compressor, gate_cost=0.1)).build(SPACES, seed=0)
+    costly = evolve(SPEC, memory=evolve(SPEC.memory, compressor=evolve(SPEC.memory.compressor, gate_cost=0.1))).build(
+        SPACES, seed=0
+    )
     losses = ImitationSpec().build(costly)(batch, 59.0, {"auxiliary": share})
     assert losses["gate_cost"] > 0
     torch.testing.assert_close(losses["loss"], losses["imitation_nats"] + share * losses["gate_cost"])
 
 
 def test_a_teacher_may_see_its_whole_life(policy, batch):
-    teacher = evolve(SPEC, compressor=FullSpec()).build(SPACES, seed=1)
+    teacher = evolve(SPEC, memory=evolve(SPEC.memory, compressor=FullSpec())).build(SPACES, seed=1)
     losses = losses_of(policy, batch, 59.0, others={"teacher": teacher}, teacher=TeacherTerm(agent="x", weight=0.5))
     q, p = (x(batch).ask(x.head).log_softmax(-1) for x in (policy, teacher))
     by_hand = ((p.exp() * (p - q)).sum(-1) * batch.mask).sum() / 59

@@ -8,7 +8,7 @@ from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.noise import SPACES
 from cccad_core.laws.policy import check_policy
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import lookup
@@ -29,8 +29,8 @@ def policy_spec(layout, *, segment, carry, compressor=TWO_LATENTS, trigger=TRIGG
     """Return a small policy whose window has room for *segment* new decisions beside those carried over."""
     tokens = lookup("tokens", layout)()
     window = compressor.num_latents + tokens.slots * (carry + segment)
-    context = ContextSpec(window=window, carry=carry, trigger=trigger)
-    return PolicySpec(tokens=tokens, context=context, compressor=compressor, width=16, num_heads=2, **others)
+    parts = {"window": window, "carry": carry, "trigger": trigger, "compressor": compressor, "num_heads": 2}
+    return PolicySpec(tokens=tokens, memory=CompressedSpec(**parts, **others), width=16)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)

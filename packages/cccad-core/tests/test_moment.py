@@ -6,7 +6,7 @@ from attrs import evolve
 from cccad_core.compressors.base import take_rows
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.folding import fold
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.triggers import EpisodeTrigger, FullTrigger
@@ -15,7 +15,7 @@ from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.policy import PolicySpec
 
 SPEC = PolicySpec(
-    context=ContextSpec(window=8), compressor=GatedQuerySpec(num_latents=2, num_heads=2), width=16, num_heads=2
+    memory=CompressedSpec(window=8, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_heads=2), width=16
 )
 PASSED = Moment(seed=3, state_passing=1.0)
 
@@ -27,7 +27,7 @@ def imitated(policy, batch, moment):
 
 @pytest.fixture(params=[FullTrigger(), EpisodeTrigger()], ids=["full", "episode"])
 def policy(request):
-    return evolve(SPEC, context=ContextSpec(window=8, trigger=request.param)).build(SPACES, seed=0)
+    return evolve(SPEC, memory=evolve(SPEC.memory, window=8, trigger=request.param)).build(SPACES, seed=0)
 
 
 @pytest.fixture
@@ -55,14 +55,16 @@ def test_chance_is_felt_and_repeats_with_its_seed(policy, batch, moment):
 
 @pytest.mark.parametrize("moment", [PASSED, evolve(PASSED, from_itself=True)], ids=["another", "its own"])
 def test_a_row_starts_from_the_final_state_of_the_row_that_lends_it(policy, batch, moment):
-    windows = policy.context.windows(batch.flags(), CALM, batch.mask.device)
-    tokens, think = policy.layout.sequence(batch), policy.backbone.think
+    windows = policy.memory.context.windows(batch.flags(), CALM, batch.mask.device)
+    tokens, think = policy.layout.sequence(batch), policy.memory.backbone.think
     writes = windows.writes(tokens, batch.mask)
     with torch.no_grad():
-        final = fold(policy.compressor, writes, policy.compressor.begin(4), think=think).state
+        final = fold(policy.memory.compressor, writes, policy.memory.compressor.begin(4), think=think).state
         donors, is_passed = moment.donors(4)
-        memory = fold(policy.compressor, writes, take_rows(final, donors), think=think)
-        hidden = [policy.backbone(*shown) for shown in windows.shown(windows.prefixes(memory.prefixes), tokens, None)]
+        memory = fold(policy.memory.compressor, writes, take_rows(final, donors), think=think)
+        hidden = [
+            policy.memory.backbone(*shown) for shown in windows.shown(windows.prefixes(memory.reads), tokens, None)
+        ]
         wanted = windows.in_time([policy.head(each) for each in hidden])
     assert is_passed.all()
     assert (donors == torch.arange(4)).tolist() == [moment.from_itself] * 4
@@ -74,7 +76,7 @@ def test_what_is_lent_has_no_gradient(policy, batch):
     for moment, is_reached in ((CALM, True), (PASSED, False)):
         policy.zero_grad()
         imitated(policy, batch, moment)["loss"].backward()
-        assert bool(policy.compressor.initial.grad.any()) is is_reached
+        assert bool(policy.memory.compressor.initial.grad.any()) is is_reached
 
 
 def test_as_many_rows_are_passed_a_state_as_the_share_says():
@@ -93,7 +95,7 @@ def test_weights_learn_in_half_precision_after_a_pass_that_lent_states(policy, b
     with torch.autocast("cpu", torch.bfloat16):
         loss = imitated(policy, batch, PASSED)["loss"]
     loss.backward()
-    looks = [p for name, p in policy.compressor.named_parameters() if "look" in name and p.dim() == 2]
+    looks = [p for name, p in policy.memory.compressor.named_parameters() if "look" in name and p.dim() == 2]
     assert looks
     assert all(p.grad is not None and bool(p.grad.any()) for p in looks)
 

@@ -58,7 +58,7 @@ class DrawsByItself(PlainImitation):
 class NudgesItsWeights(PlainImitation):
     def forward(self, *parts):
         with torch.no_grad():
-            self.policy.backbone.norm.bias.add_(1e-3)
+            self.policy.memory.backbone.norm.bias.add_(1e-3)
         return super().forward(*parts)
 
 

@@ -12,15 +12,16 @@ from cccad_core.laws.policy import check_policy
 from cccad_core.layouts import Fused, FusedSpec, TransitionSpec
 from cccad_core.memory import folding
 from cccad_core.memory.backbone import Backbone
-from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.compressed import Compressed, CompressedSpec
+from cccad_core.memory.context import RollingContext
 from cccad_core.memory.windows import SharedWindows, Window
 from cccad_core.policy import PolicySpec
 from cccad_core.registry import REGISTRY
 from torch import nn
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
-FUSED = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)
-TRANSITION = evolve(FUSED, tokens=TransitionSpec(), context=ContextSpec(window=9, carry=1))
+FUSED = PolicySpec(memory=CompressedSpec(window=8, compressor=INNER, num_heads=2), width=16)
+TRANSITION = evolve(FUSED, memory=evolve(FUSED.memory, window=9, carry=1), tokens=TransitionSpec())
 
 
 @frozen
@@ -144,7 +145,7 @@ def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
 
     def wrong_end(*parts, **options):
         memory = fold(*parts, **options)
-        memory.prefixes[-1] = memory.prefixes[-1].detach()
+        memory.reads[-1] = memory.reads[-1].detach()
         return memory
 
     monkeypatch.setattr(folding, "fold", wrong_end)
@@ -176,7 +177,7 @@ def test_a_row_that_touches_its_neighbour_when_it_writes_or_is_reset_is_caught(m
         done = put_rows(state, rows, part)
         return put_rows(done, (rows + 1) % 3, part) if len(rows) == 1 else done
 
-    monkeypatch.setattr("cccad_core.agent.put_rows", spill)
+    monkeypatch.setattr("cccad_core.memory.compressed.put_rows", spill)
     with caught("rows do not mix"):
         check_policy(FUSED)
 
@@ -186,7 +187,7 @@ def test_a_reset_that_reaches_the_other_rows_caches_is_caught(monkeypatch):
 
     def too_much(self, state, rows):
         state = reset(self, state, rows)
-        for cache in state.caches:
+        for cache in state.memory.caches:
             cache.keys[:, :, -1] += 1.0  # a slot that nobody looks at yet
         return state
 
@@ -212,25 +213,25 @@ def test_a_reset_that_keeps_the_last_transition_is_caught(monkeypatch):
 
 
 def test_positions_that_start_wrongly_after_a_write_are_caught(monkeypatch):
-    write = Agent._write
+    write = Compressed._write
 
     def leave_a_gap(self, state, rows):
         write(self, state, rows)
         state.num_raw[rows] += 1
 
-    monkeypatch.setattr(Agent, "_write", leave_a_gap)
+    monkeypatch.setattr(Compressed, "_write", leave_a_gap)
     with caught("one decision at a time equals the training pass"):
         check_policy(FUSED)
 
 
 def test_a_cache_that_still_shows_the_old_latents_after_a_write_is_caught(monkeypatch):
-    show = Agent._show_memory
+    show = Compressed._show_latents
 
     def only_at_birth(self, state, rows):
         if not bool(state.num_writes[rows].any()):
             show(self, state, rows)
 
-    monkeypatch.setattr(Agent, "_show_memory", only_at_birth)
+    monkeypatch.setattr(Compressed, "_show_latents", only_at_birth)
     with caught("cached equals uncached"):
         check_policy(FUSED)
 
@@ -371,4 +372,4 @@ def test_a_weight_that_is_not_saved_is_caught(monkeypatch):
 def test_a_spec_that_is_not_registered_is_told_so():
     assert type(REGISTRY).__name__ == "Registry"
     with pytest.raises(LookupError, match="registered under no name"):
-        check_policy(evolve(FUSED, tokens=FusedSpec(), compressor=Planted(GatedQuery)))
+        check_policy(evolve(FUSED, memory=evolve(FUSED.memory, compressor=Planted(GatedQuery)), tokens=FusedSpec()))

@@ -3,7 +3,6 @@
 import pytest
 import torch
 from attrs import evolve
-from cccad_core.agent import Agent
 from cccad_core.compressors.base import put_rows
 from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuery, GatedQuerySpec
@@ -15,16 +14,17 @@ from cccad_core.laws.policy import check_policy
 from cccad_core.layouts import Triple, TripleSpec
 from cccad_core.memory import folding
 from cccad_core.memory.attention import Cache
-from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.compressed import Compressed, CompressedSpec
+from cccad_core.memory.context import RollingContext
 from cccad_core.memory.moment import Moment
 from cccad_core.memory.triggers import EpisodeTrigger, RandomTrigger
 from cccad_core.memory.windows import RowWindows
 from cccad_core.policy import PolicySpec
 
 INNER = GatedQuerySpec(num_latents=2, num_heads=2)
-FULL = PolicySpec(context=ContextSpec(window=8), compressor=INNER, width=16, num_heads=2)
-EPISODE = evolve(FULL, context=ContextSpec(window=9, carry=1, trigger=EpisodeTrigger()))
-TRIPLE = evolve(FULL, tokens=TripleSpec(), context=ContextSpec(window=14, carry=1))
+FULL = PolicySpec(memory=CompressedSpec(window=8, compressor=INNER, num_heads=2), width=16)
+EPISODE = evolve(FULL, memory=evolve(FULL.memory, window=9, carry=1, trigger=EpisodeTrigger()))
+TRIPLE = evolve(FULL, memory=evolve(FULL.memory, window=14, carry=1), tokens=TripleSpec())
 
 
 def caught(law):
@@ -99,15 +99,15 @@ def test_a_trigger_that_only_the_agent_hears_is_caught(monkeypatch):
 
 
 def test_an_agent_that_keeps_stale_tokens_after_an_early_write_is_caught(monkeypatch):
-    write = Agent._write
+    write = Compressed._write
 
     def misplaced(self, state, rows):
         kept = state.tokens[rows, :1].clone()
         write(self, state, rows)
         state.tokens[rows, :1] = kept  # the oldest of the window instead of the newest
-        self._show_memory(state, rows)
+        self._show_latents(state, rows)
 
-    monkeypatch.setattr(Agent, "_write", misplaced)
+    monkeypatch.setattr(Compressed, "_write", misplaced)
     with caught("one decision at a time equals the training pass"):
         check_policy(EPISODE)
 
@@ -120,7 +120,7 @@ def test_chance_without_a_seed_is_caught(monkeypatch):
 
     monkeypatch.setattr(RollingContext, "windows", always)
     with caught("writes asked for are writes done"):
-        check_policy(evolve(FULL, context=ContextSpec(window=8, trigger=RandomTrigger())))
+        check_policy(evolve(FULL, memory=evolve(FULL.memory, window=8, trigger=RandomTrigger())))
 
 
 # Rows that write apart ----------------------------------------------------------------------------------------------
@@ -206,4 +206,4 @@ def test_a_cache_that_loses_what_it_held_when_it_grows_is_caught(monkeypatch):
 
     monkeypatch.setattr(Cache, "doubled", emptied)
     with caught("cached equals uncached"):
-        check_policy(evolve(FULL, compressor=FullSpec()))
+        check_policy(evolve(FULL, memory=evolve(FULL.memory, compressor=FullSpec())))

@@ -8,7 +8,7 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.heads.reconstruction import Rebuilt, Reconstruction
 from cccad_core.laws.noise import random_batch
 from cccad_core.layouts import TransitionSpec
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec, rebuild, rebuilt_losses
 from cccad_core.objectives.terms import ReconstructionTerm
@@ -17,12 +17,9 @@ from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Spaces, Tuple
 
 SPACES = Spaces(observation=Discrete(4), action=Discrete(3))
 SPEC = PolicySpec(
+    memory=CompressedSpec(window=6, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_layers=1, num_heads=2),
     tokens=TransitionSpec(),
-    context=ContextSpec(window=6),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
     width=16,
-    num_layers=1,
-    num_heads=2,
 )
 
 
@@ -72,16 +69,18 @@ def test_real_fields_are_told_by_squared_error_and_have_no_accuracy_but_the_rewa
 def test_asking_teaches_every_part_of_the_compressor():
     policy = SPEC.build(SPACES, seed=0)
     ReconstructionSpec().build(policy)(one_action_a_life(8, torch.Generator()), 1.0, {})["loss"].backward()
-    silent = [name for name, p in policy.compressor.named_parameters() if p.grad is None or not bool(p.grad.any())]
+    silent = [
+        name for name, p in policy.memory.compressor.named_parameters() if p.grad is None or not bool(p.grad.any())
+    ]
     assert silent == []
 
 
 def test_folding_asks_after_every_write_for_all_that_it_folded():
     policy = SPEC.build(SPACES, seed=0)
     batch = one_action_a_life(5, torch.Generator())
-    decisions = policy(batch)
-    assert decisions.windows.most_writes == 2
-    rebuilt = rebuild(policy, decisions.windows, decisions.memory, batch)
+    writes = policy(batch).writes
+    assert writes.most_writes == 2
+    rebuilt = rebuild(policy, writes, batch)
     assert sum(r.mask.numel() for r in rebuilt) == 5 * 8  # two writes of four transitions
     spec = ImitationSpec(reconstruction=ReconstructionTerm(weight=1.0))
     alone = ReconstructionSpec().build(policy)(batch, 1.0, {})

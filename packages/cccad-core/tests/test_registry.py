@@ -256,7 +256,7 @@ def test_a_plugin_file_that_fails_leaves_nothing_behind_and_can_be_mended(fresh,
 
 
 def test_every_kind_can_be_listed():
-    of_policies = {"compressor", "tokens", "encoder", "head", "trigger"}
+    of_policies = {"memory", "compressor", "tokens", "encoder", "head", "trigger"}
     assert set(KINDS) == of_policies | {"objective", "curriculum", "env", "source", "executor"}
     assert "gated-query" in Registry().names("compressor")
     assert all(Registry().names(kind) == sorted(Registry().names(kind)) for kind in KINDS)

@@ -9,7 +9,7 @@ from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
 from cccad_core.layouts import FusedSpec, TransitionSpec, TripleSpec
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from einops import rearrange
 from torch.nn.functional import layer_norm, relu
@@ -18,8 +18,8 @@ WINDOW = 12
 
 
 def build(tokens, carry=0):
-    context = ContextSpec(window=WINDOW, carry=carry)
-    spec = PolicySpec(tokens=tokens, context=context, compressor=WindowSpec(), width=16, num_heads=2)
+    memory = CompressedSpec(window=WINDOW, carry=carry, compressor=WindowSpec(), num_heads=2)
+    spec = PolicySpec(tokens=tokens, memory=memory, width=16)
     return spec.build(SPACES, seed=5).eval().requires_grad_(False)
 
 
@@ -40,7 +40,7 @@ def plain_transformer(policy, tokens):
     """Return action logits, `b n a`, written out from the papers with the policy's weights."""
     x, n = tokens, tokens.shape[1]
     future = torch.ones(n, n).triu(1).bool()
-    for block in policy.backbone.blocks:
+    for block in policy.memory.backbone.blocks:
         qkv = normalised(x, block.norm_attention) @ block.attention.qkv.weight.T
         q, k, v = rearrange(qkv, "b n (three h c) -> three b h n c", three=3, h=2)
         scores = rotated(q) @ rotated(k).mT / q.shape[-1] ** 0.5
@@ -48,12 +48,12 @@ def plain_transformer(policy, tokens):
         x = x + rearrange(mixed, "b h n c -> b n (h c)") @ block.attention.out.weight.T
         first, _, second = block.mlp
         x = x + relu(normalised(x, block.norm_mlp) @ first.weight.T + first.bias) @ second.weight.T + second.bias
-    return normalised(x, policy.backbone.norm) @ policy.head.logits.weight.T + policy.head.logits.bias
+    return normalised(x, policy.memory.backbone.norm) @ policy.head.logits.weight.T + policy.head.logits.bias
 
 
 def test_a_pass_within_one_window_is_bit_for_bit_a_causal_pass_over_the_tokens():
     policy, batch = build(FusedSpec()), random_batch(SPACES, size=3, length=WINDOW, seed=0)
-    hidden, _ = policy.backbone.run(policy.layout.sequence(batch), torch.arange(WINDOW), None)
+    hidden, _ = policy.memory.backbone.run(policy.layout.sequence(batch), torch.arange(WINDOW), None)
     assert torch.equal(policy(batch).ask(policy.head), policy.head(hidden))
 
 
@@ -67,7 +67,7 @@ def test_a_pass_within_one_window_is_the_transformer_of_the_papers():
 def test_a_rolling_pass_is_plain_distillation_over_each_truncated_window(carry):
     policy, batch = build(FusedSpec(), carry), random_batch(SPACES, size=2, length=40, seed=1)
     tokens, parameters = policy.layout.sequence(batch), policy(batch).ask(policy.head)
-    pieces = policy.context.cut(batch.length)
+    pieces = policy.memory.context.cut(batch.length)
     assert len(pieces) > 3
     for piece in pieces:
         logits = plain_transformer(policy, tokens[:, piece.raw_start : piece.stop])[:, piece.start - piece.raw_start :]
@@ -86,7 +86,8 @@ def test_a_query_decides_as_if_it_stood_last_behind_the_transitions_before_it():
 
 def slid(policy, batch, *, cached=True):
     """Return the action logits of a life over *batch* whose window slides, `b t a`."""
-    return relive(Agent(policy, cached=cached, context=policy.context.sliding()), batch)[0]
+    memory = policy.memory.sliding()
+    return relive(Agent(policy, memory if cached else memory.uncached()), batch)[0]
 
 
 @pytest.mark.parametrize("carry", [0, WINDOW // 2])
@@ -101,7 +102,7 @@ def test_a_sliding_window_decides_as_a_transformer_over_the_newest_tokens_alone(
 @pytest.mark.parametrize("tokens", [TransitionSpec(), TripleSpec()], ids=["transition", "triple"])
 def test_a_sliding_window_decides_as_a_pass_over_the_newest_transitions_alone(tokens):
     policy, batch = build(tokens), random_batch(SPACES, size=2, length=3 * WINDOW, seed=4)
-    parameters, room = slid(policy, batch), policy.context.first_segment
+    parameters, room = slid(policy, batch), policy.memory.context.first_segment
     for t in range(batch.length):
         alone = policy(batch.at(slice(max(0, t + 1 - room), t + 1))).ask(policy.head)[:, -1]
         torch.testing.assert_close(parameters[:, t], alone, rtol=1e-4, atol=1e-5)
@@ -125,6 +126,6 @@ def test_a_sliding_window_is_blind_to_what_has_left_it():
 
 @pytest.mark.parametrize("compressor", [GruSpec(num_latents=2), FullSpec()], ids=["latents", "full"])
 def test_only_a_plain_window_slides(compressor):
-    spec = PolicySpec(context=ContextSpec(window=WINDOW), compressor=compressor, width=16, num_heads=2)
+    spec = PolicySpec(memory=CompressedSpec(window=WINDOW, compressor=compressor, num_heads=2), width=16)
     with pytest.raises(ValueError, match="only a plain window can slide, and this policy's memory"):
-        spec.build(SPACES, seed=0).context.sliding()
+        spec.build(SPACES, seed=0).memory.sliding()

@@ -12,7 +12,7 @@ import pytest
 import torch
 from attrs import evolve, frozen
 from cccad_core.compressors.gated_query import GatedQuerySpec
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_train import cli
@@ -31,9 +31,12 @@ env_steps = 200
 tasks_per_unit = 4
 [policy]
 width = 16
+
+[policy.memory]
+kind = "compressed"
+window = 14
 num_layers = 1
 num_heads = 2
-context = { window = 14 }
 compressor = { kind = "gated-query", num_latents = 2, num_heads = 2 }
 [pretrain]
 num_updates = 12
@@ -51,10 +54,14 @@ kind = "staged"
 stages = [{ at_update = 0, num_writes = 1 }, { at_update = 6, num_writes = 3 }, { at_update = 12, num_writes = 0 }]
 [controls.ad.policy]
 width = 16
+
+[controls.ad.policy.memory]
+kind = "compressed"
+window = 14
+carry = 7
 num_layers = 1
 num_heads = 2
 compressor = { kind = "window" }
-context = { window = 14, carry = 7 }
 [controls.ad.train]
 num_updates = 6
 targets_per_update = 384
@@ -113,7 +120,7 @@ def micro(tmp_path_factory):
 def policy():
     """Make the same small policy for a family, again and again; its windows take twelve decisions."""
     compressor = GatedQuerySpec(num_latents=2, num_heads=2)
-    spec = PolicySpec(width=16, num_heads=2, context=ContextSpec(window=14), compressor=compressor)
+    spec = PolicySpec(memory=CompressedSpec(window=14, compressor=compressor, num_heads=2), width=16)
     return lambda family, **changes: evolve(spec, **changes).build(Spaces.from_dict(family.spaces), seed=0)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from cccad_core.memory.context import ContextSpec
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_data import InlineSpec, NoisyOracleSpec, SamplerSpec, collect
 from cccad_data.histories.dataset import Histories
 from cccad_envs.darkroom import DarkroomSpec
@@ -10,7 +11,9 @@ from cccad_train.fit.batches import Batches
 from cccad_train.fit.curricula import LinearSpec, NoneSpec
 from cccad_train.fit.spec import TrainSpec
 
-CONTEXT = ContextSpec(window=14).build(2)  # 12 decisions in every window
+MEMORY = CompressedSpec(window=14, compressor=GatedQuerySpec(num_latents=2)).build(
+    32, 1
+)  # 12 decisions in every window
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +29,7 @@ def sampler(tmp_path_factory):
 def batches(sampler, *, curriculum=None, rank=0, num_processes=1, **spec):
     return Batches(
         sampler=sampler,
-        context=CONTEXT,
+        memory=MEMORY,
         curriculum=curriculum or NoneSpec(),
         spec=TrainSpec(**{"targets_per_update": 480, "num_writes": 3, **spec}),
         rank=rank,

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.context import RollingContext
 from cccad_core.memory.triggers import EveryTrigger, RandomTrigger
 from cccad_train.fit.curricula import LinearSpec, NoneSpec, StagedSpec, WriteLimit
 
@@ -29,7 +29,7 @@ TRIGGERED = ({"trigger": EveryTrigger(decisions=5)}, {"trigger": RandomTrigger()
 
 @pytest.mark.parametrize("context", [{}, {"carry": 4}, *TRIGGERED])
 def test_lengths_of_the_linear_curriculum_grow_by_single_decisions_from_one_window_to_the_full_length(context):
-    rolling, linear = ContextSpec(window=14, **context).build(2), LinearSpec(num_updates=200).build()
+    rolling, linear = RollingContext(window=14, **context, num_latents=2), LinearSpec(num_updates=200).build()
     lengths = [rolling.length_of(linear.num_writes(update, 6)) for update in range(250)]
     full = rolling.length_of(6)
     assert sorted(set(lengths)) == list(range(rolling.length_of(0) + 1, full + 1))

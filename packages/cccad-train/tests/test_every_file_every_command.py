@@ -32,9 +32,12 @@ num_envs = 2
 env_steps = 80
 [policy]
 width = 8
+
+[policy.memory]
+kind = "compressed"
+window = 10
 num_layers = 1
 num_heads = 1
-context = { window = 10 }
 compressor = { kind = "gated-query", num_latents = 2, num_heads = 1 }
 [train]
 num_updates = 3
@@ -315,7 +318,7 @@ def test_a_checkpoint_with_another_value_in_any_place_is_passed_over(strange, ou
     spec = load(out / "run" / "spec.toml", ExperimentSpec)
     policy = spec.policy.build(Spaces.from_dict(spec.env.build().spaces), seed=0)
     assemble(Stage(kind="train", agent="cad"), policy, spec.agents()["cad"], {})  # which says what is trained
-    fit = fitting(policy.state_dict(), spec.train.optimizer.build(policy, policy.compressor), most=3)
+    fit = fitting(policy.state_dict(), spec.train.optimizer.build(policy, policy.memory.compressor), most=3)
     assert load_latest(stage, fit)["progress"]["update"] == 3
     shutil.copytree(stage / "update_2", tmp_path / "update_2")
     (tmp_path / "update_3").mkdir()

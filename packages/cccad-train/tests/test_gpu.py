@@ -15,7 +15,7 @@ from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.moment import Moment
 from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.objectives.imitation import ImitationSpec
@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not DEVICE, reason="there is n
 
 FAMILY = DarkroomSpec(size=4, horizon=8).build()
 SPEC = PolicySpec(
-    width=32, num_heads=2, context=ContextSpec(window=14), compressor=GatedQuerySpec(num_latents=2, num_heads=2)
+    memory=CompressedSpec(window=14, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_heads=2), width=32
 )
 TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 REBUILDING = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
@@ -110,15 +110,17 @@ def test_half_precision_learns_what_single_precision_learns(fitted):
 @pytest.mark.parametrize("trigger", TRIGGERS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_every_trigger_can_be_trained_and_is_what_it_is_on_the_cpu(trigger, precision):
-    context = ContextSpec(window=14, carry=3, trigger=trigger)
-    assert_same_losses(evolve(SPEC, context=context), precision)
+    memory = evolve(SPEC.memory, window=14, carry=3, trigger=trigger)
+    assert_same_losses(evolve(SPEC, memory=memory), precision)
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_compressor_can_be_trained_and_is_what_it_is_on_the_cpu(name):
     compressor = lookup("compressor", name)()
     window = compressor.num_latents + 12
-    assert_same_losses(evolve(SPEC, compressor=compressor, context=ContextSpec(window=window), num_heads=4), "fp32")
+    assert_same_losses(
+        evolve(SPEC, memory=evolve(SPEC.memory, window=window, compressor=compressor, num_heads=4)), "fp32"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -136,7 +138,7 @@ def assert_same_losses(spec, precision, spaces=SPACES):
         policy = spec.build(spaces, seed=0).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
             found = REBUILDING.build(policy, 2)(on(device, batch), 125.0, WEIGHTS, moment, batch.flags())
-            if policy.compressor.num_latents:
+            if policy.memory.compressor.num_latents:
                 found["fold"] = ReconstructionSpec().build(policy)(on(device, batch), 125.0, {})["loss"]
         (found["loss"] + found.get("fold", 0.0)).backward()
         found["gradient"] = torch.stack([p.grad.norm() for p in policy.parameters() if p.grad is not None]).norm()
@@ -148,7 +150,7 @@ def test_lives_on_the_device_decide_as_on_the_cpu_also_after_a_reset():
     batch = random_batch(SPACES, size=3, length=60, seed=1)
     told, states = {}, {}
     for device in ("cpu", DEVICE):
-        agent = Agent(evolve(SPEC, context=ContextSpec(window=14, carry=2)).build(SPACES, seed=0).to(device))
+        agent = Agent(evolve(SPEC, memory=evolve(SPEC.memory, window=14, carry=2)).build(SPACES, seed=0).to(device))
         told[device], states[device] = relive(agent, on(device, batch), restart_at=25)
     torch.testing.assert_close(told[DEVICE].cpu(), told["cpu"], **ROUNDING)
     assert states[DEVICE].num_writes.tolist() == states["cpu"].num_writes.tolist()

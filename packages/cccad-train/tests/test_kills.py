@@ -21,9 +21,12 @@ controls = {}
 source = { kind = "noisy-oracle", num_envs = 4, env_steps = 200, tasks_per_unit = 4 }
 [policy]
 width = 16
+
+[policy.memory]
+kind = "compressed"
+window = 14
 num_layers = 1
 num_heads = 2
-context = { window = 14 }
 compressor = { kind = "gated-query", num_latents = 2, num_heads = 2 }
 [pretrain]
 num_updates = 40

@@ -26,8 +26,8 @@ def live(agent, num_episodes=6, tasks=TASKS):
 
 
 def watch(told, **how):
-    lent = Lent(told.compressor, **how)
-    witness = Witness(Agent(told, lent))
+    lent = Lent(told.memory.compressor, **how)
+    witness = Witness(Agent(told, told.memory.with_compressor(lent)))
     return witness, lent, live(witness).returns
 
 
@@ -37,10 +37,10 @@ def without_age(memory):
 
 def test_a_life_that_is_watched_is_the_life_that_is_not(policy):
     told = policy(FAMILY)
-    inner = told.compressor
+    inner = told.memory.compressor
     plain = live(Agent(told)).returns
     assert torch.equal(plain, watch(told)[2])
-    assert told.compressor is inner
+    assert told.memory.compressor is inner
 
 
 def test_every_write_of_every_life_is_kept(policy):
@@ -69,8 +69,8 @@ def test_a_lent_memory_is_what_a_life_begins_with(policy):
 
 def test_the_openness_is_that_of_the_gate(policy):
     told = policy(FAMILY)
-    torch.nn.init.zeros_(told.compressor.gate.open.weight)
-    torch.nn.init.constant_(told.compressor.gate.open.bias, 0.3)
+    torch.nn.init.zeros_(told.memory.compressor.gate.open.weight)
+    torch.nn.init.constant_(told.memory.compressor.gate.open.bias, 0.3)
     _, lent, _ = watch(told)
     assert sorted(lent.openness) == [1, 2, 3]
     for opened in lent.openness.values():
@@ -80,13 +80,13 @@ def test_the_openness_is_that_of_the_gate(policy):
 def test_attention_on_latents_is_that_of_the_whole_window_recomputed(policy):
     witness = Witness(Agent(policy(FAMILY)))
     told, state, by_hand = witness.agent.policy, witness.begin(2), []
-    block = told.backbone.layers[0]
+    block = told.memory.backbone.layers[0]
     for turn in range(20):
         _, state = witness.act(state, torch.full((2, 2), turn % 5), greedy=True)
-        tokens = state.tokens[:, : turn % 12 + 1]  # a window is full after twelve
-        seen = torch.cat([told.compressor.read(state.memory), tokens], 1)
-        tables = told.backbone.rotary.at(torch.arange(seen.shape[1]))
-        q, k, _ = block.attention.project(block.norm_attention(seen), told.backbone.rotary, tables)
+        tokens = state.memory.tokens[:, : turn % 12 + 1]  # a window is full after twelve
+        seen = torch.cat([told.memory.compressor.read(state.memory.latents), tokens], 1)
+        tables = told.memory.backbone.rotary.at(torch.arange(seen.shape[1]))
+        q, k, _ = block.attention.project(block.norm_attention(seen), told.memory.backbone.rotary, tables)
         shares = (q[:, :, -1:] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
         by_hand.append(shares[..., :2].sum(-1).mean(1).sum().item())
         done = torch.zeros(2, dtype=torch.bool)

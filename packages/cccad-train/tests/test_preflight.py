@@ -205,9 +205,11 @@ num_envs = 2
 env_steps = 60
 [policy]
 width = 16
+[policy.memory]
+kind = "compressed"
+window = 14
 num_layers = 1
 num_heads = 2
-context = { window = 14 }
 """
 
 
@@ -227,7 +229,7 @@ def dry_run(tmp_path, monkeypatch, cccad_run):
 
 
 def test_a_compressor_that_keeps_its_contract_goes_through(dry_run):
-    done = dry_run(COMPRESSOR, 'policy.compressor={kind="fading-mean"}')
+    done = dry_run(COMPRESSOR, 'policy.memory.compressor={kind="fading-mean"}')
     assert done.code == 0, done.err
 
 
@@ -235,7 +237,7 @@ def test_a_compressor_that_keeps_its_contract_goes_through(dry_run):
 def test_a_compressor_that_breaks_its_contract_is_refused_before_anything_is_trained(dry_run, name, tmp_path):
     before, after, message = BROKEN_COMPRESSORS[name]
     assert before in COMPRESSOR
-    refused = dry_run(COMPRESSOR.replace(before, after), 'policy.compressor={kind="fading-mean"}')
+    refused = dry_run(COMPRESSOR.replace(before, after), 'policy.memory.compressor={kind="fading-mean"}')
     assert refused.code == 2
     assert re.search(message, refused.err), refused.err
     assert "part.py" in refused.err
@@ -332,7 +334,9 @@ def test_an_objective_that_is_not_whole_is_refused_before_anything_is_collected(
 
 
 def test_traceback_shows_the_lines_of_the_part_and_no_others(dry_run):
-    refused = dry_run(COMPRESSOR.replace(READ, "return 1 / 0"), 'policy.compressor={kind="fading-mean"}', "--traceback")
+    refused = dry_run(
+        COMPRESSOR.replace(READ, "return 1 / 0"), 'policy.memory.compressor={kind="fading-mean"}', "--traceback"
+    )
     assert refused.code == 2
     assert "return 1 / 0" in refused.err
     assert refused.err.count("File ") == refused.err.count('part.py", line') == 1
@@ -353,15 +357,15 @@ def test_cccad_check_puts_a_spec_and_a_single_part_to_all_laws(tmp_path, monkeyp
     whole = cccad("check", spec, "--set", 'train.curriculum={kind="mine"}')
     assert whole.code == 0, whole.err
     assert [line.split("'")[0] for line in whole.out.splitlines()] == [
-        "the env ", "the source ", "the token layout ", "the compressor ", "the trigger ", "the curriculum ",
-        "the objective "
+        "the env ", "the source ", "the token layout ", "the memory ", "the compressor ", "the trigger ",
+        "the curriculum ", "the objective "
     ]  # fmt: skip
     assert "'mine' of part.py" in whole.out.splitlines()[-2]
     one = cccad("check", "curriculum", "mine", "--imports", part)
     assert (one.code, one.out.count("keeps its laws")) == (0, 1)
     refused = cccad("check", "executor", "inline")
     assert refused.code == 2
-    assert "no laws for a part of kind 'executor', but for compressor, tokens" in refused.err
+    assert "no laws for a part of kind 'executor', but for compressor, memory, tokens" in refused.err
 
 
 def test_cccad_check_finds_costs_that_are_declared_wrongly(tmp_path, monkeypatch, cccad):

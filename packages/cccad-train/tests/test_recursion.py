@@ -43,6 +43,22 @@ def test_a_spec_of_old_is_told_the_new_place_of_every_field_that_moved(micro, cc
         assert f"the field '{name}' is now 'objective.{name}' @ train" in done.err
 
 
+def test_a_spec_of_old_is_told_at_once_where_every_field_of_its_memory_went(cccad_run, tmp_path):
+    spec = tmp_path / "old.toml"
+    policy = "[policy]\nnum_layers = 1\nnum_heads = 2\nmlp_ratio = 2\n"
+    window = "[policy.context]\nwindow = 14\ncarry = 1\ntrigger = { kind = 'full' }\nsize = 1\n"
+    spec.write_text(f"name = 'old'\n{policy}{window}[policy.compressor]\nkind = 'window'\n[controls.ad.policy]\n")
+    setting = "controls.ad.policy.compressor.num_latents=4"
+    done = cccad_run(spec, "--out", tmp_path, "--set", setting)
+    assert done.code == 2
+    wanted = {f"context.{name}": f"memory.{name}" for name in ("window", "carry", "trigger")}
+    wanted |= {name: f"memory.{name}" for name in ("num_layers", "num_heads", "mlp_ratio", "compressor")}
+    for old, new in wanted.items():
+        assert f"the field '{old}' is now '{new}' @ policy\n" in done.err
+    assert "the field 'compressor' is now 'memory.compressor' @ controls.ad.policy" in done.err
+    assert "extra field 'context' @ policy" in done.err  # for what is left of it
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -59,7 +75,7 @@ def test_a_spec_of_old_is_told_the_new_place_of_every_field_that_moved(micro, cc
             [WARM, "controls.ad.train.objective={ kind = 'imitation', teacher = { agent = 'cad' } }"],
             "each of ad, cad must be trained before the others",
         ),
-        (["controls.ad.train.latent_noise=0.1"], "this policy's compressor remembers nothing"),
+        (["controls.ad.train.latent_noise=0.1"], "this policy's memory has none"),
         (
             ["controls.ad.train.optimizer.compressor_scale=2.0"],
             "'optimizer.compressor_scale' is about a compressor that",

@@ -22,13 +22,15 @@ num_envs = 2
 env_steps = 60
 [policy]
 width = 16
+[policy.memory]
+kind = "compressed"
 num_layers = 1
 num_heads = 2
 """
 WHOLE = [-(2**63), -1, 0, 1, 2, 3, 7, 1_000, 10**9, 10**12, 2**31, 2**63 - 1, 2**63, 2**64 - 1, 2**64, 10**30]
 REAL = [-1e300, -1.0, -0.0, 1e-320, 1e-45, 1e-8, 0.5, 1 - 2**-53, 1.0, 1e8, 1e30, 1e39, 1.7e308, float("inf")]
 PARTS = {
-    "policy.compressor": "compressor",
+    "policy.memory.compressor": "compressor",
     "policy.tokens": "tokens",
     "train.curriculum": "curriculum",
     "data.source": "source",
@@ -82,7 +84,10 @@ def test_every_number_at_its_extremes_is_right_or_refused_in_a_sentence(spec, cc
         ("train.optimizer.beta1=1.0", "'beta1' must be >= 0.0 and < 1.0"),
         ("train.optimizer.beta2=1.0", "'beta2' must be >= 0.0 and < 1.0"),
         ("train.optimizer.learning_rate=inf", "expected a number between -1e+30 and 1e+30, got inf"),
-        ('policy.compressor={kind="gated-query", num_heads=3}', "'compressor.num_heads' must divide 'width' = 16: 3"),
+        (
+            'policy.memory.compressor={kind="gated-query", num_heads=3}',
+            "'compressor.num_heads' must divide 'width' = 16: 3",
+        ),
         ('controls={"../x"={}}', "'controls' must have names of letters"),
         ('evaluate.environments={"\\u001b[31m"={}}', "'evaluate.environments' must have printable names"),
     ],
@@ -104,19 +109,19 @@ def test_seeds_up_to_their_limit_are_taken(spec, cccad_run):
     "setting",
     [
         "policy.width=1000000000",
-        "policy.context.window=1000000000",
-        "policy.mlp_ratio=1000000000000",
+        "policy.memory.window=1000000000",
+        "policy.memory.mlp_ratio=1000000000000",
         "train.targets_per_update=1000000000000",
         "train.num_writes=100000",
         "data.source.env_steps=1000000000000",
         "data.source.num_envs=100000000000",
         "evaluate.num_replicas=10000000000",
         "evaluate.num_episodes=10000000000",
-        'policy.compressor={kind="gru", hidden_width=1000000000}',
+        'policy.memory.compressor={kind="gru", hidden_width=1000000000}',
     ],
 )
 def test_what_no_memory_holds_is_refused_with_both_sizes_before_it_is_begun(spec, cccad_run, setting):
-    extra = ["--set", "policy.context.window=100000"] if "num_writes" in setting else []
+    extra = ["--set", "policy.memory.window=100000"] if "num_writes" in setting else []
     refused = cccad_run(spec, "--dry-run", *extra, "--set", setting)
     assert refused.code == 2
     assert "GB of memory; there are" in refused.err or "far more memory than there is" in refused.err

@@ -9,7 +9,7 @@ import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from attrs import field, frozen, validators
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cccad_core.errors import ArtefactError, SpaceError, SpecError, UntrustedPlugin
-from cccad_core.footprint import weights_of
+from cccad_core.footprint import outline
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import DEEPEST, Spaces
 from cccad_core.specs import load, to_toml, unstructure
@@ -26,7 +26,10 @@ from cccad_core.specs.toml import show
 
 FORMAT, EARLIER = "cccad-policy/2", "cccad-policy/1"
 _NO_LONGER_KEPT = {"num_passes"}
-"""Tensors that earlier versions of this format kept and that no policy has any more."""
+"""Tensors that the earlier format kept and that no policy has any more."""
+_MOVED = {"compressor.": "memory.compressor.", "backbone.": "memory.backbone."}
+"""How names of tensors began in the earlier format, and how they begin now; fields move by `PolicySpec.MOVED`."""
+T = TypeVar("T")
 CARD = "README.md"
 """The model card, for people; it may be edited and written anew."""
 LARGEST_WEIGHT = 1e6
@@ -123,14 +126,12 @@ def load_artefact(path: str | Path, *, trust_plugins: bool = False) -> Artefact:
     stored = _stored(weights)
     try:
         spaces = _spaces(spec.spaces, num_stored=sum(math.prod(shape) for _, shape in stored.values()))
-        if spec.policy.num_layers > len(stored):
-            raise ArtefactError([("", f"has {spec.policy.num_layers:,} layers, more than there are weights")])
-        wanted, _ = weights_of(spec.policy, spaces)
+        wanted = outline(spec.policy, spaces)[0].state_dict()
     except (SpaceError, ValueError) as error:
         raise ArtefactError([("", _sentence(error))], str(file)) from None
     _check_fit(stored, wanted, weights)
     policy = spec.policy.build(spaces, seed=0)
-    policy.load_state_dict({name: value for name, value in _checked(weights).items() if name not in _NO_LONGER_KEPT})
+    policy.load_state_dict(_checked(weights))
     return Artefact(spec=spec, policy=policy.eval().requires_grad_(False))
 
 
@@ -172,12 +173,12 @@ def _num_columns(space: Any, depth: int = DEEPEST) -> int:
 
 
 def _stored(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return the type and shape of every tensor in *file*, from its header, which must fit the file's size."""
+    """Return the type and shape of every tensor in *file* by its present name, from a header that fits the file."""
     try:
         with safe_open(file, "pt") as opened:
             form = (opened.metadata() or {}).get("format", FORMAT)
             slices = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 - it is no dictionary
-            stored = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+            stored = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in _renamed(slices).items()}
     except (SafetensorError, OSError, ValueError) as error:
         cause = str(error).partition(":")[0] or type(error).__name__
         problem = f"the weights cannot be read: the file is damaged or cut off ({cause})"
@@ -185,6 +186,13 @@ def _stored(file: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     if form.startswith("cccad-") and form not in (FORMAT, EARLIER):
         raise ArtefactError([("", f"the weights are of format {show(form)}; this version reads {FORMAT}")], str(file))
     return stored
+
+
+def _renamed(tensors: Mapping[str, T]) -> dict[str, T]:
+    """Return *tensors* by their present names, without those that are no longer kept."""
+    moved = {name: next((old for old in _MOVED if name.startswith(old)), "") for name in tensors}
+    present = {name: _MOVED.get(old, "") + name.removeprefix(old) for name, old in moved.items()}
+    return {present[name]: value for name, value in tensors.items() if name not in _NO_LONGER_KEPT}
 
 
 def _check_fit(stored: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Mapping[str, Tensor], file: Path) -> None:
@@ -200,7 +208,7 @@ def _check_fit(stored: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Mappin
             fault = f"{name} has type {dtype}, not {str(value.dtype).removeprefix('torch.')}"
         if fault:
             break
-    extra = sorted(set(stored) - set(wanted) - _NO_LONGER_KEPT)
+    extra = sorted(set(stored) - set(wanted))
     fault = fault or (f"{show(extra[0])} is not of this policy" if extra else "")
     if fault:
         raise ArtefactError(
@@ -210,7 +218,7 @@ def _check_fit(stored: Mapping[str, tuple[str, tuple[int, ...]]], wanted: Mappin
 
 def _checked(file: Path) -> dict[str, Tensor]:
     """Return the weights in *file*; raises ArtefactError if one is no number, or larger than training can make it."""
-    weights = load_file(file)
+    weights = _renamed(load_file(file))
     for name, value in weights.items():
         largest = float(value.abs().max()) if value.is_floating_point() and value.numel() else 0.0
         if not largest <= LARGEST_WEIGHT:  # also for NaN

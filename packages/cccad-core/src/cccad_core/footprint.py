@@ -1,15 +1,14 @@
-"""What a policy takes in memory, told before anything of it is made."""
+"""What a policy takes of the machine's memory, before anything of it is made."""
 
 import os
 import sys
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from cccad_core.errors import CccadError
+from cccad_core.memory.base import HasLeastBytes
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.spaces import Spaces
 
@@ -21,12 +20,13 @@ class TooLarge(CccadError, ValueError):
     """What was asked for needs more memory than there is."""
 
 
-def weights_of(spec: PolicySpec, spaces: Spaces) -> tuple[Mapping[str, Tensor], int]:
-    """Return what a policy's state dictionary holds, without content if that can be, and the bytes of all its tensors.
+def outline(spec: PolicySpec, spaces: Spaces) -> tuple[Policy, int]:
+    """Return the policy of a spec, its tensors without content if that can be, and the bytes of all of them.
 
     Raises TooLarge where that is more than there is memory.
     """
-    refuse_what_does_not_fit(_at_least(spec), "this policy")
+    if isinstance(spec.memory, HasLeastBytes):
+        refuse_what_does_not_fit(spec.memory.least_bytes(spec.width), "this policy")
     try:
         with torch.device("meta"):
             policy = Policy(spec, spaces)
@@ -38,13 +38,7 @@ def weights_of(spec: PolicySpec, spaces: Spaces) -> tuple[Mapping[str, Tensor], 
     held = [*policy.parameters(), *policy.buffers()]
     num_bytes = sum(value.numel() * value.element_size() for value in held)
     refuse_what_does_not_fit(num_bytes, "this policy")
-    return policy.state_dict(), num_bytes
-
-
-def _at_least(spec: PolicySpec) -> int:
-    """Return the bytes of the backbone's matrices and of its tables by position."""
-    matrices = spec.num_layers * (4 + 2 * spec.mlp_ratio) * spec.width**2
-    return 4 * (matrices + 2 * spec.context.window * (spec.width // spec.num_heads))
+    return policy, num_bytes
 
 
 def memory_bytes() -> int:

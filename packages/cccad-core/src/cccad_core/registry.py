@@ -14,6 +14,7 @@ from attrs import evolve, fields_dict, frozen, has
 from cccad_core.errors import BrokenPart, DuplicatePart, UnknownPart, UntrustedPlugin, no_such, reason
 
 KINDS: Final = (
+    "memory",
     "compressor",
     "tokens",
     "encoder",
@@ -28,6 +29,7 @@ KINDS: Final = (
 OURS: Final = frozenset({"cccad-core", "cccad-data", "cccad-envs", "cccad-train"})
 _OFFERS: Final = {
     "compressor": ("num_latents",),
+    "memory": ("check",),
     "tokens": ("slots",),
     "encoder": ("takes",),
     "head": ("takes",),

@@ -1,11 +1,15 @@
 """What an experiment needs of the machine's memory, estimated from its spec alone, before any work begins."""
 
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import torch
 from attrs import frozen
 from cccad_core.errors import SpecError
-from cccad_core.footprint import in_words, memory_bytes, weights_of
+from cccad_core.footprint import in_words, memory_bytes, outline
+from cccad_core.memory.base import Memory
+from cccad_core.policy import Policy
 from cccad_core.spaces import Spaces
 from cccad_data.family import TaskFamily
 
@@ -27,16 +31,18 @@ class Need:
 
 def refuse_too_large(spec: ExperimentSpec, family: TaskFamily, num_held_out: int) -> None:
     """Raise SpecError, with all estimates that are above the memory there is, by the settings that they grow with."""
-    there, problems = _memory_there(), []
+    there, problems, memories = _memory_there(), [], []
     for name, agent in spec.agents().items():
         where = "" if name == spec.agent else f"controls.{name}."
         try:
-            needs = list(_training(agent, family))
+            policy, weights = outline(agent.policy, Spaces.from_dict(family.spaces))
+            needs = list(_training(agent, policy, weights))
+            memories.append(policy.memory)
         except ValueError as error:  # too large, or sizes that do not fit one another
             problems.append((f"{where}policy", str(error)))
             continue
         problems += [(f"{where}{need.settings}", _sentence(need, there)) for need in needs if need.num_bytes > there]
-    others = [*_collecting(spec, family), *_playing(spec, num_held_out)]
+    others = [*_collecting(spec, family), *_playing(spec, memories, num_held_out)]
     problems += [(need.settings, _sentence(need, memory_bytes())) for need in others if need.num_bytes > memory_bytes()]
     if problems:
         raise SpecError(problems)
@@ -52,25 +58,21 @@ def _memory_there() -> int:
     return max(memory_bytes(), on_device)
 
 
-def _training(agent: AgentSpec, family: TaskFamily) -> Iterator[Need]:
-    """Yield weights with their gradients and moments, and the activations of one update of each stage."""
-    spaces = Spaces.from_dict(family.spaces)
-    _, weights = weights_of(agent.policy, spaces)
+def _training(agent: AgentSpec, policy: Policy, weights: int) -> Iterator[Need]:
+    """Yield *weights*, in bytes, with gradients and moments, and the activations of one update of each stage."""
     yield Need(4 * weights, "training a policy of this size", "policy")
     for place, fit in (("pretrain", agent.pretrain), ("train", agent.train)):
         if fit is not None:
-            batch = _batch(agent, fit, spaces)
+            batch = _batch(policy, fit)
             yield Need(batch + 4 * weights, "one update", f"{place}.targets_per_update, {place}.num_writes")
 
 
-def _batch(agent: AgentSpec, fit: FitSpec, spaces: Spaces) -> float:
-    policy = agent.policy
-    context = policy.context.build(policy.compressor.num_latents, slots=policy.tokens.slots)
-    length = context.length_of(fit.num_writes)
+def _batch(policy: Policy, fit: FitSpec) -> float:
+    length = policy.memory.length_of(fit.num_writes)
     size = max(1, round(fit.targets_per_update / length))
-    decisions, features = size * length, spaces.observation.num_features
-    per_slot = FLOATS_PER_SLOT * policy.width * policy.num_layers * policy.tokens.slots
-    num_logits: int = sum(getattr(spaces.action, "sizes", (1,)))
+    decisions, features = size * length, policy.spaces.observation.num_features
+    per_slot = FLOATS_PER_SLOT * policy.spec.width * policy.memory.num_layers * policy.layout.slots
+    num_logits: int = sum(getattr(policy.spaces.action, "sizes", (1,)))
     return float(4 * decisions * (per_slot + 4 * features + num_logits))
 
 
@@ -88,10 +90,11 @@ def _collecting(spec: ExperimentSpec, family: TaskFamily) -> Iterator[Need]:
         )
 
 
-def _playing(spec: ExperimentSpec, num_held_out: int) -> Iterator[Need]:
-    """Yield the caches of lives that are played together, and their returns."""
+def _playing(spec: ExperimentSpec, memories: list[Memory[Any]], num_held_out: int) -> Iterator[Need]:
+    """Yield the memories of lives that are played together, and their returns."""
     rows = spec.evaluate.num_replicas * num_held_out
-    for agent in spec.agents().values():
-        policy = agent.policy
-        held = 2 * policy.context.window * policy.width * policy.num_layers + spec.evaluate.num_episodes
-        yield Need(4.0 * rows * held, "playing the held-out tasks", "evaluate: num_replicas, num_episodes")
+    for memory in memories:
+        held = 4 * spec.evaluate.num_episodes
+        with suppress(RuntimeError):  # of a memory that looks at its own numbers, which are not there yet
+            held += memory.state_bytes
+        yield Need(float(rows * held), "playing the held-out tasks", "evaluate: num_replicas, num_episodes")

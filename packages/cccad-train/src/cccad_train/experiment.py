@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from attrs import field, frozen, validators
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind
 from cccad_core.specs.toml import show
@@ -81,16 +82,15 @@ class AgentSpec:
 
     def __attrs_post_init__(self) -> None:
         """Check what no single field can: raises ValueError."""
-        if self.pretrain is not None and not self.policy.compressor.num_latents:
-            raise ValueError("'pretrain' trains a compressor, and this policy's compressor remembers nothing")
+        if self.pretrain is not None and not self.policy.num_latents:
+            raise ValueError("'pretrain' trains a compressor, and this policy's memory has no latents")
         if self.pretrain is not None and self.pretrain.num_writes < 1:
             raise ValueError(f"'pretrain.num_writes' must be >= 1: {self.pretrain.num_writes}")
-        if (self.train.state_passing.frac or self.train.latent_noise) and not self.policy.compressor.num_latents:
+        if (self.train.state_passing.frac or self.train.latent_noise) and not self.policy.num_latents:
             raise ValueError(
-                "'train.state_passing' and 'train.latent_noise' are about latents, "
-                "and this policy's compressor remembers nothing"
+                "'train.state_passing' and 'train.latent_noise' are about latents, and this policy's memory has none"
             )
-        if self.train.optimizer.compressor_scale != 1 and not self.policy.compressor.num_latents:
+        if self.train.optimizer.compressor_scale != 1 and not self.policy.num_latents:
             raise ValueError(
                 "'optimizer.compressor_scale' is about a compressor that learns, and this policy's does not"
             )
@@ -197,6 +197,16 @@ def refuse_what_cannot_slide(names: tuple[str, ...], agents: dict[str, AgentSpec
             raise ValueError(f"'evaluate.sliding' must name agents with a plain window ({listed}): {name!r}")
 
 
+def _shared_shape(ours: PolicySpec, theirs: PolicySpec) -> dict[str, tuple[Any, Any]]:
+    """Return, by field, what must be the same in two policies of which one begins with the other's weights."""
+    shape = {part: (getattr(ours, part), getattr(theirs, part)) for part in ("tokens", "width")}
+    memories = ours.memory, theirs.memory
+    if all(isinstance(memory, CompressedSpec) for memory in memories):
+        for part in ("num_layers", "num_heads", "mlp_ratio"):
+            shape[f"memory.{part}"] = getattr(memories[0], part), getattr(memories[1], part)
+    return shape
+
+
 def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
     """Raise ValueError where an agent names another that is not there, of another shape, or trained after it."""
     for name, agent in agents.items():
@@ -206,11 +216,11 @@ def refuse_what_does_not_fit(agents: dict[str, AgentSpec]) -> None:
                 raise ValueError(f"'{place}' of {name!r} must name another agent ({others}): {other!r}")
         if agent.train.warm_start is not None:
             ours, theirs = agent.policy, agents[agent.train.warm_start].policy
-            for part in ("tokens", "width", "num_layers", "num_heads", "mlp_ratio"):
-                if getattr(ours, part) != getattr(theirs, part):
+            for part, (own, wanted) in _shared_shape(ours, theirs).items():
+                if own != wanted:
                     raise ValueError(
                         f"'train.warm_start' of {name!r} needs the 'policy.{part}' of {agent.train.warm_start!r}, "
-                        f"{getattr(theirs, part)}, not {getattr(ours, part)}"
+                        f"{wanted}, not {own}"
                     )
     left = {name: set(agent.named().values()) for name, agent in agents.items()}
     while ready := [name for name, waits in left.items() if not waits & left.keys()]:

@@ -17,9 +17,11 @@ from cccad_core.laws.encoder import check_encoder
 from cccad_core.laws.head import check_head
 from cccad_core.laws.law import LawBroken, require
 from cccad_core.laws.layout import check_layout
+from cccad_core.laws.memory import check_memory
 from cccad_core.laws.noise import SPACES
 from cccad_core.laws.objective import check_objective
 from cccad_core.laws.trigger import check_trigger
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.specs import structure
@@ -71,8 +73,7 @@ class Bed:
                 yield "encoder", agent.policy.encoder, self._encoder
             if agent.policy.head is not None:
                 yield "head", agent.policy.head, self._head
-            yield "compressor", agent.policy.compressor, partial(_compressor, agent)
-            yield "trigger", agent.policy.context.trigger, lambda part, _: check_trigger(part)
+            yield from _of_memory(agent)
             for fit in agent.fits().values():
                 yield "curriculum", fit.curriculum, partial(_curriculum, fit)
                 yield "objective", fit.objective, self._objective
@@ -122,9 +123,18 @@ def _curriculum(fit: FitSpec, part: Any, _: bool) -> None:
     check_curriculum(part, fit.num_updates, fit.num_writes)
 
 
+def _of_memory(agent: AgentSpec) -> Iterator[tuple[str, object, Law]]:
+    """Yield a memory, and the parts of one that has parts."""
+    memory = agent.policy.memory
+    yield "memory", memory, lambda part, _: check_memory(part, width=agent.policy.width)
+    if isinstance(memory, CompressedSpec):
+        yield "compressor", memory.compressor, partial(_compressor, agent)
+        yield "trigger", memory.trigger, lambda part, _: check_trigger(part)
+
+
 def _compressor(agent: AgentSpec, part: Any, is_quick: bool) -> None:
     if is_quick:
-        Bench.of(part, agent.policy.width, agent.policy.num_heads).check_quickly()
+        Bench.of(part, agent.policy.width, agent.policy.memory.num_heads).check_quickly()
     else:
         check_compressor(part, width=agent.policy.width)
 
@@ -173,6 +183,7 @@ def check_part(kind: str, name: str, overrides: Iterable[str] = ()) -> str:
         override(settings, text)
     laws: dict[str, Law] = {
         "compressor": lambda part, _: check_compressor(part),
+        "memory": lambda part, _: check_memory(part),
         "tokens": lambda part, _: check_layout(part, spaces=SPACES),
         "encoder": lambda part, _: check_encoder(part),
         "head": lambda part, _: check_head(part),

@@ -13,7 +13,7 @@ from cccad_core.laws.bench import Bench
 from cccad_core.laws.noise import WIDTH
 from cccad_core.laws.policy import check_policy
 from cccad_core.layouts import FusedSpec, TransitionSpec, TripleSpec
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.triggers import EpisodeTrigger, EveryTrigger, FullTrigger, RandomTrigger
 from cccad_core.policy import PolicySpec
 
@@ -30,6 +30,6 @@ def check_compressor(spec: Any, *, width: int = WIDTH) -> None:
     Bench.of(spec, width, 1 if width % 4 else 2).check()
     for tokens, carry, trigger in LIVES:
         window = spec.num_latents + tokens.slots * (carry + (6 if tokens.slots == 1 else 3))
-        context = ContextSpec(window=window, carry=carry, trigger=trigger)
         num_heads = 1 if width % 4 else 2
-        check_policy(PolicySpec(tokens=tokens, context=context, compressor=spec, width=width, num_heads=num_heads))
+        memory = CompressedSpec(window=window, carry=carry, trigger=trigger, compressor=spec, num_heads=num_heads)
+        check_policy(PolicySpec(tokens=tokens, memory=memory, width=width))

@@ -8,6 +8,7 @@ from cccad_core.laws.law import TOLERANCE, require, same
 from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_kept, check_learned, check_seeded_and_kept, taken
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Box, Dict, Discrete, MultiDiscrete, Space, Spaces, Tuple, ends_of
 
@@ -22,6 +23,8 @@ EXAMPLES: tuple[Space, ...] = (
 APART = 1e-6  # vectors that lie as close are the same
 NUM_RAISED = 16  # of a space of many features, each alone
 
+SMALL = CompressedSpec(num_heads=2, num_layers=1)
+
 
 def check_encoder(spec: EncoderSpec, *, space: Space | None = None) -> None:
     """Check every law for an encoder *spec* in *space*, by default in those of some examples that it takes.
@@ -32,7 +35,7 @@ def check_encoder(spec: EncoderSpec, *, space: Space | None = None) -> None:
     for each in spaces:
         _check_alone(spec, each)
     observed = Spaces(observation=spaces[0], action=Discrete(3))
-    check_policy(PolicySpec(encoder=spec, width=WIDTH, num_heads=2, num_layers=1), spaces=observed)
+    check_policy(PolicySpec(encoder=spec, memory=SMALL, width=WIDTH), spaces=observed)
 
 
 def _check_alone(spec: EncoderSpec, space: Space) -> None:

@@ -10,6 +10,7 @@ from cccad_core.laws.law import require, same
 from cccad_core.laws.noise import WIDTH, random_batch
 from cccad_core.laws.policy import check_policy
 from cccad_core.laws.weights import built, check_learned, check_seeded_and_kept, taken
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import (
     Box,
@@ -38,6 +39,8 @@ PROBABILITY_TOLERANCE = 0.02  # five deviations of a share of 20,000 draws
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 NUM_UPDATES = 30
 
+SMALL = CompressedSpec(num_heads=2, num_layers=1)
+
 
 def check_head(spec: HeadSpec, *, space: Space | None = None) -> None:
     """Check every law for a head *spec* in *space*, by default in those of some examples that it takes.
@@ -48,7 +51,7 @@ def check_head(spec: HeadSpec, *, space: Space | None = None) -> None:
     for each in spaces:
         _check_in(spec, each)
     acting = Spaces(observation=Discrete(5), action=spaces[0])
-    check_policy(PolicySpec(head=spec, width=WIDTH, num_heads=2, num_layers=1), spaces=acting)
+    check_policy(PolicySpec(head=spec, memory=SMALL, width=WIDTH), spaces=acting)
 
 
 def _check_in(spec: HeadSpec, space: Space) -> None:

@@ -54,10 +54,10 @@ def random_batch(spaces: Spaces, *, size: int, length: int, seed: int) -> Histor
     )
 
 
-def edit_after(batch: HistoryBatch, other: HistoryBatch) -> HistoryBatch:
-    """Return *batch* with all that decision *i* of row *i* may not know taken from *other*, and all rewards raised."""
-    late = torch.arange(batch.length) >= torch.arange(batch.size)[:, None]
-    later = torch.arange(batch.length) > torch.arange(batch.size)[:, None]
+def edit_after(batch: HistoryBatch, other: HistoryBatch, at: Tensor) -> HistoryBatch:
+    """Return *batch* with all that decision `at[i]` of row *i* may not know from *other*, and its rewards raised."""
+    late = torch.arange(batch.length) >= at[:, None]
+    later = torch.arange(batch.length) > at[:, None]
     by_action = late if batch.actions.dim() == 2 else late[..., None]
     return evolve(
         batch,

@@ -12,17 +12,14 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.errors import reason
 from cccad_core.laws.law import LawBroken, require, same
 from cccad_core.laws.noise import SPACES, padded_with_garbage, random_batch
-from cccad_core.memory.context import ContextSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.objectives.base import Objective
 from cccad_core.policy import HEADS, Policy, PolicySpec
 from cccad_core.spaces import Box, Spaces
 
 SMALL = PolicySpec(
-    context=ContextSpec(window=8),
-    compressor=GatedQuerySpec(num_latents=2, num_heads=2),
+    memory=CompressedSpec(window=8, compressor=GatedQuerySpec(num_latents=2, num_heads=2), num_heads=2, num_layers=1),
     width=16,
-    num_heads=2,
-    num_layers=1,
 )
 TOLERANCE = 1e-5
 

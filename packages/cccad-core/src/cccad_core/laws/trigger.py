@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from cccad_core.laws.law import require
-from cccad_core.memory.context import ContextSpec, RollingContext
+from cccad_core.memory.context import RollingContext
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.windows import Window
 
@@ -19,7 +19,7 @@ def check_trigger(spec: Any) -> None:
     for name in ("by_row", "limits", "is_due"):
         require("a trigger is whole", hasattr(trigger, name), f"what build() returns has no {name}")
     for carry in (0, 3):
-        context = ContextSpec(window=WINDOW, carry=carry, trigger=spec).build(2)
+        context = RollingContext(window=WINDOW, carry=carry, trigger=trigger, num_latents=2)
         for ends in ENDS:
             _check_lives(context, ends)
             _check_no_future(context, ends)

@@ -8,63 +8,39 @@ them stay raw beside the new latents.
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
 
 import torch
-from attrs import Factory, evolve, field, frozen, validators
+from attrs import Factory, evolve, frozen
 from torch import Tensor
 
 from cccad_core.batch import Flags
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.triggers import FullTrigger, Limit, Trigger
 from cccad_core.memory.windows import RowWindows, SharedWindows, Window, Windows
-from cccad_core.registry import refuse_what_lacks
-from cccad_core.specs import Kind
-
-
-@frozen(kw_only=True)
-class ContextSpec:
-    """How many slots the backbone sees at once, when they are folded, and how much stays raw across a write."""
-
-    MOVED: ClassVar[dict[str, str]] = {"every": "trigger.decisions"}
-
-    window: int = field(default=60, validator=validators.ge(2), metadata={"help": "slots, latents included"})
-    carry: int = field(default=0, validator=validators.ge(0), metadata={"help": "raw transitions kept across a write"})
-    trigger: Annotated[Any, Kind("trigger")] = field(
-        factory=FullTrigger, metadata={"help": "when a write comes before the window is full"}
-    )
-
-    def __attrs_post_init__(self) -> None:
-        """Check that the trigger is whole: raises BrokenPart."""
-        refuse_what_lacks(self.trigger, "trigger")
-
-    def build(self, num_latents: int, *, slots: int = 1, evicts: bool = True) -> "RollingContext":
-        """Return the rule for transitions of so many *slots*; raises ValueError when no slot is left for a decision."""
-        if (self.window - num_latents) // slots - self.carry < 1:
-            least = f"latents + carry = {num_latents} + {self.carry}"
-            if slots > 1:
-                least = f"latents + {slots} * carry + {slots - 1} = {num_latents} + {slots * self.carry} + {slots - 1}"
-            raise ValueError(f"'context.window' must be > {least}: {self.window}")
-        return RollingContext(
-            window=self.window,
-            carry=self.carry,
-            trigger=self.trigger.build(),
-            num_latents=num_latents,
-            slots=slots,
-            evicts=evicts,
-        )
 
 
 @frozen(kw_only=True)
 class RollingContext:
-    """The rule itself; counts are decisions of a life that starts at 0, each of which takes *slots* in the window."""
+    """The rule; counts are decisions of a life that starts at 0, each of which takes *slots* in the window.
+
+    Raises ValueError when no slot is left for a decision.
+    """
 
     window: int
-    carry: int
+    carry: int = 0
     trigger: Trigger = Factory(FullTrigger)
     num_latents: int
     slots: int = 1
     evicts: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        """Check that there is room."""
+        num_latents, carry, slots = self.num_latents, self.carry, self.slots
+        if (self.window - num_latents) // slots - carry < 1:
+            least = f"latents + carry = {num_latents} + {carry}"
+            if slots > 1:
+                least = f"latents + {slots} * carry + {slots - 1} = {num_latents} + {slots * carry} + {slots - 1}"
+            raise ValueError(f"'memory.window' must be > {least}: {self.window}")
 
     @property
     def first_segment(self) -> int:

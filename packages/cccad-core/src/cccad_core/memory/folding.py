@@ -4,6 +4,7 @@ import torch
 from attrs import define
 from torch import Tensor
 
+from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import (
     Compressor,
     Segment,
@@ -20,16 +21,38 @@ from cccad_core.memory.windows import Windows, Write
 
 
 @define
-class Memory:
-    """What the writes of a pass leave.
+class Fold:
+    """What a fold leaves.
 
-    `prefixes`: what its windows see, as its `Windows` arrange them; `state`: the last of every row; `auxiliary`: the
-    compressor's own losses by name, summed over the writes, `b`.
+    `reads`: what all rows can read before the first write and after each; `state`: the last of every row; `auxiliary`:
+    the compressor's own losses by name, summed over the writes, `b`.
     """
 
-    prefixes: list[Tensor]
+    reads: list[Tensor]
     state: State
     auxiliary: dict[str, Tensor]
+
+
+@define
+class Folded(Fold):
+    """What the writes of a pass leave: its `windows`, and the `prefixes` that they show, as they arrange them."""
+
+    windows: Windows
+    prefixes: list[Tensor]
+
+    @property
+    def num_writes(self) -> Tensor:
+        """Writes in each row, `b`, on the CPU."""
+        return self.windows.num_writes
+
+    @property
+    def most_writes(self) -> int:
+        """Writes in the row with the most."""
+        return self.windows.most_writes
+
+    def folded(self, batch: HistoryBatch, behind: int) -> list[tuple[Tensor, HistoryBatch]]:
+        """Return latents with the transitions that were folded into them; see `Windows.folded`."""
+        return self.windows.folded(self.prefixes, batch, behind)
 
 
 def remember(
@@ -41,7 +64,7 @@ def remember(
     think: Think,
     horizon: int | None = None,
     moment: Moment = CALM,
-) -> Memory:
+) -> Folded:
     """Fold a stretch of *tokens*, of which *mask*, `b t`, hides padding, into memory, and show it to all windows.
 
     Rows begin with the learned memory. Where *moment* passes states, some begin with the final state of another row of
@@ -53,33 +76,33 @@ def remember(
             final = fold(compressor, writes, state, think=think).state
         torch.clear_autocast_cache()  # or weights that were cast here would get no gradient in the second fold
         state = moment.lend(final, state)
-    memory = fold(compressor, writes, state, think=think, horizon=horizon)
-    memory.prefixes = moment.blur(windows.prefixes(memory.prefixes))
-    return memory
+    done = fold(compressor, writes, state, think=think, horizon=horizon)
+    prefixes = moment.blur(windows.prefixes(done.reads))
+    return Folded(done.reads, done.state, done.auxiliary, windows, prefixes)
 
 
 def fold(
     compressor: Compressor, writes: list[Write], state: State, *, think: Think, horizon: int | None = None
-) -> Memory:
-    """Do every write, from *state* on; `prefixes` are what all rows can read before the first one and after each.
+) -> Fold:
+    """Do every write, from *state* on.
 
     Gradients of a row's last window reach its *horizon* newest writes (all when None): the input state of every write
     that many rounds back is detached, so the newest writes always learn. Raises ValueError unless horizon >= 1.
     """
     if horizon is not None and horizon < 1:
         raise ValueError(f"'max_gradient_rounds' must be >= 1, or None for all: {horizon}")
-    memory = Memory([compressor.read(state)], state, {})
-    size = len(memory.prefixes[0])
+    done = Fold([compressor.read(state)], state, {})
+    size = len(done.reads[0])
     for write in writes:
-        before = _cut(take_rows(memory.state, write.rows), write.num_left, horizon)
+        before = _cut(take_rows(done.state, write.rows), write.num_left, horizon)
         segment = Segment(tokens=write.tokens, mask=write.mask, think=think)
         after, losses = compressor.write(before, segment)
-        memory.state = put_rows(memory.state, write.rows, after)
-        memory.prefixes.append(compressor.read(memory.state))
+        done.state = put_rows(done.state, write.rows, after)
+        done.reads.append(compressor.read(done.state))
         for name, loss in losses.items():
-            total = memory.auxiliary.get(name, loss.new_zeros(size))
-            memory.auxiliary[name] = add_rows(total, write.rows, loss)
-    return memory
+            total = done.auxiliary.get(name, loss.new_zeros(size))
+            done.auxiliary[name] = add_rows(total, write.rows, loss)
+    return done
 
 
 def _cut(state: State, num_left: int | Tensor, horizon: int | None) -> State:

@@ -10,7 +10,7 @@ from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads.base import ActionHead, HasDivergence
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
-from cccad_core.objectives.reconstruction import rebuild, rebuilt_losses
+from cccad_core.objectives.reconstruction import rebuild, rebuilt_losses, refuse_what_folds_nothing
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import Policy
 
@@ -51,7 +51,8 @@ class ImitationSpec(ObjectiveSpec):
 class Imitation(Objective):
     """The loss of *spec*. A frozen *teacher* that sees more at once adds the mean of KL(teacher || policy).
 
-    Raises ValueError where there is a teacher and the policy's head has no divergence from the teacher's.
+    Raises ValueError where there is a teacher and the policy's head has no divergence from the teacher's, and where
+    there is something to rebuild and nothing is folded.
     """
 
     def __init__(self, spec: ImitationSpec, policy: Policy, horizon: int | None, teacher: Policy | None) -> None:
@@ -60,6 +61,8 @@ class Imitation(Objective):
             raise ValueError("a teacher needs a head that has a divergence, of the same kind as the policy's")
         self.spec, self.teacher = spec, teacher
         self.rebuilds = spec.reconstruction.weight > 0
+        if self.rebuilds:
+            refuse_what_folds_nothing(policy)
         self.heads = ("head", "reconstruction") if self.rebuilds else ("head",)
         if teacher is not None:
             teacher.eval().requires_grad_(False)
@@ -78,15 +81,15 @@ class Imitation(Objective):
         loss = nats = (head.nats(parameters, batch.actions) * targets).sum() / num_targets
         with torch.no_grad():
             measured = (head.measured(parameters, batch.actions) * targets).sum() / num_targets
-        writes = nats.new_full((), decisions.windows.most_writes)
+        writes = nats.new_full((), 0 if decisions.writes is None else decisions.writes.most_writes)
         losses = {"imitation_nats": nats, head.measure: measured, "writes": writes}
-        for name, value in decisions.memory.auxiliary.items():
+        for name, value in decisions.auxiliary.items():
             losses[name] = value.mean()
             loss = loss + weights["auxiliary"] * losses[name]
         if self.teacher is not None:
             losses["teacher_nats"] = (self._from_teacher(batch, flags, parameters) * targets).sum() / num_targets
             loss = loss + weights["teacher"] * losses["teacher_nats"]
-        rebuilt = rebuild(self.policy, decisions.windows, decisions.memory, batch) if self.rebuilds else []
+        rebuilt = rebuild(self.policy, decisions.writes, batch) if self.rebuilds else []
         if rebuilt:  # there is a write to ask about
             rebuilt_by_field = rebuilt_losses(rebuilt, reward_weighted=self.spec.reconstruction.reward_weighted)
             losses.update(rebuilt_by_field)

@@ -1,6 +1,7 @@
 """Rebuild real fields of what was folded in from the latents alone: the warm start of the compressor."""
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from attrs import frozen
@@ -8,9 +9,8 @@ from torch import Tensor
 
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads.reconstruction import Rebuilt
-from cccad_core.memory.folding import Memory
+from cccad_core.memory.base import Rebuildable, Writes
 from cccad_core.memory.moment import CALM, Moment
-from cccad_core.memory.windows import Windows
 from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
 from cccad_core.policy import Policy
 
@@ -30,6 +30,10 @@ class Rebuilding(Objective):
 
     heads = ("reconstruction",)
 
+    def __init__(self, policy: Policy, horizon: int | None = None) -> None:
+        super().__init__(policy, horizon)
+        refuse_what_folds_nothing(policy)
+
     def forward(
         self,
         batch: HistoryBatch,
@@ -38,17 +42,22 @@ class Rebuilding(Objective):
         moment: Moment = CALM,
         flags: Flags | None = None,
     ) -> dict[str, Tensor]:
-        policy = self.policy
-        windows = policy.context.windows(flags or batch.flags(), moment, batch.mask.device)
-        tokens = policy.layout.sequence(batch)
-        memory = policy.remember(windows, tokens, batch.mask, horizon=self.horizon, moment=moment)
-        losses = rebuilt_losses(rebuild(policy, windows, memory, batch))
+        policy, memory = self.policy, cast(Rebuildable, self.policy.memory)
+        writes = memory.remember(policy.tokens(batch, flags), horizon=self.horizon, moment=moment)
+        losses = rebuilt_losses(rebuild(policy, writes, batch))
         return {"loss": losses["reconstruction"], **losses}
 
 
-def rebuild(policy: Policy, windows: Windows, memory: Memory, batch: HistoryBatch) -> list[Rebuilt]:
+def refuse_what_folds_nothing(policy: Policy) -> None:
+    """Raise ValueError where the memory of *policy* cannot be asked what it folded."""
+    folds = isinstance(policy.memory, Rebuildable)
+    if not folds:
+        raise ValueError("reconstruction asks a memory what it folded in, and this one folds nothing")
+
+
+def rebuild(policy: Policy, writes: Writes | None, batch: HistoryBatch) -> list[Rebuilt]:
     """Rebuild, from the latents after each write, the transitions that lie wholly inside its segment's tokens."""
-    folded = windows.folded(memory.prefixes, batch, policy.layout.behind)
+    folded = [] if writes is None else writes.folded(batch, policy.layout.behind)
     return [policy.reconstruction(latents, segments) for latents, segments in folded]
 
 

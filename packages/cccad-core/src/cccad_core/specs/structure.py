@@ -79,31 +79,64 @@ def load(
 def with_moved(data: Any, cls: Any, registry: Registry = REGISTRY) -> Any:
     """Return *data*, which an earlier version wrote for a spec of *cls*, with every field where it is now.
 
-    A table that a field moved into, and that is not there, is begun with the defaults of its spec. What was the name of
-    a choice and is a part now has that name as its kind.
+    Where fields have moved to is the class's `MOVED`: dotted paths by dotted paths. A table that a field moved into,
+    and that is not there, is begun with the defaults of its spec. What was the name of a choice and is a part now has
+    that name as its kind.
     """
     if not (isinstance(data, Mapping) and has(cls)):
         return data
-    hints = hints_of(cls)
-    were_names = [name for name, value in data.items() if isinstance(value, str) and kind_of(hints.get(name))]
-    moved = {name: {"kind": value} if name in were_names else value for name, value in data.items()}
-    for name, place in getattr(cls, "MOVED", {}).items():
-        if name in moved:
-            value, (table, _, inner) = moved.pop(name), place.partition(".")
-            if inner:
+    hints, moved = hints_of(cls), dict(data)
+    for old, new in getattr(cls, "MOVED", {}).items():
+        if (value := _take(moved, old)) is not NOTHING:
+            table, _, inner = new.partition(".")
+            if inner and table not in moved:
                 default = next(attribute.default for attribute in fields(cls) if attribute.alias == table)
-                begun = moved.get(table) or plain_value(default.factory(), hints[table], registry)
-                moved[table] = {**begun, inner: value}
-            else:
-                moved[table] = value
+                moved[table] = plain_value(default.factory(), hints[table], registry)
+            _put(moved, new, value)
     for name in moved.keys() & hints.keys():
-        members = (hints[name], *get_args(hints[name]))  # perhaps a table of such specs
-        inner_class = next((member for member in members if isinstance(member, type) and has(member)), None)
-        if get_origin(hints[name]) is dict and isinstance(moved[name], Mapping):
-            moved[name] = {key: with_moved(item, inner_class, registry) for key, item in moved[name].items()}
-        else:
-            moved[name] = with_moved(moved[name], inner_class, registry)
+        moved[name] = _inner_with_moved(moved[name], hints[name], registry)
     return moved
+
+
+def _inner_with_moved(value: Any, type_: Any, registry: Registry) -> Any:
+    """Return the *value* of a field of *type_* with every field in it where it is now."""
+    if kind := kind_of(type_):
+        part = {"kind": value} if isinstance(value, str) else value
+        try:
+            return with_moved(part, registry.lookup(kind, part["kind"]), registry)
+        except (TypeError, LookupError, BrokenPart):  # what is wrong is said where the whole is structured
+            return part
+    members = (type_, *get_args(type_))  # perhaps a table of such specs
+    inner_class = next((member for member in members if isinstance(member, type) and has(member)), None)
+    if get_origin(type_) is dict and isinstance(value, Mapping):
+        return {key: with_moved(item, inner_class, registry) for key, item in value.items()}
+    return with_moved(value, inner_class, registry)
+
+
+def _take(table: dict[str, Any], path: str) -> Any:
+    """Take what stands at *path* out of *table*, whose inner tables are copied for it; NOTHING where nothing does."""
+    name, _, rest = path.partition(".")
+    if not rest:
+        return table.pop(name, NOTHING)
+    if not isinstance(table.get(name), Mapping):
+        return NOTHING
+    inner = dict(table[name])
+    value = _take(inner, rest)
+    table[name] = inner
+    if value is not NOTHING and not inner:
+        del table[name]
+    return value
+
+
+def _put(table: dict[str, Any], path: str, value: Any) -> None:
+    """Put *value* at *path* into *table*; what was the name of a choice on the way becomes a part of that kind."""
+    name, _, rest = path.partition(".")
+    if not rest:
+        table[name] = value
+        return
+    inner = table.get(name, {})
+    table[name] = {"kind": inner} if isinstance(inner, str) else dict(inner)
+    _put(table[name], rest, value)
 
 
 def structure(data: Mapping[str, Any], cls: type[T], source: str = "", registry: Registry = REGISTRY) -> T:
@@ -241,12 +274,12 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
         hints = hints_of(cls)
     except BrokenPart as error:
         raise SpecError([("", str(error))]) from error
-    for key in data:
-        if key in getattr(cls, "MOVED", {}):
-            problems.append(("", f"the field '{key}' is now '{cls.MOVED[key]}'"))
-        elif key not in by_name:
-            near = nearest(key, by_name)
-            problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
+    rest, moved = dict(data), getattr(cls, "MOVED", {})
+    gone = [old for old in moved if old.partition(".")[0] not in by_name and _take(rest, old) is not NOTHING]
+    problems += [("", f"the field '{old}' is now '{moved[old]}'") for old in gone]
+    for key in (key for key in rest if key not in by_name):
+        near = nearest(key, by_name)
+        problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
     values: dict[str, Any] = {}
     for key, attribute in by_name.items():
         if key in data:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from attrs import Factory, field, frozen
 from cccad_core.batch import Flags, HistoryBatch
-from cccad_core.memory.context import RollingContext
+from cccad_core.memory.base import Memory
 from cccad_core.memory.moment import Moment
 from cccad_core.spaces import Spaces
 from cccad_data import Sampler
@@ -29,7 +29,7 @@ class Batches:
     """
 
     sampler: Sampler
-    context: RollingContext
+    memory: Memory[Any]
     curriculum: Curriculum
     spec: PretrainSpec | TrainSpec
     rank: int = 0
@@ -42,7 +42,7 @@ class Batches:
 
     def shape(self, update: int) -> tuple[int, int]:
         """Return the global batch's size and its stretches' length in decisions, `b` and `t`."""
-        length = self.context.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
+        length = self.memory.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
         return max(self.num_processes, round(self.spec.targets_per_update / length)), length
 
     def batch(self, update: int) -> tuple[HistoryBatch, Flags, float]:

@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from attrs import evolve
 from cccad_core.agent import Agent, AgentState
 from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.memory.attention import AttentionRecord
+from cccad_core.memory.compressed import CompressedState
 from cccad_core.memory.controls import Wrapped
 from cccad_data.family import KnowsOptimalActions, VectorEnvironment
 from numpy.typing import NDArray
@@ -76,7 +77,8 @@ class Witness:
     def begin(self, num_envs: int) -> AgentState:
         """Begin, and keep what a memory holds before its first write."""
         state = self.agent.begin(num_envs)
-        self.mass = torch.zeros(len(state.caches), state.caches[0].keys.shape[2], device=self.agent.device)
+        caches = _held(state).caches
+        self.mass = torch.zeros(len(caches), caches[0].keys.shape[2], device=self.agent.device)
         self.looks = torch.zeros_like(self.mass[0])
         self._keep(state, state.num_writes == 0)
         return state
@@ -93,19 +95,23 @@ class Witness:
         for number in state.num_writes[has_written].unique().tolist():
             rows = has_written & (state.num_writes == number)
             if number == len(self.memories) <= MOST_WRITES:
-                self.memories.append({name: value.clone() for name, value in state.memory.items()})
+                self.memories.append({name: value.clone() for name, value in _held(state).latents.items()})
                 self.reached.append(torch.zeros_like(rows))
             if number < len(self.memories):
                 self.reached[number] |= rows
-                for name, value in state.memory.items():
+                for name, value in _held(state).latents.items():
                     self.memories[number][name][rows] = value[rows]
 
     def _look(self, record: AttentionRecord) -> None:
         """Add up the attention of the newest decisions."""
-        num_latents = self.agent.compressor.num_latents
+        num_latents = self.agent.policy.spec.num_latents
         for mass, shares in zip(self.mass, record.shares, strict=True):
             mass.index_add_(0, record.slots, shares[..., :num_latents].sum(-1).mean(1))
         self.looks.index_add_(0, record.slots, torch.ones_like(record.slots, dtype=self.looks.dtype))
+
+
+def _held(state: AgentState) -> CompressedState:
+    return cast(CompressedState, state.memory)
 
 
 class Torn:

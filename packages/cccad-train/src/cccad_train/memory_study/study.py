@@ -10,6 +10,7 @@ import torch
 from attrs import define, frozen
 from cccad_core.agent import Agent
 from cccad_core.compressors.base import Compressor, take_rows
+from cccad_core.memory.compressed import Compressed, compressed
 from cccad_core.memory.controls import ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
@@ -100,6 +101,15 @@ class Study:
     meter: Meter
     num_lived_episodes: int = 0
 
+    @property
+    def memory(self) -> Compressed:
+        """The memory under study."""
+        return compressed(self.policy.memory)
+
+    def agent(self, compressor: Compressor) -> Agent:
+        """Return the agent that remembers with another *compressor* around its own."""
+        return Agent(self.policy, self.memory.with_compressor(compressor))
+
     def live(self, agent: Player, environments: VectorEnvironment, num_episodes: int) -> Played:
         """Live *num_episodes* in every row of *environments*."""
         before, spec = self.num_lived_episodes, self.run.spec.evaluate
@@ -116,9 +126,9 @@ class Study:
 
     def watch(self, tasks: Sequence[Task], num_lives: int, num_episodes: int) -> Watched:
         """Live on *tasks* with the memory as it is, and keep what can be seen of it."""
-        num_replicas, lent = max(1, num_lives // len(tasks)), Lent(self.policy.compressor)
+        num_replicas, lent = max(1, num_lives // len(tasks)), Lent(self.memory.compressor)
         rows = [task for task in tasks[:num_lives] for _ in range(num_replicas)]
-        witness = Witness(Agent(self.policy, lent))
+        witness = Witness(self.agent(lent))
         played = self.live(witness, self.run.family.make_vec(rows), num_episodes)
         return Watched(rows=rows, num_replicas=num_replicas, witness=witness, lent=lent, played=played)
 
@@ -134,11 +144,11 @@ class Study:
 
     def retention(self, watched: Watched) -> Json:
         """Return normalised return by episode with the memory intact, unread, and no longer written."""
-        rows, inner, returns = watched.rows, self.policy.compressor, {"intact": watched.played.returns}
+        rows, inner, returns = watched.rows, self.memory.compressor, {"intact": watched.played.returns}
         others: dict[str, Compressor] = {"zeroed": ZeroedLatents(inner)}
         others |= {f"frozen after write {number}": Lent(inner, last_write=number) for number in FROZEN_AFTER}
         for name, compressor in others.items():
-            agent, num_episodes = Agent(self.policy, compressor), watched.played.returns.shape[1]
+            agent, num_episodes = self.agent(compressor), watched.played.returns.shape[1]
             returns[name] = self.live(agent, self.run.family.make_vec(rows), num_episodes).returns
         curves = {name: self.normalised(lived, rows).mean(0).tolist() for name, lived in returns.items()}
         return {"curves": curves, "writes": watched.played.writes[0]}
@@ -163,7 +173,7 @@ class Study:
     def _lend(self, memory: Any, own: list[Task], donors: list[Task]) -> tuple[Floats, Torn]:
         """Return the first episode's normalised return on the own and on the donors' terms, `2 e`, and who lived it."""
         environments = self.run.family.make_vec(own)
-        agent = Agent(self.policy, Lent(self.policy.compressor, start=memory))
+        agent = self.agent(Lent(self.memory.compressor, start=memory))
         torn = Torn(agent, environments, self.run.family.make_vec(donors), self.run.spec.evaluate.seed)
         played = self.live(torn, environments, 1)
         returns = [self.normalised(played.returns, own)[:, 0], self.normalised(torn.returns, donors)[:, 0]]
@@ -234,10 +244,11 @@ def study(run: Run, num_lives: int) -> Json:
     spec, name = run.spec, run.folder.path.name
     artefact = released(run, spec.agent)
     policy, trained_ids = artefact.policy, artefact.spec.train_task_ids
-    compressor = unstructure(spec.policy)["compressor"]["kind"]
-    if not policy.compressor.num_latents:
+    plain = unstructure(spec.policy)["memory"]
+    compressor = plain.get("compressor", plain)["kind"]
+    if not (isinstance(policy.memory, Compressed) and policy.spec.num_latents):
         raise MemoryReportError(f"{name}: '{compressor}' has no latents to look into; name a run whose compressor has")
-    short = math.ceil(policy.context.length_of(WRITES[-1]) / run.family.horizon)
+    short = math.ceil(policy.memory.length_of(WRITES[-1]) / run.family.horizon)
     long = max(short, spec.evaluate.num_episodes)
     with Meter("memory-report", short + long * (2 + len(FROZEN_AFTER)) + 1 + len(WRITES), "episodes") as meter:
         lived = Study(run, policy, meter)
@@ -250,8 +261,8 @@ def study(run: Run, num_lives: int) -> Json:
         "seed": spec.seed,
         "agent": spec.agent,
         "compressor": compressor,
-        "num_latents": policy.compressor.num_latents,
-        "window": spec.policy.context.window,
+        "num_latents": policy.spec.num_latents,
+        "window": spec.policy.memory.window,
         "horizon": run.family.horizon,
         "evaluate": recorded(run.graph.plain["evaluate"]),
         "tasks": {"training": len(trained.tasks), "held_out": len(watched.tasks)},

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import Policy, PolicySpec
 from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
@@ -22,22 +23,24 @@ def label(name: str, agent: AgentSpec) -> str:
 
 def describe_agent(agent: AgentSpec) -> str:
     """Return one line that tells an agent's window, memory and size."""
-    policy = agent.policy
-    memory, carry = policy.compressor.num_latents, policy.context.carry
-    how = f"{memory} latents by {unstructure(policy)['compressor']['kind']}" if memory else "no latents"
+    policy, memory = agent.policy, agent.policy.memory
+    plain = unstructure(policy)["memory"]
+    if not isinstance(memory, CompressedSpec):
+        return f"memory by {plain['kind']}; width {policy.width}"
+    how = f"{memory.num_latents} latents by {plain['compressor']['kind']}" if memory.num_latents else "no latents"
     if policy.has_plain_window:
-        how += f", emptied when it is full{f' but for its last {carry} transitions' if carry else ''}"
-    return f"window of {policy.context.window} slots, {how}; {_size(policy)}"
+        how += f", emptied when it is full{f' but for its last {memory.carry} transitions' if memory.carry else ''}"
+    return f"window of {memory.window} slots, {how}; {_size(policy)}"
 
 
 def describe_sliding(agent: AgentSpec) -> str:
     """Return one line that tells how an agent's plain window slides."""
     policy = agent.policy
-    return f"the same weights, every decision sees the newest {policy.context.window} slots; {_size(policy)}"
+    return f"the same weights, every decision sees the newest {policy.memory.window} slots; {_size(policy)}"
 
 
 def _size(policy: PolicySpec) -> str:
-    return f"width {policy.width}, {policy.num_layers} layers"
+    return f"width {policy.width}, {policy.memory.num_layers} layers"
 
 
 def num_parameters(policy: Policy) -> int:

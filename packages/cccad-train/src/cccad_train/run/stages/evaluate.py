@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import evolve
+from cccad_core.memory.compressed import Compressed
 from cccad_core.policy import Policy
 from cccad_data.families.scale import Scale, reached_by, reached_on_average
 from cccad_data.family import NeedsReference
@@ -46,7 +47,7 @@ def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str
     earlier = _earlier(run)
     for name, environment in others.items():
         refuse_leaks(environment.held_out, trained_ids, f"the data, in the environment '{name}',")
-    with_controls = spec.evaluate.memory_controls and bool(policies[spec.agent].compressor.num_latents)
+    with_controls = spec.evaluate.memory_controls and _has_latents(policies[spec.agent])
     evaluation = _live(run, run.environments.own, policies, with_controls=with_controls)
     if earlier is None:
         evaluation.source(run.histories)
@@ -67,6 +68,10 @@ def evaluate(run: Run, policies: Mapping[str, Policy], trained_ids: Sequence[str
         write_json(run.folder.path / "evaluation" / "data_card.json", data_card(run.histories))
     stage = run.graph.stage("evaluate")
     run.folder.finish(stage.name, stage.inputs)
+
+
+def _has_latents(policy: Policy) -> bool:
+    return isinstance(policy.memory, Compressed) and policy.spec.num_latents > 0
 
 
 def _earlier(run: Run) -> Json | None:
@@ -131,7 +136,7 @@ def _trained_episodes(run: Run) -> float:
 def _training_facts(run: Run, policy: Policy, evaluation: Evaluation, counted: Sequence[float]) -> Json:
     """Return how long trained stretches were, and how often was written in them (*counted*) and in lives so long."""
     train = run.spec.train
-    length = policy.context.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
+    length = policy.memory.length_of(train.curriculum.build().num_writes(train.num_updates - 1, train.num_writes))
     facts: Json = {"stretch_env_steps": length}
     if counted and math.isfinite(counted[-1]):
         facts["writes_per_history"] = counted[-1]

@@ -7,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from attrs import asdict, frozen
 from cccad_core.encoders.base import measured
+from cccad_core.memory.compressed import Compressed
 from cccad_core.objectives.base import Objective
 from cccad_core.policy import HEADS, Policy
 from cccad_data import Sampler
@@ -35,6 +36,11 @@ class UnusableCheckpointsError(ValueError):
     """There are checkpoints of a stage, and none that it can go on from."""
 
 
+def shared(policy: Policy) -> tuple[str, ...]:
+    """Return how the names of the weights begin that *policy* takes over where it begins with another agent's."""
+    return ("layout.", "head.", *(f"memory.{part}." for part in policy.memory.shared))
+
+
 def assemble(stage: Stage, policy: Policy, agent: AgentSpec, others: Mapping[str, Policy]) -> Objective:
     """Return what *stage*, which trains *agent*, minimises; *others*, by place, are trained, and frozen from here.
 
@@ -46,8 +52,9 @@ def assemble(stage: Stage, policy: Policy, agent: AgentSpec, others: Mapping[str
     for head in HEADS:
         getattr(policy, head).requires_grad_(head in objective.heads)
     if stage.kind == "pretrain" and agent.train.warm_start is not None:
-        for part in (policy.layout, policy.backbone, policy.head):
-            part.requires_grad_(False)
+        for name, weight in policy.named_parameters():
+            if name.startswith(shared(policy)):
+                weight.requires_grad_(False)
     return objective
 
 
@@ -68,11 +75,12 @@ class Fit:
         """
         spec, accelerator = agent.fit(self.stage.kind), self.accelerator
         whole = assemble(self.stage, policy, agent, others or {})
-        optimizer = spec.optimizer.build(policy, policy.compressor)
+        compressor = policy.memory.compressor if isinstance(policy.memory, Compressed) else None
+        optimizer = spec.optimizer.build(policy, compressor)
         progress = self._resume(policy, optimizer, spec.num_updates)
         batches = Batches(
             sampler=sampler,
-            context=policy.context,
+            memory=policy.memory,
             curriculum=spec.curriculum.build(),
             spec=spec,
             rank=accelerator.process_index,

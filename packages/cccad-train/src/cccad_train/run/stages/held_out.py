@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from attrs import define, evolve, field
 from cccad_core.agent import Agent
-from cccad_core.compressors.base import Compressor
 from cccad_core.errors import UnfitValueError
-from cccad_core.memory.context import RollingContext
+from cccad_core.memory.base import Memory
+from cccad_core.memory.compressed import compressed
 from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
@@ -95,15 +95,13 @@ class Evaluation:
             "actions_per_s": played.actions_per_s,
         }
 
-    def live(
-        self, policy: Policy, compressor: Compressor | None = None, context: RollingContext | None = None
-    ) -> Played:
-        """Play the policy on every held-out task, with another *compressor* or *context* than its own if given."""
-        return self._play(Agent(policy, compressor, context), self.environments(), next(policy.parameters()).device)
+    def live(self, policy: Policy, memory: Memory[Any] | None = None) -> Played:
+        """Play the policy on every held-out task, with another *memory* than its own if given."""
+        return self._play(Agent(policy, memory), self.environments(), next(policy.parameters()).device)
 
     def live_sliding(self, name: str, description: str, policy: Policy) -> None:
         """Play the plain window of *policy* again, sliding: every decision sees the newest transitions that fit."""
-        played = self.live(policy, context=policy.context.sliding())
+        played = self.live(policy, compressed(policy.memory).sliding())
         written = evolve(played, writes=[[] for _ in played.writes])  # it forgets at every decision, and never writes
         self.add(f"{name}-sliding", f"{name}, sliding window", "control", description, written)
 
@@ -125,11 +123,13 @@ class Evaluation:
 
     def live_without_memory(self, name: str, label: str, policy: Policy) -> None:
         """Play *policy* again with its latents zeroed, and with those of another task."""
-        played = self.live(policy, ZeroedLatents(policy.compressor))
+        memory = compressed(policy.memory)
+        played = self.live(policy, memory.with_compressor(ZeroedLatents(memory.compressor)))
         description = "the same weights, the backbone reads zeros for latents"
         self.add(f"{name}-zeroed", f"{label}, latents zeroed", "control", description, played)
         if len(self.tasks) > 1:
-            played = self.live(policy, SwappedLatents(policy.compressor, self.spec.num_replicas))
+            swapped = SwappedLatents(memory.compressor, self.spec.num_replicas)
+            played = self.live(policy, memory.with_compressor(swapped))
             description = "the same weights, the backbone reads the latents of a life on another task"
             self.add(f"{name}-swapped", f"{label}, latents swapped", "control", description, played)
 

@@ -12,11 +12,8 @@ from cccad_train.launch import as_main
 from cccad_train.run.folder import RunFolder
 from cccad_train.run.graph import Stage
 from cccad_train.run.run import Run
-from cccad_train.run.stages.fitting import Fit
+from cccad_train.run.stages.fitting import Fit, shared
 from cccad_train.run.stages.metrics import Metrics
-
-SHARED = ("layout", "backbone", "head")
-"""What a warm start takes from another agent; the compressor stays an agent's own."""
 
 
 def do_fit(run: Run, stage: Stage) -> None:
@@ -70,5 +67,7 @@ def _is_worth_taking(run: Run, twin: RunFolder, stage: Stage) -> bool:
 
 def _begin_with(policy: Policy, weights: Mapping[str, Tensor], *, is_own: bool) -> None:
     """Load *weights* into *policy*: all of its own, and of another agent's those that agents share."""
-    taken = weights if is_own else {name: value for name, value in weights.items() if name.split(".")[0] in SHARED}
-    policy.load_state_dict({**policy.state_dict(), **taken})
+    own, taken = policy.state_dict(), weights
+    if not is_own:  # what writes its memory is an agent's own
+        taken = {name: value for name, value in weights.items() if name in own and name.startswith(shared(policy))}
+    policy.load_state_dict({**own, **taken})

@@ -1,0 +1,271 @@
+"""The compressed window: latents before the newest tokens, read by a backbone, and written when a trigger says so."""
+
+from typing import Annotated, Any
+
+import torch
+from attrs import define, field, frozen, validators
+from torch import Tensor
+
+from cccad_core.compressors.base import Compressor, Segment, State, put_rows, take_rows
+from cccad_core.compressors.gated_query import GatedQuerySpec
+from cccad_core.memory.attention import AttentionRecord, Cache
+from cccad_core.memory.backbone import Backbone
+from cccad_core.memory.base import Decisions, Memory, MemoryState, Tokens
+from cccad_core.memory.context import RollingContext
+from cccad_core.memory.folding import Folded, remember
+from cccad_core.memory.moment import CALM, Moment
+from cccad_core.memory.triggers import FullTrigger
+from cccad_core.registry import refuse_what_lacks
+from cccad_core.specs import Kind
+
+
+@frozen(kw_only=True)
+class CompressedSpec:
+    """A window that is folded into latents whenever it is full, read by a decoder-only transformer."""
+
+    window: int = field(default=60, validator=validators.ge(2), metadata={"help": "slots, latents included"})
+    carry: int = field(default=0, validator=validators.ge(0), metadata={"help": "raw transitions kept across a write"})
+    trigger: Annotated[Any, Kind("trigger")] = field(
+        factory=FullTrigger, metadata={"help": "when a write comes before the window is full"}
+    )
+    compressor: Annotated[Any, Kind("compressor")] = field(
+        factory=GatedQuerySpec, metadata={"help": "what becomes of what leaves the window"}
+    )
+    num_layers: int = field(
+        default=2, validator=[validators.ge(1), validators.le(1_000)], metadata={"help": "of the backbone"}
+    )
+    num_heads: int = field(default=4, validator=validators.ge(1), metadata={"help": "attention heads of the backbone"})
+    mlp_ratio: int = field(
+        default=4,
+        validator=validators.ge(1),
+        metadata={"help": "width of the backbone's hidden layers, in widths of the model"},
+    )
+
+    def __attrs_post_init__(self) -> None:
+        """Check that its parts are whole: raises BrokenPart."""
+        refuse_what_lacks(self.trigger, "trigger")
+        refuse_what_lacks(self.compressor, "compressor")
+
+    @property
+    def num_latents(self) -> int:
+        """Latents that stand before the window."""
+        return int(self.compressor.num_latents)
+
+    def is_plain(self, width: int) -> bool:
+        """Say whether what leaves the window is forgotten, as in plain Algorithm Distillation."""
+        return not self.num_latents and bool(self.compressor.build(width).evicts)
+
+    def check(self, width: int, slots: int) -> None:
+        """Check sizes against one another: raises ValueError."""
+        if width % (2 * self.num_heads):
+            raise ValueError(f"'width' must be a multiple of 2 * num_heads = {2 * self.num_heads}: {width}")
+        self.context(self.num_latents, slots=slots)
+
+    def least_bytes(self, width: int) -> int:
+        """Return the bytes of the backbone's matrices and of its tables by position."""
+        matrices = self.num_layers * (4 + 2 * self.mlp_ratio) * width**2
+        return 4 * (matrices + 2 * self.window * (width // self.num_heads))
+
+    def context(self, num_latents: int, *, slots: int, evicts: bool = True) -> RollingContext:
+        """Return the rule of the window, for so many latents and transitions of *slots*; see `RollingContext`."""
+        trigger = self.trigger.build()
+        return RollingContext(
+            window=self.window,
+            carry=self.carry,
+            trigger=trigger,
+            num_latents=num_latents,
+            slots=slots,
+            evicts=evicts,
+        )
+
+    def build(self, width: int, slots: int) -> "Compressed":
+        compressor = self.compressor.build(width)
+        context = self.context(compressor.num_latents, slots=slots, evicts=compressor.evicts)
+        longest = max(self.window, compressor.num_thought(context.first_segment * slots))
+        backbone = Backbone(width, self.num_layers, self.num_heads, self.mlp_ratio, longest)
+        return Compressed(compressor, backbone, context)
+
+
+@define(kw_only=True)
+class CompressedState(MemoryState):
+    """What *b* windows hold.
+
+    `latents` is the compressor's state; `tokens` `b w d` the raw tokens in the window and `num_raw` `b` how many whole
+    transitions they are, of which the last `num_new` are not folded yet; `caches` keys and values by layer.
+    """
+
+    latents: State
+    tokens: Tensor
+    num_raw: Tensor
+    num_new: Tensor
+    caches: list[Cache]
+
+
+def compressed(memory: Memory[Any]) -> "Compressed":
+    """Return *memory*, which must be a compressed one; raises TypeError where it is not."""
+    if not isinstance(memory, Compressed):
+        raise TypeError(f"a compressed memory is needed, and this is {type(memory).__name__}")
+    return memory
+
+
+class Compressed(Memory[CompressedState]):
+    """A backbone that reads the latents of a *compressor* and, behind them, a window that *context* rules.
+
+    Training and lives follow the same context, so a life is the training pass taken one decision at a time.
+
+    Args:
+        compressor: what is folded, and how it is read.
+        backbone: what decides, and what a compressor may think with.
+        context: when a write comes, and what stays raw.
+        is_cached: False computes the whole window anew for every decision of a life: the reference, and slow.
+    """
+
+    shared = ("backbone",)
+
+    def __init__(
+        self, compressor: Compressor, backbone: Backbone, context: RollingContext, *, is_cached: bool = True
+    ) -> None:
+        super().__init__()
+        if compressor.num_latents != context.num_latents:
+            raise ValueError(
+                f"the window has room for {context.num_latents} latents, "
+                f"not for the {compressor.num_latents} of this compressor"
+            )
+        self.compressor = compressor
+        self.backbone = backbone
+        self.context, self.is_cached = context, is_cached
+        self.is_bounded = context.evicts
+        self.num_layers, self.num_heads = len(backbone.blocks), backbone.num_heads
+
+    # The same weights, another way: nothing that they are made of is changed.
+
+    def with_compressor(self, compressor: Compressor) -> "Compressed":
+        """Return a memory that writes and reads by another *compressor* with as many latents."""
+        return Compressed(compressor, self.backbone, self.context, is_cached=self.is_cached)
+
+    def sliding(self) -> "Compressed":
+        """Return a memory whose plain window slides instead of being emptied; see `RollingContext.sliding`."""
+        return Compressed(self.compressor, self.backbone, self.context.sliding(), is_cached=self.is_cached)
+
+    def uncached(self) -> "Compressed":
+        """Return the slow reference, which computes the whole window anew for every decision of a life."""
+        return Compressed(self.compressor, self.backbone, self.context, is_cached=False)
+
+    # A pass over a batch
+
+    def forward(self, tokens: Tokens, *, horizon: int | None = None, moment: Moment = CALM) -> Decisions:
+        writes, slots = self.remember(tokens, horizon=horizon, moment=moment), self.context.slots
+        shown = writes.windows.shown(writes.prefixes, tokens.history, tokens.queries)
+        hidden = [self.backbone(*together)[:, ::slots] for together in shown]
+        return Decisions(hidden=hidden, in_time=writes.windows.in_time, auxiliary=writes.auxiliary, writes=writes)
+
+    def remember(self, tokens: Tokens, *, horizon: int | None = None, moment: Moment = CALM) -> Folded:
+        """Fold the *tokens* of a batch in without deciding anything: what pre-training asks for."""
+        windows, think = self.context.windows(tokens.flags, moment, tokens.mask.device), self.backbone.think
+        return remember(
+            self.compressor, windows, tokens.history, tokens.mask, think=think, horizon=horizon, moment=moment
+        )
+
+    def length_of(self, num_writes: float) -> int:
+        return self.context.length_of(num_writes)
+
+    @property
+    def state_bytes(self) -> int:
+        latents = self.compressor.begin(1)
+        example, context = self.compressor.read(latents), self.context
+        slots = context.first_segment * context.slots + 2 * self.num_layers * context.window
+        held = sum(value.numel() * value.element_size() for value in latents.values() if value.dim() > 1)
+        return held + slots * example.shape[-1] * example.element_size()
+
+    # Lives, one decision at a time
+
+    def begin(self, size: int) -> CompressedState:
+        example = self.compressor.read(self.compressor.begin(1))
+        zeros = torch.zeros(size, dtype=torch.int64, device=self.device)
+        state = CompressedState(
+            latents={name: value.clone() for name, value in self.compressor.begin(size).items()},
+            tokens=example.new_zeros(size, self.context.first_segment * self.context.slots, example.shape[-1]),
+            num_raw=zeros.clone(),
+            num_new=zeros.clone(),
+            caches=self.backbone.empty_cache(size, self.context.window, example),
+            num_writes=zeros.clone(),
+        )
+        self._show_latents(state, torch.arange(size, device=self.device))
+        return state
+
+    def reset(self, state: CompressedState, rows: Tensor) -> None:
+        state.latents = put_rows(state.latents, rows, self.compressor.begin(len(rows)))
+        for counter in (state.num_raw, state.num_new, state.num_writes):
+            counter[rows] = 0
+        self._show_latents(state, rows)
+
+    def prepare(self, state: CompressedState, ended: Tensor) -> None:
+        full = torch.nonzero(self.context.due(state.num_raw, state.num_new, ended))[:, 0]
+        if len(full):
+            self._write(state, full)
+        if not self.context.evicts:
+            self._make_room(state)
+
+    def decide(
+        self, state: CompressedState, token: Tensor, *, is_query: bool, record: AttentionRecord | None = None
+    ) -> Tensor:
+        return self._place(state, token, 0, record)  # what settles overwrites a query
+
+    def settle(self, state: CompressedState, tokens: list[Tensor]) -> None:
+        for offset, token in enumerate(tokens, start=self.context.slots - len(tokens)):
+            self._place(state, token, offset)
+        state.num_raw += 1
+        state.num_new += 1
+
+    def _place(
+        self, state: CompressedState, token: Tensor, offset: int, record: AttentionRecord | None = None
+    ) -> Tensor:
+        """Put one token, `b d`, *offset* slots behind every row's raw ones, and return its hidden state, `b 1 d`."""
+        rows = torch.arange(len(token), device=token.device)
+        place = state.num_raw * self.context.slots + offset
+        state.tokens[rows, place] = token
+        slots = place + self.context.num_latents
+        if record is not None:
+            record.slots, record.shares = slots, []
+        if self.is_cached:
+            return self.backbone.decide(token[:, None], slots, state.caches, record)
+        shown = torch.cat([self.compressor.read(state.latents), state.tokens[:, : int(place.max()) + 1]], 1)
+        hidden = self.backbone.think(shown, torch.arange(shown.shape[1], device=token.device), None)
+        return hidden[rows, slots][:, None]
+
+    def _make_room(self, state: CompressedState) -> None:
+        """Double the window where a whole life stays in it and has filled it."""
+        if (int(state.num_raw.max()) + 1) * self.context.slots <= state.tokens.shape[1]:
+            return
+        state.tokens = torch.cat([state.tokens, torch.zeros_like(state.tokens)], 1)
+        state.caches = [cache.doubled() for cache in state.caches]
+        self.backbone.rotary.reserve(state.caches[0].keys.shape[2])
+
+    def _write(self, state: CompressedState, rows: Tensor) -> None:
+        """Fold the new tokens of the lives *rows*, where a write is due, and keep the last few raw."""
+        context, slots = self.context, self.context.slots
+        for num_raw, num_new in torch.stack([state.num_raw, state.num_new], 1)[rows].unique(dim=0).tolist():
+            some = rows[(state.num_raw[rows] == num_raw) & (state.num_new[rows] == num_new)]
+            tokens = state.tokens[some, (num_raw - num_new) * slots : num_raw * slots]
+            segment = Segment(tokens=tokens, think=self.backbone.think)
+            written, _ = self.compressor.write(take_rows(state.latents, some), segment)
+            state.latents = put_rows(state.latents, some, written)
+            kept = min(context.carry, num_raw)
+            state.tokens[some, : kept * slots] = state.tokens[some, (num_raw - kept) * slots : num_raw * slots]
+            state.num_raw[some] = kept
+        state.num_new[rows] = 0
+        state.num_writes[rows] += 1
+        self._show_latents(state, rows)
+
+    def _show_latents(self, state: CompressedState, rows: Tensor) -> None:
+        """Fill the caches of *rows* with what their windows hold right after a write: latents and carried tokens."""
+        if not len(rows):
+            return
+        carried = state.tokens[rows, : int(state.num_raw[rows].max()) * self.context.slots]  # no row sees more
+        shown = torch.cat([self.compressor.read(take_rows(state.latents, rows)), carried], 1)
+        if not shown.shape[1]:
+            return
+        kept = self.backbone.keys_and_values(shown)
+        for cache, (keys, values) in zip(state.caches, kept, strict=True):
+            cache.keys[rows, :, : keys.shape[2]] = keys
+            cache.values[rows, :, : values.shape[2]] = values
