@@ -5,6 +5,7 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.compressors.window import WindowSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.errors import UnfitValueError
 from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
@@ -88,12 +89,12 @@ def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back(policy):
     returns = []
     for scale in (1.0, 30.0):
         agent, lived = policy(FAMILY), evaluation()
-        before = agent.compressor
+        before = agent.memory.compressor
         with torch.no_grad():
-            agent.compressor.show.weight.mul_(scale)
+            agent.memory.compressor.show.weight.mul_(scale)
         lived.add("cad", "cad", "agent", "", lived.live(agent))
         lived.live_without_memory("cad", "cad", agent)
-        assert agent.compressor is before
+        assert agent.memory.compressor is before
         returns.append({name: kept["returns"] for name, kept in lived.agents.items()})
     small, large = returns
     assert small["cad-zeroed"] == large["cad-zeroed"]
@@ -102,7 +103,7 @@ def test_zeroed_latents_carry_nothing_and_the_policy_is_given_back(policy):
 
 
 def test_a_plain_window_is_played_sliding_beside_emptied_and_both_are_named(policy):
-    plain, lived = policy(FAMILY, compressor=WindowSpec()), evaluation()
+    plain, lived = policy(FAMILY, memory=CompressedSpec(window=14, compressor=WindowSpec(), num_heads=2)), evaluation()
     lived.add("ad", "ad, emptied window", "agent", "", lived.live(plain))
     lived.live_sliding("ad", "slides", plain)
     emptied, sliding = lived.agents["ad"], lived.agents["ad-sliding"]
