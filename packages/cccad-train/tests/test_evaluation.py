@@ -5,8 +5,8 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.compressors.window import WindowSpec
-from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.errors import UnfitValueError
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.play import Played, play
 from cccad_envs.darkroom import DarkroomSpec
 from cccad_train.console import Meter

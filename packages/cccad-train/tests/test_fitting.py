@@ -5,6 +5,7 @@ import pytest
 import torch
 from attrs import evolve
 from cccad_core.encoders.linear import ProjectionSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.spaces import Spaces
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec
@@ -59,7 +60,7 @@ def test_an_encoder_that_measures_is_shown_the_observations_before_the_first_upd
     family = PointRobotSpec(horizon=8).build()
     source = NoisyOracleSpec(num_envs=2, env_steps=64).build()
     histories = Histories(header={}, tasks=tuple(source.collect(family, family.tasks[:3], seed=0)))
-    spec = PolicySpec(encoder=ProjectionSpec(scaling="measured"), width=16, num_heads=2)
+    spec = PolicySpec(encoder=ProjectionSpec(scaling="measured"), memory=CompressedSpec(num_heads=2), width=16)
     centres = []
     for num_updates in (2, 4):  # the second one goes on from the first
         policy = spec.build(Spaces.from_dict(family.spaces), seed=0)
