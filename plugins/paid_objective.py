@@ -73,9 +73,9 @@ class Paid(Objective):
         losses = {
             "paid_nats": paid,
             "other_nats": others,
-            "writes": paid.new_full((), decisions.windows.most_writes),
+            "writes": paid.new_full((), decisions.most_writes),
         }
-        for name, value in decisions.memory.auxiliary.items():
+        for name, value in decisions.auxiliary.items():
             losses[name] = value.mean()
             loss = loss + weights["auxiliary"] * losses[name]
         return {"loss": loss, **losses}

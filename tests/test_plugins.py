@@ -145,4 +145,4 @@ def test_an_encoder_and_a_head_in_one_file_each_join_by_import_obey_the_laws_and
 
 
 def test_describe_names_an_example_for_every_kind_that_has_one():
-    assert {PLUGINS / name for name in EXAMPLES.values()} == set(PLUGINS.glob("*.py"))
+    assert {PLUGINS / name for name in EXAMPLES.values()} <= set(PLUGINS.glob("*.py"))

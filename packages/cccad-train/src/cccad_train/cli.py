@@ -54,6 +54,7 @@ EXAMPLES = {
     "compressor": "ema_compressor.py",
     "encoder": "bucket_encoder.py",
     "head": "smoothed_head.py",
+    "memory": "gru_memory.py",
     "objective": "smoothed_objective.py",
     "trigger": "reset_trigger.py",
 }

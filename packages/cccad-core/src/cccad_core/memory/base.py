@@ -80,6 +80,11 @@ class Decisions:
     auxiliary: Mapping[str, Tensor] = NO_LOSSES  # no factory: torch.compile cannot follow it
     writes: Writes | None = None
 
+    @property
+    def most_writes(self) -> int:
+        """Writes in the row with the most."""
+        return 0 if self.writes is None else self.writes.most_writes
+
     def ask(self, head: Callable[[Tensor], Tensor]) -> Tensor:
         """Return what *head* says of every decision, `b t a`."""
         return self.in_time([head(hidden) for hidden in self.hidden])

@@ -81,7 +81,7 @@ class Imitation(Objective):
         loss = nats = (head.nats(parameters, batch.actions) * targets).sum() / num_targets
         with torch.no_grad():
             measured = (head.measured(parameters, batch.actions) * targets).sum() / num_targets
-        writes = nats.new_full((), 0 if decisions.writes is None else decisions.writes.most_writes)
+        writes = nats.new_full((), decisions.most_writes)
         losses = {"imitation_nats": nats, head.measure: measured, "writes": writes}
         for name, value in decisions.auxiliary.items():
             losses[name] = value.mean()
