@@ -79,7 +79,7 @@ def test_an_unusable_path_exits_with_two_and_one_sentence(tmp_path, command, cap
 def test_wrong_arguments_exit_with_two(capsys):
     assert main(["inform", "x"]) == 2
     assert main([]) == 2
-    assert "invalid choice: 'inform'" in capsys.readouterr().err
+    assert "No such command 'inform'" in capsys.readouterr().err
 
 
 def test_importing_the_package_needs_neither_torch_nor_gymnasium():

@@ -1,6 +1,5 @@
 """Whatever lies in a dataset folder: every command ends soon, in a sentence that names the file, with no traceback."""
 
-import argparse
 import json
 import os
 import resource
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from cccad_data import Histories, HistoryFileError, InlineSpec, NoisyOracleSpec, RandomSpec, collect
 from cccad_data import affordable as affordable_module
-from cccad_data.cli import _parser, main
+from cccad_data.cli import commands, main
 from cccad_data.families.toys import CorridorSpec
 from cccad_data.interchange import READERS
 from hypothesis import HealthCheck, given, settings
@@ -32,13 +31,8 @@ COMMANDS = {
 }
 
 
-def commands():
-    (action,) = (one for one in _parser()._actions if isinstance(one, argparse._SubParsersAction))
-    return action.choices
-
-
 def test_every_command_is_held_against_damaged_files():
-    assert set(COMMANDS) == set(commands())
+    assert set(COMMANDS) == set(commands.commands)
 
 
 def missing(file):

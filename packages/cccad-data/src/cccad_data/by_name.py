@@ -42,9 +42,14 @@ def _of_file(path: Path, where: str) -> ModuleType:
     name = path.stem if present is None else f"{path.stem}_{abs(hash(file)):x}"
     if name in sys.modules:
         return sys.modules[name]
+    return run_file(name, file)
+
+
+def run_file(name: str, file: Path) -> ModuleType:
+    """Run a Python *file* as the module *name*, which is forgotten where that fails; raises what the file raises."""
     spec = spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
     module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

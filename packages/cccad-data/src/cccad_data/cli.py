@@ -1,16 +1,16 @@
 """The command `cccad-data`: say what a set of histories is, whether it is sound, and turn it into other forms."""
 
-import argparse
 import json
-import os
 import sys
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Container, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+import click
 
 from cccad_data.audit.card import card, draw
 from cccad_data.audit.verify import unchecked, verify
+from cccad_data.commands import guarded, versioned
 from cccad_data.errors import DataError, StorageError, UnknownFamilyError
 from cccad_data.families.registered import build_family, import_files, text_fields
 from cccad_data.family import TaskFamily
@@ -19,114 +19,85 @@ from cccad_data.histories.merging import merge
 from cccad_data.histories.shards import COMPRESSIONS, read_header, whole_file
 from cccad_data.interchange import READERS, WRITERS, Wishes, export_histories, import_histories
 from cccad_data.plain import Table
-from cccad_data.process import Stopped, print_anything, stoppable
+from cccad_data.process import Stopped
 
 MOST_FAULTS = 100
 "Faults printed; all of them are counted."
+DATASET = "PATH is a dataset folder (with manifest.json) or one .h5 shard."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0 when all is well, 1 when faults were found or the disk is full, 2 for bad input."""
     try:
-        arguments = _parser().parse_args(argv)
+        code = guarded(lambda: commands.main(argv, "cccad-data", standalone_mode=False), _verdict)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
     except SystemExit as stop:
-        return int(stop.code or 0)
-    work: Callable[[argparse.Namespace], int] = arguments.work
-    print_anything()
-    try:
-        with stoppable():
-            code = work(arguments)
-            sys.stdout.flush()
-    except Stopped as stop:
-        print(f"cccad-data: {stop}; nothing half-written is left", file=sys.stderr)
-        return stop.code
-    except BrokenPipeError:  # who read the output has read enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
-        return 1
-    except (DataError, UnknownFamilyError) as error:
-        print(f"cccad-data: {error}", file=sys.stderr)
-        return 1 if isinstance(error, StorageError) else 2
-    return code
+        code = stop.code
+    return int(code or 0)
 
 
-class _Version(argparse.Action):
-    """Looks for the version when it is asked for: that takes a while."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        others = []
-        for name in ("numpy", "h5py", "torch"):
-            with suppress(PackageNotFoundError):  # torch is only needed by some sources
-                others.append(f"{name} {version(name)}")
-        print(f"cccad-data {version('cccad-data')} ({', '.join(others)})")
-        parser.exit()
+def _verdict(error: Exception | Stopped) -> tuple[str, int]:
+    if isinstance(error, Stopped):
+        return f"cccad-data: {error}; nothing half-written is left", error.code
+    if isinstance(error, DataError | UnknownFamilyError):
+        return f"cccad-data: {error}", 1 if isinstance(error, StorageError) else 2
+    return "", 2
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="cccad-data", description=__doc__)
-    parser.add_argument("--version", action=_Version, nargs=0, help="print versions, and end")
-    commands = parser.add_subparsers(required=True, metavar="{info,verify,merge,import,export}")
+class _ManyWords(click.Command):
+    """A command some options of which take all words up to the next option: `--env darkroom size=9 horizon=20`."""
 
-    def command(name: str, work: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        subparser = commands.add_parser(name, help=text, description=text)
-        subparser.set_defaults(work=work)
-        return subparser
-
-    def packed(subparser: argparse.ArgumentParser) -> None:
-        text = "'none' is read fastest from the disk; gzip without it"
-        subparser.add_argument("--compression", choices=COMPRESSIONS, default="gzip", help=text)
-
-    def imported(subparser: argparse.ArgumentParser) -> None:
-        text = "a Python file that registers the task family; it is run. May be given several times"
-        subparser.add_argument("--imports", type=Path, metavar="FILE", action="append", default=[], help=text)
-
-    dataset = "a dataset folder (with manifest.json) or one .h5 shard"
-    info = command("info", _info, "print a card: tasks, sizes, returns, where it comes from")
-    info.add_argument("path", type=Path, help=dataset)
-    imported(info)
-    info.add_argument("--markdown", type=Path, metavar="FILE", help="write the card as Markdown as well")
-    info.add_argument("--plot", type=Path, metavar="FILE", help="draw the learning curves (needs matplotlib)")
-    check = command("verify", _verify, "play every history again and name each fault with its place")
-    check.add_argument("path", type=Path, help=dataset)
-    imported(check)
-    merging = command("merge", _merge, "make one dataset of several of the same family and split")
-    merging.add_argument("out", type=Path, help="a new folder")
-    merging.add_argument("paths", type=Path, nargs="+", help=dataset)
-    packed(merging)
-    reading = command("import", _import, "turn a file of another format into a dataset folder")
-    reading.add_argument("source", type=Path, nargs="+", help="what to import; several files are several histories")
-    reading.add_argument("out", type=Path, help="a new folder")
-    reading.add_argument("--from", dest="form", choices=READERS, required=True, help="its format")
-    reading.add_argument(
-        "--env", nargs="+", metavar=("KIND", "FIELD=VALUE"), help="the task family, where the file does not say"
-    )
-    imported(reading)
-    reading.add_argument("--split", nargs="+", metavar="FIELD=VALUE", help="seed=0 held_out_frac=0.1 without it")
-    reading.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of the format's reader")
-    packed(reading)
-    writing = command("export", _export, "turn a dataset into another format")
-    writing.add_argument("path", type=Path, help=dataset)
-    writing.add_argument("out", type=Path, help="a new file, or folder")
-    writing.add_argument("--to", dest="form", choices=WRITERS, required=True, help="the format")
-    return parser
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Repeat such an option before each of its words, as click has it."""
+        greedy = {name for each in self.params if "..." in str(getattr(each, "metavar", "")) for name in each.opts}
+        words: list[str] = []
+        option = ""
+        for place, word in enumerate(args):
+            if word.startswith("-"):
+                option = word if word in greedy else ""
+                if option and (place + 1 == len(args) or args[place + 1].startswith("-")):
+                    raise click.BadOptionUsage(option, f"Option '{option}' requires an argument.", ctx)
+            words += [option, word] if option and word != option else [word] * (not option)
+        return super().parse_args(ctx, words)
 
 
-def _info(arguments: argparse.Namespace) -> int:
-    histories = Histories.open(arguments.path)
-    family, _ = _family(histories.header, arguments)
-    text = card(arguments.path, histories, family)
+_IMPORTS = "A Python file that registers the task family; it is run. May be given several times."
+_PACKING = "'none' is read fastest from the disk; gzip without it."
+_imports = click.option("--imports", type=Path, multiple=True, metavar="FILE", help=_IMPORTS)
+_compression = click.option("--compression", type=click.Choice(COMPRESSIONS), default="gzip", help=_PACKING)
+
+
+commands = click.Group("cccad-data", help=__doc__, no_args_is_help=False)
+versioned("cccad-data", "numpy", "h5py", "torch")(commands)
+
+
+@commands.command("info", epilog=DATASET)
+@click.argument("path", type=Path)
+@_imports
+@click.option("--markdown", type=Path, metavar="FILE", help="Write the card as Markdown as well.")
+@click.option("--plot", type=Path, metavar="FILE", help="Draw the learning curves (needs matplotlib).")
+def info(path: Path, imports: Sequence[Path], markdown: Path | None, plot: Path | None) -> None:
+    """Print a card: tasks, sizes, returns, where it comes from."""
+    histories = Histories.open(path)
+    family, _ = _family(histories.header, imports)
+    text = card(path, histories, family)
     print(text)
-    if arguments.markdown:
-        with whole_file(arguments.markdown) as handle:
-            handle.write(f"# {arguments.path.resolve().name}\n\n```\n{text}\n```\n".encode())
-    if arguments.plot:
-        draw(arguments.plot, histories, family)
-    return 0
+    if markdown:
+        with whole_file(markdown) as handle:
+            handle.write(f"# {path.resolve().name}\n\n```\n{text}\n```\n".encode())
+    if plot:
+        draw(plot, histories, family)
 
 
-def _verify(arguments: argparse.Namespace) -> int:
-    path = arguments.path
+@commands.command("verify", epilog=DATASET)
+@click.argument("path", type=Path)
+@_imports
+def verify_all(path: Path, imports: Sequence[Path]) -> int:
+    """Play every history again and name each fault with its place."""
     header = read_manifest(path) if path.is_dir() else read_header(path)
-    family, reason = _family(header, arguments)
+    family, reason = _family(header, imports)
     gaps = [f"rewards and dynamics are not checked: {reason}"] if family is None else unchecked(family)
     print(*gaps, sep="\n", end="\n" if gaps else "")
     faults = verify(path, family)
@@ -138,40 +109,64 @@ def _verify(arguments: argparse.Namespace) -> int:
     return 1 if faults else 0
 
 
-def _merge(arguments: argparse.Namespace) -> int:
-    merge(arguments.out, arguments.paths, compression=arguments.compression)
-    return _print_summary(arguments.out)
+@commands.command("merge", epilog=DATASET.replace("PATH", "Each of PATHS"))
+@click.argument("out", type=Path)
+@click.argument("paths", type=Path, nargs=-1, required=True)
+@_compression
+def merge_all(out: Path, paths: Sequence[Path], compression: str) -> None:
+    """Make one dataset, the new folder OUT, of several of the same family and split."""
+    merge(out, paths, compression=compression)
+    _print_summary(out)
 
 
-def _import(arguments: argparse.Namespace) -> int:
-    import_files(arguments.imports)
-    kind, *fields = arguments.env or [None]
-    if arguments.split and not kind and arguments.form != "legacy":
+@commands.command("import", cls=_ManyWords)
+@click.argument("sources", type=Path, nargs=-1, required=True, metavar="FILE...")
+@click.argument("out", type=Path)
+@click.option("--from", "form", type=click.Choice(list(READERS)), required=True, help="The format of the files.")
+@click.option("--env", multiple=True, metavar="KIND FIELD=VALUE...", help="The task family, where FILE does not say.")
+@_imports
+@click.option("--split", multiple=True, metavar="FIELD=VALUE...", help="seed=0 held_out_frac=0.1 without it.")
+@click.option("--set", "settings", multiple=True, metavar="NAME=VALUE...", help="Settings of the format's reader.")
+@_compression
+def import_all(
+    sources: Sequence[Path],
+    out: Path,
+    form: str,
+    env: Sequence[str],
+    imports: Sequence[Path],
+    split: Sequence[str],
+    settings: Sequence[str],
+    compression: str,
+) -> None:
+    """Turn files of another format into the dataset folder OUT; several files are several histories."""
+    import_files(imports)
+    kind, *fields = env or [""]
+    if split and not kind and form != "legacy":
         raise DataError("'--split' says which tasks of a family are held out, so that it needs '--env'")
     wishes = Wishes(
         env={**_table(fields, text_fields(kind)), "kind": kind} if kind else None,
-        settings=_pairs(arguments.set),
-        **({"split": _table(arguments.split)} if arguments.split else {}),
+        settings=_pairs(settings),
+        **({"split": _table(split)} if split else {}),
     )
-    notes = import_histories(
-        arguments.source, arguments.out, form=arguments.form, wishes=wishes, compression=arguments.compression
-    )
+    notes = import_histories(sources, out, form=form, wishes=wishes, compression=compression)
     print(*notes, sep="\n", end="\n" if notes else "")
-    return _print_summary(arguments.out)
+    _print_summary(out)
 
 
-def _export(arguments: argparse.Namespace) -> int:
-    export_histories(arguments.path, arguments.out, form=arguments.form)
-    print(arguments.out)
-    return 0
+@commands.command("export", epilog=DATASET)
+@click.argument("path", type=Path)
+@click.argument("out", type=Path)
+@click.option("--to", "form", type=click.Choice(list(WRITERS)), required=True, help="The format.")
+def export(path: Path, out: Path, form: str) -> None:
+    """Turn a dataset into another format: OUT is a new file, or folder."""
+    export_histories(path, out, form=form)
+    print(out)
 
 
-def _print_summary(out: Path) -> int:
-    histories = Histories.open(out, lazy=True)
-    print(
-        f"{out}: {len(histories):,} tasks, {histories.num_histories:,} histories, {histories.num_env_steps:,} env steps"
-    )
-    return 0
+def _print_summary(out: Path) -> None:
+    all_of_it = Histories.open(out, lazy=True)
+    counts = f"{all_of_it.num_histories:,} histories, {all_of_it.num_env_steps:,} env steps"
+    print(f"{out}: {len(all_of_it):,} tasks, {counts}")
 
 
 def _pairs(fields: Sequence[str]) -> dict[str, str]:
@@ -197,8 +192,8 @@ def _table(fields: Sequence[str], texts: Container[str] = ()) -> Table:
     return table
 
 
-def _family(header: Table, arguments: argparse.Namespace) -> tuple[TaskFamily | None, str]:
-    import_files(arguments.imports)
+def _family(header: Table, imports: Sequence[Path]) -> tuple[TaskFamily | None, str]:
+    import_files(imports)
     try:
         return build_family(header["env"]), ""
     except UnknownFamilyError as error:

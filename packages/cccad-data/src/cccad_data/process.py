@@ -1,4 +1,7 @@
-"""What every command does with its own process: print anything anywhere, stop when asked to, end with its parent."""
+"""What every command does with its own process: print anything anywhere, stop when asked to, end with its parent.
+
+And say which versions it runs with.
+"""
 
 import ctypes
 import io
@@ -9,9 +12,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+VERSIONED = ("cccad-data", "cccad-envs", "numpy", "h5py", "torch")
+"Distributions that histories depend on, as far as they are installed."
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ECHO_S = 0.25
 "A signal soon after the first is the same one: `timeout` sends two, and schedulers reach a process by several ways."
@@ -125,6 +131,15 @@ class Shown:
 def shown(text: str) -> str:
     """Return *text* with its control characters, but for tabs and ends of lines, as Python's escapes."""
     return _CONTROLS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def versions(*names: str) -> dict[str, str]:
+    """Return which version of these distributions is installed, where one is; nothing of them is imported."""
+    installed = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def end_with(parent: int, number: int = signal.SIGKILL, *, at_once: bool = True) -> None:

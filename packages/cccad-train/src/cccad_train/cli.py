@@ -11,9 +11,10 @@ from typing import Any
 import click
 from cccad_core.blame import own_frames, sentence_of, shortened
 from cccad_core.errors import CccadError
-from cccad_data.process import Stopped, end_with, print_anything, stoppable
+from cccad_data import commands
+from cccad_data.process import Stopped, end_with
 
-from cccad_train.variables import settle, versions
+from cccad_train.variables import VERSIONED, settle
 
 ONLY = ("collect", "pretrain", "train", "evaluate", "release", "report")
 """The kinds of stages, in the order in which a run comes to them."""
@@ -22,23 +23,7 @@ FAILURES = ("CollectionError", "DivergedError", "LostProcessError")
 RESUMES = "; what was finished is kept, and --resume goes on"
 
 
-def _print_versions(context: click.Context, _: click.Parameter, is_wanted: bool) -> None:
-    if is_wanted:
-        installed = versions()
-        ours = installed.pop("cccad-train")
-        others = ", ".join(f"{name} {version}" for name, version in installed.items())
-        click.echo(f"{context.info_name} {ours} ({others})")
-        context.exit()
-
-
-versioned = click.option(
-    "--version",
-    is_flag=True,
-    is_eager=True,
-    expose_value=False,
-    callback=_print_versions,
-    help="Print the versions of our packages and of torch, and stop.",
-)
+versioned = commands.versioned("cccad-train", *(name for name in VERSIONED if name != "cccad-train"))
 
 threaded = click.option(
     "--threads",
@@ -80,23 +65,13 @@ def guarded(work: Callable[[], None], kept: str = "", *, shows_frames: bool = Fa
     A signal ends it with 128 and its number. *kept* says what a command leaves that ends before its time.
     *shows_frames*: where a part that is not ours failed, its own lines of the traceback stand before the message.
     """
-    print_anything()
-    try:
-        with stoppable():
-            work()
-    except Stopped as stop:
-        _stop(str(stop if stop.where else Stopped(stop.number, kept)), stop.code)
-    except BrokenPipeError:  # who read the output has read enough; click ends quietly
-        raise
-    except Exception as error:
-        message, code = _verdict(error, kept, shows_frames)
-        if not message:  # a fault of ours, which needs all of its traceback
-            raise
-        _stop(message, code)
+    commands.guarded(work, lambda error: _verdict(error, kept, shows_frames))
 
 
-def _verdict(error: Exception, kept: str, shows_frames: bool) -> tuple[str, int]:
+def _verdict(error: Exception | Stopped, kept: str, shows_frames: bool) -> tuple[str, int]:
     """Return what to say of *error*, nothing if it is nobody's but ours, and the exit code."""
+    if isinstance(error, Stopped):
+        return str(error if error.where else Stopped(error.number, kept)), error.code
     if isinstance(error, CccadError) or type(error).__module__.startswith("cccad_"):
         message = str(error) if shows_frames else shortened(str(error))
         code = 1 if type(error).__name__ in FAILURES else 2
@@ -107,11 +82,6 @@ def _verdict(error: Exception, kept: str, shows_frames: bool) -> tuple[str, int]
             message = f"the run stopped: {(error.strerror or str(error)).splitlines()[0]}{where}{kept}"
     frames = own_frames(error) if shows_frames and message else ""
     return "\n".join(part for part in (frames, message) if part), code
-
-
-def _stop(message: str, code: int) -> None:
-    click.echo(message, err=True)
-    sys.exit(code)
 
 
 _trust = click.option(

@@ -6,9 +6,7 @@ numbers are computed. What is left is recorded in `meta.json`.
 
 import os
 import re
-from contextlib import suppress
 from fnmatch import fnmatchcase
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from attrs import frozen
@@ -187,12 +185,3 @@ def record() -> dict[str, Any]:
         "variables": {name: text for name, text in sorted(os.environ.items()) if _matches(name, RECORDED)},
         "set_aside": sorted(set(_set_aside)),
     }
-
-
-def versions() -> dict[str, str]:
-    """Return which version of what is installed; nothing of it is imported."""
-    installed = {}
-    for name in VERSIONED:
-        with suppress(PackageNotFoundError):
-            installed[name] = version(name)
-    return installed

@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from cccad_data.histories.owner import owned, remove_abandoned
 from cccad_data.jobs.job import Executor
 from cccad_data.jobs.portable import packed
 from cccad_data.plain import Fields, Table
+from cccad_data.process import VERSIONED, versions
 
 _BYTES_PER_LISTED_TASK = 1_500  # its id and params, as objects and as JSON
 _BYTES_PER_ENV_STEP, _COPIES = 6, 2  # its reward and flags; as arrays, and as the file that is put together
@@ -203,17 +203,8 @@ def _header(
         "split": split,
         "source": spec_dict(source.name, source.spec),
         "seed": seed,
-        "versions": dict(versions()),
+        "versions": versions(*VERSIONED),
     }
-
-
-def versions() -> Iterator[tuple[str, str]]:
-    """Yield the name and version of every installed distribution that has a part in the data."""
-    for name in ("cccad-data", "cccad-envs", "numpy", "h5py", "torch"):
-        try:
-            yield name, version(name)
-        except PackageNotFoundError:
-            continue
 
 
 def _manifest(header: Fields, jobs: Sequence[_Job], done: Sequence[bool]) -> Table:

@@ -4,10 +4,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint, entry_points
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
+from cccad_data.by_name import run_file
 from cccad_data.errors import DataError, FamilyError, UnknownFamilyError, hint
 from cccad_data.family import FamilySpec, TaskFamily
 from cccad_data.plain import Fields
@@ -49,13 +49,10 @@ def the_family(env: TaskFamily | Fields) -> TaskFamily:
 def import_files(paths: Iterable[Path]) -> None:
     """Run Python files that register task families; raises DataError when there is none, or it fails."""
     for path in paths:
-        module_spec = spec_from_file_location(path.stem, path) if path.suffix == ".py" and path.is_file() else None
-        if module_spec is None or module_spec.loader is None:
+        if path.suffix != ".py" or not path.is_file():
             raise DataError(f"{path}: there is no such Python file (*.py)")
-        module = module_from_spec(module_spec)
-        sys.modules[path.stem] = module
         try:
-            module_spec.loader.exec_module(module)
+            run_file(path.stem, path)
         except (Exception, SystemExit) as error:  # whatever the file of a stranger raises
             raise DataError(f"{path}: cannot be imported: {_in_one_line(error)}") from error
 

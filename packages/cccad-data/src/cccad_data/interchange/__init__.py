@@ -1,6 +1,5 @@
 """Other people's formats: a module each, with `read`, `write` or both, found by name in two dictionaries."""
 
-import difflib
 import hashlib
 import json
 import math
@@ -13,8 +12,7 @@ from typing import Any
 from attrs import evolve, field, frozen
 
 from cccad_data import spaces
-from cccad_data.collecting.collection import versions
-from cccad_data.errors import DataError
+from cccad_data.errors import DataError, hint
 from cccad_data.family import TaskFamily
 from cccad_data.histories.dataset import Histories
 from cccad_data.histories.header import FORMAT, check_format, check_header
@@ -22,6 +20,7 @@ from cccad_data.histories.history import TaskHistories
 from cccad_data.histories.merging import write_dataset
 from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Fields, Table
+from cccad_data.process import VERSIONED, versions
 
 READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
 """Modules with `read(sources, wishes) -> Found`, and `SETTINGS`, the defaults of what they can be told.
@@ -105,9 +104,7 @@ def _module(table: Mapping[str, str], form: str) -> Any:
 def _setting(module: Any, form: str, name: str, value: Any) -> Any:
     """Return the value of a reader's setting in the type of its default; raises DataError where it has another."""
     if name not in module.SETTINGS:
-        near = difflib.get_close_matches(name, module.SETTINGS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"it has: {', '.join(module.SETTINGS) or 'none'}"
-        raise DataError(f"the reader of {form!r} has no setting {name!r}; {hint}")
+        raise DataError(f"the reader of {form!r} has no setting {name!r}; {hint(name, module.SETTINGS)}")
     kind = type(module.SETTINGS[name])
     if isinstance(value, str) and kind is not str:
         with suppress(ValueError):
@@ -181,7 +178,7 @@ def foreign_header(form: str, sources: Sequence[Path], environment: Fields, **fa
         "split": {},
         "source": {"kind": "import", "from": form, "file": files, "sha256": contents, **facts},
         "seed": 0,
-        "versions": dict(versions()),
+        "versions": versions(*VERSIONED),
         **environment,
     }
 

@@ -3,19 +3,15 @@
 Legend: `r` rows (one learner each), `a` actions (arms).
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, Literal, final
+from abc import abstractmethod
+from typing import Literal, final
 
 import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
-from cccad_data.family import Task, TaskFamily
-from cccad_data.histories.history import TaskHistories
-from cccad_data.jobs.job import Progress
 from cccad_data.plain import Array
-from cccad_data.sources.unit import LifeSpec, Unit, num_discrete
+from cccad_data.sources.unit import LifeSpec, S, Unit, UnitSource, num_discrete
 
 
 @frozen(kw_only=True)
@@ -51,32 +47,24 @@ class ThompsonSpec(LifeSpec):
         return Thompson(self)
 
 
-class BanditSource(ABC):
+class BanditSource(UnitSource[S]):
     """Histories of learners that know how often they pulled each arm and what it paid."""
-
-    name: str
-
-    def __init__(self, spec: Any) -> None:
-        self.spec = spec
 
     @abstractmethod
     def _merit(self, unit: Unit, pulls: Array, paid: Array) -> Array:
         """Return what each arm promises after *pulls* pulls that *paid* so much in all, `r a`."""
 
     @final
-    def collect(
-        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
-    ) -> list[TaskHistories]:
-        """Return `num_envs` histories of every task; a life goes on over the ends of episodes.
+    def play(self, unit: Unit) -> None:
+        """Pull arms; a life goes on over the ends of episodes.
 
         Raises SourceError when actions are not discrete, there is more than one state, or rewards are out of range.
         """
-        (num_arms,) = num_discrete(self, family)
-        if np.prod(num_discrete(self, family, "observation"), dtype=np.float64) > 1:
+        (num_arms,) = num_discrete(self, unit.family)
+        if np.prod(num_discrete(self, unit.family, "observation"), dtype=np.float64) > 1:
             raise SourceError(
-                f"{self.name} is for bandits, with one state; family {family.name!r} has more: try q-learning"
+                f"{self.name} is for bandits, with one state; family {unit.family.name!r} has more: try q-learning"
             )
-        unit = Unit(self, family, tasks, seed, progress)
         pulls, paid = np.zeros((2, unit.num_rows, num_arms))
         rows = np.arange(unit.num_rows)
         while not unit.is_over:
@@ -84,11 +72,10 @@ class BanditSource(ABC):
             rewards = unit.step(arms)[1]
             pulls[rows, arms] += 1.0
             paid[rows, arms] += rewards
-        return unit.histories()
 
 
 @final
-class UCB(BanditSource):
+class UCB(BanditSource[UCBSpec]):
     """UCB1 (Auer et al. 2002): every arm once, in random order, then optimism."""
 
     name = "ucb"
@@ -101,7 +88,7 @@ class UCB(BanditSource):
 
 
 @final
-class Thompson(BanditSource):
+class Thompson(BanditSource[ThompsonSpec]):
     """Thompson sampling (arXiv 1111.1797), with conjugate posteriors."""
 
     name = "thompson"

@@ -10,12 +10,10 @@ from attrs import field, frozen, validators
 from cccad_data import spaces
 from cccad_data.by_name import thing_at
 from cccad_data.errors import DataError, SourceError
-from cccad_data.family import Task, TaskFamily
-from cccad_data.histories.history import TaskHistories
-from cccad_data.jobs.job import Progress
+from cccad_data.family import Task
 from cccad_data.plain import Array
-from cccad_data.sources.fading import FadingSpec, play, saved_policies
-from cccad_data.sources.unit import Unit
+from cccad_data.sources.fading import FadingSpec, play_fading, saved_policies
+from cccad_data.sources.unit import Unit, UnitSource
 
 
 @frozen(kw_only=True)
@@ -60,13 +58,13 @@ class HasEnvironments(Protocol):
         """The environment of every row."""
 
 
-class Expert:
+class Expert(UnitSource[ExpertSpec]):
     """The histories of an expert that improves because its noise fades."""
 
     name = "expert"
 
     def __init__(self, spec: ExpertSpec) -> None:
-        self.spec = spec
+        super().__init__(spec)
         if bool(spec.expert) == bool(spec.policy):
             raise SourceError("the source 'expert' needs an 'expert', such as 'my_expert.py:act', or a saved 'policy'")
         try:
@@ -76,21 +74,17 @@ class Expert:
         if spec.expert and not callable(self.expert):
             raise SourceError(f"expert: {spec.expert!r} cannot be called")
 
-    def collect(
-        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
-    ) -> list[TaskHistories]:
-        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
+    def play(self, unit: Unit) -> None:
+        """Take env steps, less and less of them random.
 
         Raises SourceError when the expert fails, its actions do not fit, or environments are hidden from it.
         """
-        unit = Unit(self, family, tasks, seed, progress)
         if self.spec.policy:
-            act = saved_policies(self.spec, family, tasks)
+            act = saved_policies(self.spec, unit.family, unit.tasks)
         else:
-            act = self._of_each(unit) if self.spec.per_environment else self._of_all(tasks)
-        noise_start = self.spec.noise_start
-        play(unit, lambda observations: self._checked(act, observations, unit), self.spec, noise_start=noise_start)
-        return unit.histories()
+            act = self._of_each(unit) if self.spec.per_environment else self._of_all(unit.tasks)
+        start = self.spec.noise_start
+        play_fading(unit, lambda observations: self._checked(act, observations, unit), self.spec, noise_start=start)
 
     def _of_all(self, tasks: Sequence[Task]) -> Callable[[Array], Array]:
         """Return what asks the expert for the actions of all rows at once."""

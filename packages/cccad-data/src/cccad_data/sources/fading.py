@@ -33,7 +33,7 @@ class FadingSpec(LifeSpec):
     algorithm: str = field(default="PPO", metadata={"help": "the class that saved the policy"})
 
 
-def play(unit: Unit, act: Callable[[Array], Array], spec: FadingSpec, *, noise_start: float = 1.0) -> None:
+def play_fading(unit: Unit, act: Callable[[Array], Array], spec: FadingSpec, *, noise_start: float = 1.0) -> None:
     """Play *unit* to its end by *act*, which maps observations, `r o`, to actions, and now and then at random.
 
     The probability of a uniformly random action falls linearly from *noise_start* to 0 within each life.

@@ -10,11 +10,8 @@ import numpy as np
 from attrs import field, frozen, validators
 
 from cccad_data.errors import SourceError
-from cccad_data.family import Task, TaskFamily
-from cccad_data.histories.history import TaskHistories
-from cccad_data.jobs.job import Progress
 from cccad_data.plain import Array
-from cccad_data.sources.unit import LifeSpec, Unit, num_discrete
+from cccad_data.sources.unit import LifeSpec, Unit, UnitSource, num_discrete
 from cccad_data.spaces import uniform_actions
 
 MAX_ENTRIES = 2**29
@@ -64,24 +61,15 @@ class QLearningSpec(LifeSpec):
         return QLearning(self)
 
 
-class QLearning:
+class QLearning(UnitSource[QLearningSpec]):
     """Histories of tables that fill up."""
 
     name = "q-learning"
 
-    def __init__(self, spec: QLearningSpec) -> None:
-        self.spec = spec
-
-    def collect(
-        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
-    ) -> list[TaskHistories]:
-        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
-
-        Raises SourceError when a space is not discrete or the tables would not fit in memory.
-        """
-        (num_actions,) = num_discrete(self, family)
-        sizes = num_discrete(self, family, "observation")
-        unit = Unit(self, family, tasks, seed, progress)
+    def play(self, unit: Unit) -> None:
+        """Act by tables and fill them; raises SourceError when a space is not discrete or they do not fit in memory."""
+        (num_actions,) = num_discrete(self, unit.family)
+        sizes = num_discrete(self, unit.family, "observation")
         tables = Tables(self.spec, unit.num_rows, sizes, num_actions)
         while not unit.is_over:
             observations = unit.observations
@@ -91,7 +79,6 @@ class QLearning:
             if ended.any():
                 following = np.where(ended[:, None], infos["final_obs"], following)
             tables.learn(rewards, following, terminations)
-        return unit.histories()
 
 
 class Tables:

@@ -3,9 +3,10 @@
 Legend: `r` rows, task by task and `num_envs` of each; `o` observation features, `a` actions or their features.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 from attrs import field, frozen, validators
@@ -59,7 +60,7 @@ class Unit:
     ) -> None:
         spec = source.spec
         self.num_tasks, self.num_envs, self.num_rows = len(tasks), spec.num_envs, len(tasks) * spec.num_envs
-        self.family, self.action_space = family, family.spaces["action"]
+        self.family, self.tasks, self.action_space = family, tasks, family.spaces["action"]
         self.recorder = Recorder(family, tasks, num_envs=spec.num_envs, env_steps=spec.env_steps)
         self.streams = [chance.generator(seed, source.name, task.task_id) for task in tasks]
         self.environment = family.make_vec([task for task in tasks for _ in range(spec.num_envs)])
@@ -92,7 +93,7 @@ class Unit:
         """Whether the histories have their length."""
         return self.now >= self.length
 
-    def uniform(self, *shape: int, dtype: Any = np.float64) -> Array:
+    def uniform(self, *shape: int, dtype: type[np.float32 | np.float64] = np.float64) -> Array:
         """Return numbers in [0, 1), `r *shape`, of each task's own stream."""
         return np.concatenate([stream.random((self.num_envs, *shape), dtype) for stream in self.streams])
 
@@ -127,6 +128,33 @@ def num_discrete(source: LifeSource, family: TaskFamily, side: str = "action") -
     if kind == "box":
         raise SourceError(f"{source.name} needs discrete {side}s; family {family.name!r} has {kind}")
     return spaces.sizes(family.spaces[side])
+
+
+S = TypeVar("S", bound=LifeSpec)
+
+
+class UnitSource(ABC, Generic[S]):
+    """A source that plays the rows of a unit together, env step by env step."""
+
+    name: ClassVar[str]
+
+    def __init__(self, spec: S) -> None:
+        self.spec = spec
+
+    def collect(
+        self, family: TaskFamily, tasks: Sequence[Task], *, seed: int, progress: Progress | None = None
+    ) -> list[TaskHistories]:
+        """Return `num_envs` histories of every task. *progress* gets the env steps done so far.
+
+        Raises SourceError when the source is not for such a family.
+        """
+        unit = Unit(self, family, tasks, seed, progress)
+        self.play(unit)
+        return unit.histories()
+
+    @abstractmethod
+    def play(self, unit: Unit) -> None:
+        """Take the env steps of *unit*; raises SourceError when the source is not for its family."""
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from pathlib import Path
 from attrs import frozen
 from cccad_core.artefact import copy_plugins
 from cccad_core.specs import to_toml
+from cccad_data.process import versions
 
 from cccad_train import variables
 from cccad_train.files import (
@@ -149,7 +150,7 @@ def _with(record: dict[str, str], name: str, value: str | None) -> dict[str, str
 def _meta(seed: int, suppliers: Mapping[str, str]) -> Json:
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {**variables.versions(), "python": platform.python_version()},
+        "versions": {**versions(*variables.VERSIONED), "python": platform.python_version()},
         "parts": dict(suppliers),
         "git_commit": git_commit(),
         "host": {"machine": platform.machine(), "system": platform.system(), "cores": os.cpu_count()},
