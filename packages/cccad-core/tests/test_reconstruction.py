@@ -169,3 +169,15 @@ def test_values_of_several_discrete_parts_are_told_apart():
         )
         == 24
     )
+
+
+def test_a_large_image_is_rebuilt_as_means_over_parts_of_it_wherever_its_channels_are():
+    photo = torch.arange(16 * 8 * 3).reshape(1, 1, 16, 8, 3) % 256
+    means = photo.reshape(8, 2, 8, 3).float().mean(1).movedim(-1, 0).flatten() / 255
+    for shape, image in (((16, 8, 3), photo), ((3, 16, 8), photo.movedim(-1, 2))):
+        space = Box(shape=shape, low=0, high=255, dtype="uint8")
+        field = Reconstruction(PolicySpec().encoders(Spaces(observation=space, action=Discrete(2))), 2).next_observation
+        assert field.predict.out_features == 8 * 8 * 3
+        hidden = torch.randn(1, 1, 32)
+        loss, _ = field(hidden, image.flatten(2).to(torch.uint8))
+        torch.testing.assert_close(loss[0, 0], (field.predict(hidden)[0, 0] - means).square().mean())

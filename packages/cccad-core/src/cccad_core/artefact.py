@@ -34,6 +34,8 @@ CARD = "README.md"
 """The model card, for people; it may be edited and written anew."""
 LARGEST_WEIGHT = 1e6
 """Trained weights stay far below; much larger ones overflow in the first products."""
+LARGEST_IMAGE = 2_000_000
+"""Numbers of an observation that may be more than the weights are: convolutions have few, however large the image."""
 _DTYPES = {"F32": torch.float32, "I64": torch.int64, "BOOL": torch.bool}
 
 
@@ -158,7 +160,7 @@ def _spaces(text: str, num_stored: int) -> Spaces:
     if not isinstance(content, Mapping) or not {"observation", "action"} <= content.keys():
         raise SpaceError(f"'spaces' must hold an observation and an action space: {show(text)}")
     for name in ("observation", "action"):  # before a box of 10**12 numbers is written out
-        if (needed := _num_columns(content[name])) > num_stored:
+        if (needed := _num_columns(content[name])) > max(num_stored, LARGEST_IMAGE):
             raise SpaceError(f"'spaces' has an {name} of {needed:,} numbers; the weights are {num_stored:,}")
     return Spaces.from_dict(content)
 

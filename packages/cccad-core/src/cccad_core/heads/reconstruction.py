@@ -8,7 +8,7 @@ import torch
 from attrs import frozen
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import adaptive_avg_pool2d, cross_entropy
 
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import sinusoids
@@ -69,14 +69,36 @@ class Field(nn.Module):
         return loss, right
 
 
+COARSEST = 8
+"""The longest side of an image that is rebuilt as it is; a larger one is rebuilt as means over so many parts of it."""
+
+
 class LeafField:
     """What is predicted of one leaf, and how it is compared with what is so."""
 
     def __init__(self, space: LeafSpace, tolerance: float | None) -> None:
         self.tolerance = tolerance
         self.is_real = isinstance(space, Box)
-        self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
-        self.unit = 255.0 if isinstance(space, Box) and space.dtype == "uint8" else None
+        self.image = space.shape if isinstance(space, Box) and space.dtype == "uint8" else None
+        if self.image is not None:
+            self.sizes = [self.coarse(torch.zeros(1, 1, space.num_features)).shape[-1]]
+        else:
+            self.sizes = [space.num_features] if isinstance(space, Box) else list(space.sizes)
+
+    def coarse(self, values: Tensor) -> Tensor:
+        """Return images, `b s o`, in unit range, and coarser where they are large; channels are the shortest axis."""
+        scaled = values / 255.0  # else an image outweighs all other fields
+        if self.image is None or len(self.image) not in (2, 3):
+            return scaled
+        images = scaled.flatten(0, 1).unflatten(-1, self.image)
+        if len(self.image) == 2:
+            images = images[:, None]
+        elif self.image[2] <= self.image[0]:
+            images = images.movedim(-1, 1)
+        height, width = (min(side, COARSEST) for side in images.shape[-2:])
+        coarser = adaptive_avg_pool2d(images, (height, width))
+        rows: Tensor = coarser.flatten(1).unflatten(0, values.shape[:2])
+        return rows
 
     def number(self, values: Tensor) -> Tensor:
         """Return *values*, `b s o`, as one number each, `b s`."""
@@ -88,7 +110,7 @@ class LeafField:
     def compare(self, guess: Tensor, values: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the loss and whether all is right, each `b s`, as `Field` does."""
         if self.is_real:
-            off = guess - (values if self.unit is None else values / self.unit)  # else an image outweighs all
+            off = guess - (values if self.image is None else self.coarse(values))
             right = None if self.tolerance is None else (off.abs() < self.tolerance).all(-1).float()
             return off.square().mean(-1), right
         parts = guess.split(self.sizes, -1)
