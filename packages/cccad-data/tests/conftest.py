@@ -1,3 +1,5 @@
+"""Fixtures of the tests of cccad-data: a corridor, its histories, and a distribution that offers it."""
+
 from pathlib import Path
 
 import pytest

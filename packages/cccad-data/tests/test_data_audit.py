@@ -1,3 +1,5 @@
+"""`audit/verify`: every fault that is planted into a sound dataset is named with its place."""
+
 import json
 import shutil
 
@@ -199,12 +201,12 @@ def test_no_file_with_changed_or_missing_bytes_is_taken_for_sound(dataset, tmp_p
             content[place] ^= rng.integers(1, 256)
         path.write_bytes(content)
         try:
-            found = Histories.open(path)
+            left = Histories.open(path)
         except HistoryFileError as error:
             complaints.append(str(error))
             continue
-        assert found.header == right.header
-        for task, other in zip(found, right, strict=True):
+        assert left.header == right.header
+        for task, other in zip(left, right, strict=True):
             assert all((array == other.arrays()[name]).all() for name, array in task.arrays().items())
     assert len(complaints) > 80
     assert all(str(path) in complaint and "\n" not in complaint for complaint in complaints)

@@ -160,10 +160,10 @@ class Spec(CorridorSpec):
 
 def test_without_the_family_the_last_line_does_not_claim_that_all_is_well(dataset, capsys):
     assert main(["verify", str(dataset)]) == 0
-    told = capsys.readouterr().out
-    assert "rewards and dynamics are not checked: no installed distribution offers the task family 'corridor'" in told
-    assert "--imports FILE brings in one that a file registers" in told
-    assert told.endswith(": no faults in what was checked\n")
+    output = capsys.readouterr().out
+    assert "rewards and dynamics are not checked: no installed distribution offers the task family 'corridor'" in output
+    assert "--imports FILE brings in one that a file registers" in output
+    assert output.endswith(": no faults in what was checked\n")
 
 
 def test_the_family_of_a_file_is_audited_and_described(dataset, tmp_path):
@@ -174,11 +174,11 @@ def test_the_family_of_a_file_is_audited_and_described(dataset, tmp_path):
         "print([main([name, sys.argv[1], '--imports', sys.argv[2]]) for name in ('verify', 'info')])"
     )
     arguments = [sys.executable, "-c", code, str(dataset), str(tmp_path / "halls.py")]
-    told = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-    assert f"{dataset}: no faults\n" in told
-    assert "not checked" not in told
-    assert "worst task corridor-7/goal-" in told
-    assert told.endswith("[0, 0]\n")
+    output = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
+    assert f"{dataset}: no faults\n" in output
+    assert "not checked" not in output
+    assert "worst task corridor-7/goal-" in output
+    assert output.endswith("[0, 0]\n")
 
 
 @pytest.mark.parametrize(

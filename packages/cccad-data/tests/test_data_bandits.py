@@ -1,3 +1,5 @@
+"""`sources/bandits`: UCB1 and Thompson sampling."""
+
 import numpy as np
 import pytest
 from cccad_data import RandomSpec, SourceError, ThompsonSpec, UCBSpec, learning_curve

@@ -1,3 +1,5 @@
+"""`cli`: the commands, their output and their exit codes."""
+
 import subprocess
 import sys
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""`jobs/processes` and `jobs/ray`: lost workers and nodes change no file; crosses `collecting/collection`."""
+
 import importlib
 import sys
 import time
@@ -66,15 +68,15 @@ def module(tmp_path, monkeypatch):
     """Make a module of some text, which processes that are begun from now on can import too."""
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    made = []
+    names = []
 
     def make(name, text):
         (tmp_path / f"{name}.py").write_text(text)
-        made.append(name)
+        names.append(name)
         return importlib.import_module(name)
 
     yield make
-    for name in made:
+    for name in names:
         del sys.modules[name]
 
 

@@ -1,3 +1,5 @@
+"""`collecting/collection`: units, executors, resuming."""
+
 import importlib.util
 import json
 import os
@@ -66,17 +68,17 @@ class Own(Random):
 
 def test_a_source_from_a_file_that_nothing_leads_to_reaches_other_processes(tmp_path, assert_same):
     (tmp_path / "own.py").write_text(OWN_SOURCE)
-    found = importlib.util.spec_from_file_location("own_1a2b3c4d", tmp_path / "own.py")
-    module = sys.modules[found.name] = importlib.util.module_from_spec(found)
+    module_spec = importlib.util.spec_from_file_location("own_1a2b3c4d", tmp_path / "own.py")
+    module = sys.modules[module_spec.name] = importlib.util.module_from_spec(module_spec)
     try:
-        found.loader.exec_module(module)
+        module_spec.loader.exec_module(module)
         source = module.OwnSpec(num_envs=2, env_steps=40, tasks_per_unit=2).build()
         outs = [
             collect(CorridorSpec().build(), source, spec.build(), out=tmp_path / name, split=SPLIT, seed=4)
             for name, spec in (("here", InlineSpec()), ("there", ProcessesSpec(num_workers=2)))
         ]
     finally:
-        del sys.modules[found.name]
+        del sys.modules[module_spec.name]
     assert_same(*outs)
 
 
@@ -146,22 +148,22 @@ def test_a_worker_that_dies_loses_its_job_only(tmp_path, monkeypatch):
     (tmp_path / "work_that_dies.py").write_text(DIES)
     monkeypatch.syspath_prepend(str(tmp_path))
     work = importlib.import_module("work_that_dies").work
-    seen = []
+    reports = []
     executor = ProcessesSpec(num_workers=2).build()
-    outcomes = {one.index: one for one in executor.run(work, [0, 1, 2, 3], lambda i, done: seen.append((i, done)))}
+    outcomes = {one.index: one for one in executor.run(work, [0, 1, 2, 3], lambda i, done: reports.append((i, done)))}
     assert [outcomes[index].result for index in range(4)] == [0, None, 20, 30]
     assert "the worker process died with exit code -9" in outcomes[1].failure
-    assert sorted(seen) == [(0, 0), (2, 2), (3, 3)]
+    assert sorted(reports) == [(0, 0), (2, 2), (3, 3)]
 
 
 def test_progress_reaches_the_total_whether_or_not_units_are_there_already(dataset, tmp_path):
     for out in (tmp_path / "new", dataset):
-        seen = []
-        gather(out, progress=lambda done, total, seen=seen: seen.append((done, total)))
-        assert all(total == 6 * 3 * 100 for _, total in seen)
-        assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+        reports = []
+        gather(out, progress=lambda done, total, reports=reports: reports.append((done, total)))
+        assert all(total == 6 * 3 * 100 for _, total in reports)
+        assert [done for done, _ in reports] == sorted(done for done, _ in reports)
         if out != dataset:
-            assert seen[-1] == (1800, 1800)
+            assert reports[-1] == (1800, 1800)
 
 
 def test_fewer_tasks_are_a_prefix_of_the_split(tmp_path, corridor):

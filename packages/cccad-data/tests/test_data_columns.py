@@ -1,3 +1,5 @@
+"""`histories/columns` and `histories/pieces`: lazy arrays are the arrays."""
+
 import multiprocessing
 import os
 import pickle
@@ -99,8 +101,8 @@ def test_drawing_from_compressed_histories_says_how_to_make_it_fast(both, thinni
     lazy = both[1]
     SamplerSpec(subsample_episodes=thinning).build(lazy, 0)
     is_packed = any(task.rewards.packed_in for task in lazy)
-    told = [str(warning.message) for warning in recwarn]
-    assert [("merge NEW OLD --compression none" in text) for text in told] == [True] * is_packed
+    messages = [str(warning.message) for warning in recwarn]
+    assert [("merge NEW OLD --compression none" in text) for text in messages] == [True] * is_packed
 
 
 def test_a_plain_file_that_is_cut_off_is_an_error(dataset, tmp_path):

@@ -1,3 +1,5 @@
+"""`sampling/detours`."""
+
 import numpy as np
 import pytest
 from cccad_data import Histories, NoisyOracleSpec, SamplerSpec, SamplingError
@@ -24,13 +26,13 @@ def build(seed=0, family=FAMILY, histories=HISTORIES, **detours):
 
 def episodes(but, last=8):
     """The *last* env steps of all episodes of every task but one, as bytes."""
-    found = set()
+    keys = set()
     for index, task in enumerate(HISTORIES):
         for life in task if index != but else ():
             columns = {name: getattr(life, name) for name in FIELDS[:-1]}
             columns["next_observations"] = life.next_observations()
-            found |= {key(columns, slice(end - last, end)) for end in range(8, 97, 8)}
-    return found
+            keys |= {key(columns, slice(end - last, end)) for end in range(8, 97, 8)}
+    return keys
 
 
 def key(columns, part):
@@ -47,8 +49,8 @@ def test_a_detour_is_episodes_of_other_tasks_paid_by_this_one_and_never_imitated
         part = behind % 8  # of the first episode, whose beginning may be left out
         assert behind <= min(8 * most, 0.75 * length)
         assert not batch["targets"][row, :behind].any()
-        known = episodes(but=batch["task_index"][row])
-        assert all(key(columns, slice(begin, begin + 8)) in known for begin in range(part, behind, 8))
+        others = episodes(but=batch["task_index"][row])
+        assert all(key(columns, slice(begin, begin + 8)) in others for begin in range(part, behind, 8))
         assert key(columns, slice(0, part)) in episodes(but=batch["task_index"][row], last=part)
         goal = FAMILY.tasks[batch["task_index"][row]].params["goal"]
         assert (batch["rewards"][row] == (batch["next_observations"][row, :, 0] == goal)).all()
@@ -60,8 +62,8 @@ def test_detours_that_repeat_go_through_one_history_episode_by_episode():
         for life in task:
             columns = {name: getattr(life, name) for name in FIELDS[:-1]}
             columns["next_observations"] = life.next_observations()
-            told = [key(columns, slice(begin, begin + 8)) for begin in range(0, 96, 8)]
-            lives.append([*told, *[told[-1]] * 5])  # after the last of a history comes the last again
+            keys = [key(columns, slice(begin, begin + 8)) for begin in range(0, 96, 8)]
+            lives.append([*keys, *[keys[-1]] * 5])  # after the last of a history comes the last again
     batch = build(frac=1.0, max_episodes=6, repeat_frac=1.0).batch(0, 80, 50)
     for row in range(50):
         columns = {name: batch[name][row] for name in FIELDS}
@@ -134,7 +136,7 @@ class RepeatableTrack(Track):
 
 
 @pytest.mark.parametrize(
-    ("family", "num_tasks", "told"),
+    ("family", "num_tasks", "message"),
     [
         (Mirrored(CorridorSpec()), 7, "'corridor-7/goal-0' goes another way in 'corridor-7/goal-1'"),
         (Lottery(CorridorSpec()), 7, "rewards that follow from an episode; 'corridor'"),
@@ -142,10 +144,10 @@ class RepeatableTrack(Track):
         (Track(TrackSpec()), 7, "a family whose 'next_observations' says where actions lead; 'track' has none"),
     ],
 )
-def test_what_the_family_tells_is_refused_before_there_are_histories(family, num_tasks, told):
+def test_what_the_family_tells_is_refused_before_there_are_histories(family, num_tasks, message):
     tasks = [FAMILY.task(f"corridor-7/goal-{goal}") for goal in range(num_tasks)]
     DetourSpec().check(family, tasks)
-    with pytest.raises(SamplingError, match=told):
+    with pytest.raises(SamplingError, match=message):
         DetourSpec(frac=0.5).check(family, tasks)
 
 
@@ -157,7 +159,7 @@ def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
 
 
 @pytest.mark.parametrize(
-    ("family", "histories", "told"),
+    ("family", "histories", "message"),
     [
         (Lottery(CorridorSpec()), HISTORIES, "rewards that follow from an episode; 'corridor'"),
         (None, HISTORIES, "detours need the task family"),
@@ -166,6 +168,6 @@ def test_tasks_that_differ_in_their_rewards_alone_can_have_detours():
         (CorridorSpec(ends_on_goal=True).build(), make(CorridorSpec(ends_on_goal=True).build()), "end alike"),
     ],
 )
-def test_detours_that_make_no_sense_are_one_clear_error(family, histories, told):
-    with pytest.raises(SamplingError, match=told):
+def test_detours_that_make_no_sense_are_one_clear_error(family, histories, message):
+    with pytest.raises(SamplingError, match=message):
         build(family=family, histories=histories, frac=0.5).batch(0, 60, 50)

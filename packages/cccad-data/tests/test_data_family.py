@@ -98,8 +98,8 @@ def test_parameters_of_every_kind_come_back_from_the_disk(tmp_path, capsys):
     path = collect(family, source, InlineSpec().build(), out=tmp_path / "set", split=SPLIT, seed=0)
     for lazy in (False, True):
         for task in Histories.open(path, lazy=lazy):
-            known = family.task(task.task_id)
-            assert task.params == known.params
+            original = family.task(task.task_id)
+            assert task.params == original.params
             assert [type(value) for value in task.params.values()] == [int, str, float, bool]
     assert verify(path, family) == []
     assert main(["info", str(path)]) == 0

@@ -1,3 +1,5 @@
+"""`histories/history`: one task's histories in memory."""
+
 import numpy as np
 import pytest
 from cccad_data import DataError, NoisyOracleSpec, TaskHistories, early_late_returns, learning_curve
@@ -90,10 +92,10 @@ def test_histories_of_episodes_that_end_at_different_times_stay_apart():
     family = CorridorSpec(ends_on_goal=True).build()
     tasks = NoisyOracleSpec(num_envs=5, env_steps=60).build().collect(family, family.tasks, seed=0)
     for task in tasks:
-        known = family.task(task.task_id)
+        original = family.task(task.task_id)
         following = task.next_observations()
-        outcome = family.replay(known, task.observations, task.actions, following, task.episode_ends)
-        assert (family.next_observations(known, task.observations, task.actions) == following).all()
+        outcome = family.replay(original, task.observations, task.actions, following, task.episode_ends)
+        assert (family.next_observations(original, task.observations, task.actions) == following).all()
         assert (outcome[0] == task.rewards).all()
         assert (outcome[1] == task.terminations).all()
         assert (outcome[2] == task.truncations).all()

@@ -111,7 +111,7 @@ def test_a_wrong_array_is_refused(tmp_path, refused, form, name, kind):
         return
     arrays = FORMATS[form]()
     write(tmp_path / "x.hdf5", {**arrays, name: WRONG[kind](arrays[name])})
-    refused("x.hdf5", form)
+    assert refused("x.hdf5", form)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -127,23 +127,23 @@ class TestFiles:
     @pytest.mark.parametrize("content", [b"", b"\x89HDF", b"words", bytes(2000)])
     def test_garbage(self, tmp_path, refused, form, content):
         (tmp_path / "x.hdf5").write_bytes(content)
-        refused("x.hdf5", form)
+        assert refused("x.hdf5", form)
 
     @pytest.mark.parametrize("frac", [0.2, 0.5, 0.9])
     def test_a_file_that_was_cut(self, tmp_path, refused, form, frac):
         write(tmp_path / "y.hdf5", FORMATS[form]())
         content = (tmp_path / "y.hdf5").read_bytes()
         (tmp_path / "x.hdf5").write_bytes(content[: int(frac * len(content))])
-        refused("x.hdf5", form)
+        assert refused("x.hdf5", form)
 
     def test_one_that_is_not_there_or_a_folder(self, tmp_path, refused, form):
-        refused("nowhere.hdf5", form)
+        assert refused("nowhere.hdf5", form)
         (tmp_path / "folder.hdf5").mkdir()
-        refused("folder.hdf5", form)
+        assert refused("folder.hdf5", form)
 
     def test_an_empty_one(self, tmp_path, refused, form):
         write(tmp_path / "x.hdf5", {})
-        refused("x.hdf5", form)
+        assert refused("x.hdf5", form)
 
     @pytest.mark.parametrize("link", ["external", "soft"])
     def test_links_are_not_followed(self, tmp_path, refused, form, link):
@@ -152,7 +152,7 @@ class TestFiles:
         write(tmp_path / "x.hdf5", {**arrays, "spare": arrays[name], name: None})
         with h5py.File(tmp_path / "x.hdf5", "r+") as file:
             file[name] = h5py.ExternalLink("y.hdf5", name) if link == "external" else h5py.SoftLink("/spare")
-        refused("x.hdf5", form)
+        assert refused("x.hdf5", form)
 
     def test_arrays_that_lie_in_another_file(self, tmp_path, refused, form):
         arrays, name = FORMATS[form](), NEEDED[form][0]
@@ -228,19 +228,19 @@ class TestArchives:
             return  # without a header these are flat arrays of tasks 00000, 00001, ...; observations have two axes
         content = archive[member][:-7] if kind == "cut" else MEMBERS[kind]
         packed(tmp_path / "x.npz", {**archive, member: content})
-        refused("x.npz", "npz", is_large=kind == "absurd")
+        assert refused("x.npz", "npz", is_large=kind == "absurd")
 
     @pytest.mark.parametrize("content", [b"", b"PK nothing", b"PK\x05\x06" + bytes(18), bytes(999)])
     def test_garbage(self, tmp_path, refused, content):
         (tmp_path / "x.npz").write_bytes(content)
-        refused("x.npz", "npz")
+        assert refused("x.npz", "npz")
 
     @pytest.mark.parametrize("frac", [0.3, 0.9, 0.999])
     def test_one_that_was_cut(self, tmp_path, archive, refused, frac):
         packed(tmp_path / "y.npz", archive)
         content = (tmp_path / "y.npz").read_bytes()
         (tmp_path / "x.npz").write_bytes(content[: int(frac * len(content))])
-        refused("x.npz", "npz")
+        assert refused("x.npz", "npz")
 
     def patched(self, path, field, value, size=2):
         """Change a field of every member's entry in the zip's own directory, and in the member's own head."""
@@ -260,7 +260,7 @@ class TestArchives:
     def test_an_unknown_method_of_packing(self, tmp_path, archive, refused):
         packed(tmp_path / "x.npz", archive)
         self.patched(tmp_path / "x.npz", 10, 99)
-        refused("x.npz", "npz")
+        assert refused("x.npz", "npz")
 
     def test_a_member_that_declares_more_than_can_be_in_it(self, tmp_path, archive, refused):
         packed(tmp_path / "x.npz", archive)
@@ -284,7 +284,7 @@ class TestArchives:
     )
     def test_a_header_that_does_not_fit(self, tmp_path, archive, refused, change):
         packed(tmp_path / "x.npz", changed_header(archive, change))
-        refused("x.npz", "npz")
+        assert refused("x.npz", "npz")
 
     def test_settings_for_an_export_of_ours(self, tmp_path, archive, refused):
         packed(tmp_path / "x.npz", archive)
@@ -308,4 +308,4 @@ class TestArchives:
     )
     def test_flat_arrays_whose_offsets_do_not_fit(self, tmp_path, refused, changes):
         np.savez(tmp_path / "x.npz", **{**d4rl(), **changes})
-        refused("x.npz", "npz")
+        assert refused("x.npz", "npz")

@@ -42,14 +42,14 @@ def run(request, tmp_path, monkeypatch, capsys):
     def command(arrays, *arguments, name="walk", out="out"):
         write(tmp_path / f"{name}.{suffix}", arrays)
         code = main(["import", f"{name}.{suffix}", out, "--from", request.param, *arguments])
-        told = capsys.readouterr()
+        captured = capsys.readouterr()
         if code:
-            assert told.err.count("\n") == 1
-            assert f"{name}.{suffix}" in told.err or "setting" in told.err
-            assert "partial" not in told.err
+            assert captured.err.count("\n") == 1
+            assert f"{name}.{suffix}" in captured.err or "setting" in captured.err
+            assert "partial" not in captured.err
             assert not (tmp_path / out).exists()
             assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
-        return code, told.out, told.err
+        return code, captured.out, captured.err
 
     return command
 
@@ -262,11 +262,16 @@ def test_a_text_stays_a_text(run):
 
 def test_parts_of_one_environment_are_given_one_space_and_merge(run):
     box = {"kind": "box", "shape": [3], "low": -9, "high": 9}
-    told = [f"observation={json.dumps(box)}", f"action={json.dumps({**box, 'shape': [2]})}", "horizon=8", "name=walker"]
+    settings = [
+        f"observation={json.dumps(box)}",
+        f"action={json.dumps({**box, 'shape': [2]})}",
+        "horizon=8",
+        "name=walker",
+    ]
     arrays = flat(terminals=np.isin(np.arange(LENGTH), [7, 11]))
-    assert run(flat(), "--set", *told, "task_id=walk", name="a", out="one")[0] == 0
+    assert run(flat(), "--set", *settings, "task_id=walk", name="a", out="one")[0] == 0
     other = {**arrays, "rewards": arrays["rewards"] * 2, "observations": arrays["observations"] * 1.5}
-    assert run(other, "--set", *told, "task_id=walk", name="b", out="two")[0] == 0
+    assert run(other, "--set", *settings, "task_id=walk", name="b", out="two")[0] == 0
     assert main(["merge", "both", "one", "two"]) == 0
     assert main(["verify", "both"]) == 0
     (task,) = Histories.open("both")

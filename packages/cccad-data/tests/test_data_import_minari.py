@@ -94,8 +94,8 @@ def test_every_space_is_imported_on_either_side_and_exported_as_it_was(space, si
     others = {"observation": BOX, "action": THREE, side: space}
     source = make("any-v0", [episode(length, **others) for length in (4, 5)], **others)
     assert main(["import", source, "out", "--from", "minari"]) == 0
-    told = capsys.readouterr().out
-    assert ("count from 0 here" in told) == (np.any(getattr(space, "start", 0)))
+    output = capsys.readouterr().out
+    assert ("count from 0 here" in output) == (np.any(getattr(space, "start", 0)))
     assert verify("out") == []
     for text in json.loads(Path("out/manifest.json").read_text(), parse_constant=pytest.fail)["spaces"].values():
         spaces.check(text, "the manifest")
@@ -126,8 +126,8 @@ def test_a_start_outlives_a_merge():
     start = gym.Discrete(3, start=1)
     for name in ("one", "two"):
         source = make(f"{name}-v0", [episode(5, action=start)], action=start)
-        told = ["task_id=walk", "name=walk", "horizon=9"]
-        assert main(["import", source, name, "--from", "minari", "--set", *told]) == 0
+        settings = ["task_id=walk", "name=walk", "horizon=9"]
+        assert main(["import", source, name, "--from", "minari", "--set", *settings]) == 0
     assert main(["merge", "both", "one", "two"]) == 0
     assert main(["export", "both", "both-v1", "--to", "minari"]) == 0
     assert minari.MinariDataset("both-v1/data").action_space == start
@@ -232,14 +232,14 @@ def damaged(name):
     """Return the name of a dataset that is not whole in the way that *name* says."""
     source = make("damaged-v0", [episode(4), episode(5)])
     data, metadata = f"{source}/data/main_data.hdf5", f"{source}/data/metadata.json"
-    told = json.loads(Path(metadata).read_text())
+    metadata_of_it = json.loads(Path(metadata).read_text())
     changes = {"total_steps": 8, "total_episodes": 0, "observation_space": None, "action_space": "{}", "data_format": 3}
     if name in changes:
-        told[name] = changes[name]
-        Path(metadata).write_text(json.dumps(told))
+        metadata_of_it[name] = changes[name]
+        Path(metadata).write_text(json.dumps(metadata_of_it))
     elif name == "no episodes":
         Path(data).write_bytes(b"")
-        Path(metadata).write_text(json.dumps({**told, "total_episodes": 0, "total_steps": 0}))
+        Path(metadata).write_text(json.dumps({**metadata_of_it, "total_episodes": 0, "total_steps": 0}))
     elif name in {"metadata cut", "data cut"}:
         file = metadata if name == "metadata cut" else data
         Path(file).write_bytes(Path(file).read_bytes()[: Path(file).stat().st_size // 2])
@@ -312,8 +312,8 @@ def test_exports_that_minari_combined_keep_their_tasks_and_histories_apart(capsy
     with warnings.catch_warnings(action="ignore"):
         minari.combine_datasets(two_exports(), "both-v0")
     assert main(["import", "sets/both-v0", "out", "--from", "minari", "--env", "corridor", "size=7"]) == 0
-    told = capsys.readouterr().out
-    assert "tasks and histories are those that the episodes name, as our export wrote them" in told
+    output = capsys.readouterr().out
+    assert "tasks and histories are those that the episodes name, as our export wrote them" in output
     parts = [Histories.open(f"seed{seed}") for seed in (0, 1)]
     for index, task in enumerate(Histories.open("out")):
         assert task.task_id == parts[0].tasks[index].task_id
@@ -341,8 +341,8 @@ def test_an_export_of_ours_that_was_changed_is_refused(dataset, change, capsys):
     assert main(["export", str(dataset), "sets/mine-v0", "--to", "minari"]) == 0
     capsys.readouterr()
     metadata = "sets/mine-v0/data/metadata.json"
-    told = json.loads(Path(metadata).read_text())
-    header = json.loads(told["cccad_history_header"])
+    metadata_of_it = json.loads(Path(metadata).read_text())
+    header = json.loads(metadata_of_it["cccad_history_header"])
     if change == "less":
         header["tasks"].append({"task_id": "corridor-7/goal-9", "params": {}})
     elif change == "more":
@@ -356,5 +356,5 @@ def test_an_export_of_ours_that_was_changed_is_refused(dataset, change, capsys):
             del file["episode_3/infos/cccad_place"]
             for name in [name for name in file["episode_3"].attrs if "options" in name]:
                 del file["episode_3"].attrs[name]
-    Path(metadata).write_text(json.dumps({**told, "cccad_history_header": json.dumps(header)}))
+    Path(metadata).write_text(json.dumps({**metadata_of_it, "cccad_history_header": json.dumps(header)}))
     assert "sets/mine-v0" in refused(capsys, "sets/mine-v0")

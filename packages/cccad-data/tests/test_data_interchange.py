@@ -1,3 +1,5 @@
+"""`interchange`: what is exported comes back, and what others wrote is read."""
+
 import json
 import os
 import random

@@ -1,3 +1,5 @@
+"""`histories/merging`."""
+
 import json
 
 import h5py

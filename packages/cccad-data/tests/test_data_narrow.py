@@ -107,11 +107,11 @@ class Environment:
     def __init__(self, space):
         self.spaces = {"observation": space, "action": {"kind": "discrete", "n": 2}}
 
-    def record(self, *, seen, actions=0, rewards=0.0, final=None, env_steps=4):
+    def record(self, *, shown, actions=0, rewards=0.0, final=None, env_steps=4):
         tasks = [SimpleNamespace(task_id=f"x/{i}", params={}) for i in range(2)]
         recorder = Recorder(self, tasks, num_envs=1, env_steps=env_steps)
         for now in range(env_steps):
-            row = [np.asarray(part(now) if callable(part) else part) for part in (seen, actions, rewards)]
+            row = [np.asarray(part(now) if callable(part) else part) for part in (shown, actions, rewards)]
             both = [np.stack([part, part]) for part in row]
             last = both[0] if final is None else np.asarray(final)
             ended = np.full(2, now % 2 == 1)
@@ -128,15 +128,31 @@ STEP_2 = "family 'x', task 'x/0', history 0, env step 2, the "
 @pytest.mark.parametrize(
     ("space", "change", "words"),
     [
-        (CELLS, {"seen": lambda now: [-1 if now == 2 else 0]}, "observation: -1, which"),
-        (CELLS, {"seen": lambda now: [300 if now == 2 else 0]}, "observation: 300, which"),
-        (CELLS, {"seen": lambda now: [0.9 if now == 2 else 0.0]}, "observation: 0.9, which"),
-        (BOX, {"seen": lambda now: [np.nan if now == 2 else 0.0]}, "observation: nan, which"),
-        (CELLS, {"seen": [0], "actions": lambda now: 2 if now == 2 else 0}, "action: 2, which"),
-        (CELLS, {"seen": [0], "rewards": lambda now: np.nan if now == 2 else 0.0}, "reward: nan, which is not finite"),
-        (CELLS, {"seen": [0], "rewards": lambda now: 2**24 + now - 1}, "reward: 16777217, which float32 cannot hold"),
-        (CELLS, {"seen": [0], "rewards": lambda now: 1e8 + (now > 1)}, "reward: 100000001.0 would be stored as"),
-        (BOX, {"seen": lambda now: [1e8 + (now > 1)]}, "observation: 100000001.0 would be stored as 100000000.0"),
+        (CELLS, {"shown": lambda now: [-1 if now == 2 else 0]}, "observation: -1, which"),
+        (CELLS, {"shown": lambda now: [300 if now == 2 else 0]}, "observation: 300, which"),
+        (CELLS, {"shown": lambda now: [0.9 if now == 2 else 0.0]}, "observation: 0.9, which"),
+        (BOX, {"shown": lambda now: [np.nan if now == 2 else 0.0]}, "observation: nan, which"),
+        (CELLS, {"shown": [0], "actions": lambda now: 2 if now == 2 else 0}, "action: 2, which"),
+        (
+            CELLS,
+            {"shown": [0], "rewards": lambda now: np.nan if now == 2 else 0.0},
+            "reward: nan, which is not finite",
+        ),
+        (
+            CELLS,
+            {"shown": [0], "rewards": lambda now: 2**24 + now - 1},
+            "reward: 16777217, which float32 cannot hold",
+        ),
+        (
+            CELLS,
+            {"shown": [0], "rewards": lambda now: 1e8 + (now > 1)},
+            "reward: 100000001.0 would be stored as",
+        ),
+        (
+            BOX,
+            {"shown": lambda now: [1e8 + (now > 1)]},
+            "observation: 100000001.0 would be stored as 100000000.0",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_refused_where_it_is_recorded(space, change, words):
@@ -147,16 +163,16 @@ def test_what_cannot_be_stored_is_refused_where_it_is_recorded(space, change, wo
 
 def test_a_last_observation_outside_its_space_is_refused():
     with pytest.raises(UnfitValueError, match="task 'x/1', history 0, env step 1, the final observation: 7, which"):
-        Environment(CELLS).record(seen=[0], final=[[6], [7]])
+        Environment(CELLS).record(shown=[0], final=[[6], [7]])
 
 
 def test_values_for_another_number_of_environments_are_refused():
     recorder = Recorder(Environment(CELLS), [SimpleNamespace(task_id="x/0", params={})], num_envs=2, env_steps=2)
-    flags, seen = np.zeros(2, bool), np.zeros((2, 1))
+    flags, observations = np.zeros(2, bool), np.zeros((2, 1))
     with pytest.raises(UnfitValueError, match=r"the reward has shape \[2, 1\] for all environments, not \[2\]"):
-        recorder.add(seen, np.zeros(2, int), (seen, np.zeros((2, 1)), flags, flags, {}))
+        recorder.add(observations, np.zeros(2, int), (observations, np.zeros((2, 1)), flags, flags, {}))
     with pytest.raises(UnfitValueError, match="the observation comes 1 times for 2 environments"):
-        recorder.add(seen[:1], np.zeros(2, int), (seen, np.zeros(2), flags, flags, {}))
+        recorder.add(observations[:1], np.zeros(2, int), (observations, np.zeros(2), flags, flags, {}))
 
 
 def test_a_unit_refuses_what_its_environments_show_and_says_where():

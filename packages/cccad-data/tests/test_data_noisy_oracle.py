@@ -1,3 +1,5 @@
+"""`sources/noisy_oracle`."""
+
 import numpy as np
 import pytest
 from cccad_data import NoisyOracleSpec, SourceError, learning_curve
@@ -44,8 +46,8 @@ def test_a_life_shorter_than_an_episode_is_refused(corridor):
 
 
 def test_progress_counts_env_steps_of_all_histories(corridor):
-    seen = []
+    reports = []
     NoisyOracleSpec(num_envs=3, env_steps=10).build().collect(
-        corridor, corridor.tasks[:2], seed=0, progress=seen.append
+        corridor, corridor.tasks[:2], seed=0, progress=reports.append
     )
-    assert seen == [6 * (i + 1) for i in range(10)]
+    assert reports == [6 * (i + 1) for i in range(10)]

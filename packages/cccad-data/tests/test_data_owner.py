@@ -1,3 +1,5 @@
+"""`histories/owner`: one writer at a time; crosses collection and merging."""
+
 import errno
 import json
 import logging

@@ -1,3 +1,5 @@
+"""`sources/ppo`, `ppo_loss`, `heads` and `learners`: held against autograd and calculations by hand."""
+
 import numpy as np
 import pytest
 
@@ -202,9 +204,9 @@ def test_every_learner_learns_its_own_task(ends_on_goal):
 def test_histories_hold_what_the_environment_gives():
     family = CorridorSpec(ends_on_goal=True).build()
     for task in PPOSpec(env_steps=50, **QUICK).build().collect(family, family.tasks[:2], seed=0):
-        known, following = family.task(task.task_id), task.next_observations()
-        assert (family.next_observations(known, task.observations, task.actions) == following).all()
-        replayed = family.replay(known, task.observations, task.actions, following, task.episode_ends)
+        original, following = family.task(task.task_id), task.next_observations()
+        assert (family.next_observations(original, task.observations, task.actions) == following).all()
+        replayed = family.replay(original, task.observations, task.actions, following, task.episode_ends)
         assert (replayed[0] == task.rewards).all()
 
 
@@ -230,12 +232,12 @@ def test_one_thread_or_two_give_the_same_bits():
 
 
 def test_progress_grows_to_the_total():
-    seen = []
+    reports = []
     family = CorridorSpec().build()
-    PPOSpec(env_steps=40, **QUICK).build().collect(family, family.tasks[:2], seed=0, progress=seen.append)
-    assert seen == sorted(seen)
-    assert seen[-1] == 2 * 8 * 40
-    assert len(seen) > 4
+    PPOSpec(env_steps=40, **QUICK).build().collect(family, family.tasks[:2], seed=0, progress=reports.append)
+    assert reports == sorted(reports)
+    assert reports[-1] == 2 * 8 * 40
+    assert len(reports) > 4
 
 
 def test_numbers_are_drawn_around_the_means_and_played_within_bounds():

@@ -1,3 +1,5 @@
+"""`sources/q_learning`."""
+
 import attrs
 import numpy as np
 import pytest

@@ -1,3 +1,5 @@
+"""`sampling/sampler`."""
+
 import time
 
 import numpy as np
@@ -130,10 +132,10 @@ def test_ranks_never_draw_the_same_rows():
 
 
 def test_what_is_made_ahead_is_what_would_have_been_made():
-    made = []
-    ahead = Prefetcher(lambda number: made.append(number) or number**2)
+    numbers = []
+    ahead = Prefetcher(lambda number: numbers.append(number) or number**2)
     assert [ahead(number) for number in (0, 1, 2, 7, 8, 3)] == [0, 1, 4, 49, 64, 9]
-    assert set(made) >= {0, 1, 2, 3, 7, 8}
+    assert set(numbers) >= {0, 1, 2, 3, 7, 8}
 
 
 def test_a_mistake_that_is_made_ahead_shows_when_it_is_asked_for():

@@ -1,3 +1,5 @@
+"""`sources/sb3` and `sources/stable`: Stable-Baselines3's algorithms and policies."""
+
 import random
 from types import SimpleNamespace
 
@@ -120,10 +122,10 @@ def test_the_same_seed_gives_the_same_histories_and_leaves_the_random_numbers_of
 
 
 def test_progress_counts_the_env_steps_of_all_tasks():
-    seen = []
+    reports = []
     family = CorridorSpec().build()
-    quick("A2C", env_steps=20).collect(family, family.tasks[:2], seed=0, progress=seen.append)
-    assert seen == [8 * (i + 1) for i in range(40)]
+    quick("A2C", env_steps=20).collect(family, family.tasks[:2], seed=0, progress=reports.append)
+    assert reports == [8 * (i + 1) for i in range(40)]
 
 
 @pytest.mark.parametrize(

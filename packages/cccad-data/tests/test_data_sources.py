@@ -1,3 +1,5 @@
+"""What all sources share (`sources/unit`), and that executors change nothing; crosses every source and `jobs`."""
+
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 
@@ -42,8 +44,8 @@ ALL = [pytest.param(name, marks=[] if name in NUMPY else needs_torch) for name i
 
 def same(one, other, atol=0.0):
     return all(
-        array.dtype == found.dtype and array.shape == found.shape and np.allclose(array, found, rtol=0.0, atol=atol)
-        for array, found in zip(one.arrays().values(), other.arrays().values(), strict=True)
+        array.dtype == twin.dtype and array.shape == twin.shape and np.allclose(array, twin, rtol=0.0, atol=atol)
+        for array, twin in zip(one.arrays().values(), other.arrays().values(), strict=True)
     )
 
 

@@ -1,3 +1,5 @@
+"""`histories/shards` and `histories/dataset`: what is written is read."""
+
 import json
 import shutil
 
