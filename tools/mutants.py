@@ -52,9 +52,8 @@ CORE = (
 TESTS: dict[str, tuple[str, ...]] = {
     "core/memory/context": ("core/test_context", *CORE),
     "core/memory/windows": ("core/test_windows", *CORE, "core/test_moment"),
-    "core/memory/folding": ("core/test_windows", "core/test_imitation", *CORE, "core/test_moment"),
     "core/memory/triggers": ("core/test_triggers", *CORE),
-    "core/memory/compressed": (*CORE, "core/test_planted_bugs", "core/test_memory_laws"),
+    "core/memory/compressed": ("core/test_imitation", *CORE, "core/test_moment", "core/test_memory_laws"),
     "core/agent": CORE,
     "core/objectives/imitation": ("core/test_imitation", "core/test_reconstruction", "core/test_planted_bugs"),
     "data/sampling/sampler": ("data/test_data_sampling", "data/test_data_columns", "data/test_data_detours"),

@@ -6,8 +6,7 @@ from attrs import evolve
 from cccad_core.compressors.base import take_rows
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.laws.noise import SPACES, random_batch
-from cccad_core.memory.compressed import CompressedSpec
-from cccad_core.memory.folding import fold
+from cccad_core.memory.compressed import CompressedSpec, fold
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.memory.triggers import EpisodeTrigger, FullTrigger
 from cccad_core.objectives.imitation import ImitationSpec

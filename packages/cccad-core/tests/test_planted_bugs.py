@@ -10,7 +10,7 @@ from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
 from cccad_core.layouts import Fused, FusedSpec, TransitionSpec
-from cccad_core.memory import folding
+from cccad_core.memory import compressed
 from cccad_core.memory.backbone import Backbone
 from cccad_core.memory.compressed import Compressed, CompressedSpec
 from cccad_core.memory.context import RollingContext
@@ -141,20 +141,20 @@ def test_a_write_that_does_not_learn_is_caught(make, monkeypatch):
 
 
 def test_truncation_that_detaches_the_newest_writes_is_caught(monkeypatch):
-    fold = folding.fold
+    fold = compressed.fold
 
     def wrong_end(*parts, **options):
         memory = fold(*parts, **options)
         memory.reads[-1] = memory.reads[-1].detach()
         return memory
 
-    monkeypatch.setattr(folding, "fold", wrong_end)
+    monkeypatch.setattr(compressed, "fold", wrong_end)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
 
 def test_truncation_that_does_not_happen_is_caught(monkeypatch):
-    monkeypatch.setattr("cccad_core.memory.folding.detach", dict)
+    monkeypatch.setattr("cccad_core.memory.compressed.detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(FUSED)
 
@@ -175,7 +175,7 @@ def test_a_compressor_that_mixes_rows_is_caught():
 def test_a_row_that_touches_its_neighbour_when_it_writes_or_is_reset_is_caught(monkeypatch):
     def spill(state, rows, part):
         done = put_rows(state, rows, part)
-        return put_rows(done, (rows + 1) % 3, part) if len(rows) == 1 else done
+        return put_rows(done, (rows + 1) % 3, part) if rows is not None and len(rows) == 1 else done
 
     monkeypatch.setattr("cccad_core.memory.compressed.put_rows", spill)
     with caught("rows do not mix"):

@@ -12,7 +12,7 @@ from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.policy import check_policy
 from cccad_core.layouts import Triple, TripleSpec
-from cccad_core.memory import folding
+from cccad_core.memory import compressed
 from cccad_core.memory.attention import Cache
 from cccad_core.memory.compressed import Compressed, CompressedSpec
 from cccad_core.memory.context import RollingContext
@@ -155,19 +155,19 @@ def test_a_write_that_lands_in_another_row_is_caught(monkeypatch):
     def neighbour(state, rows, part):
         return put_rows(state, (rows + 1) % 3 if len(rows) < 3 else rows, part)
 
-    monkeypatch.setattr(folding, "put_rows", neighbour)
+    monkeypatch.setattr(compressed, "put_rows", neighbour)
     with caught("one decision at a time equals the training pass"):
         check_policy(EPISODE)
 
 
 def test_truncation_that_cuts_every_row_where_one_is_due_is_caught(monkeypatch):
-    monkeypatch.setattr(folding, "keep_rows", lambda cut, mine, is_cut: cut if bool(is_cut.any()) else mine)
+    monkeypatch.setattr(compressed, "keep_rows", lambda cut, mine, is_cut: cut if bool(is_cut.any()) else mine)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(EPISODE)
 
 
 def test_truncation_that_does_not_happen_in_rows_apart_is_caught(monkeypatch):
-    monkeypatch.setattr(folding, "detach", dict)
+    monkeypatch.setattr(compressed, "detach", dict)
     with caught("gradients reach the newest writes and stop at the horizon"):
         check_policy(EPISODE)
 

@@ -10,8 +10,7 @@ from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
 from cccad_core.layouts import TripleSpec
-from cccad_core.memory.compressed import CompressedSpec
-from cccad_core.memory.folding import remember
+from cccad_core.memory.compressed import CompressedSpec, fold
 from cccad_core.memory.moment import Moment
 from cccad_core.memory.triggers import EpisodeTrigger, FullTrigger, RandomTrigger
 from cccad_core.memory.windows import RowWindows, SharedWindows
@@ -87,8 +86,9 @@ def test_rows_that_write_together_are_the_same_with_the_geometry_of_rows_apart()
     ):
         policy.zero_grad()
         compressor, think = policy.memory.compressor, policy.memory.backbone.think
-        memory = remember(compressor, windows, tokens, batch.mask, think=think, horizon=2)
-        hidden = [policy.memory.backbone(*shown) for shown in windows.shown(memory.prefixes, tokens, None)]
+        writes = windows.writes(tokens, batch.mask)
+        reads = fold(compressor, writes, compressor.begin(batch.size), think=think, horizon=2).reads
+        hidden = [policy.memory.backbone(*shown) for shown in windows.shown(windows.prefixes(reads), tokens, None)]
         decided = windows.in_time([policy.head(each) for each in hidden])
         decided.square().mean().backward(retain_graph=True)
         outcomes.append((decided, [p.grad.clone() for p in policy.memory.compressor.parameters()]))

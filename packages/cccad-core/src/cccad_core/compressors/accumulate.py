@@ -65,8 +65,8 @@ class Accumulate(Compressor):
         mask = segment.mask
         if mask is not None:
             mask = torch.cat([mask.new_ones(old.shape[:2]), mask], 1)
-        seen = torch.cat([old, self.place(segment)], 1)  # the earlier summaries, then the segment
-        fresh = self.norm(self.look(self.queries.expand(len(old), -1, -1), seen, mask))
+        vectors = torch.cat([old, self.place(segment)], 1)  # the earlier summaries, then the segment
+        fresh = self.norm(self.look(self.queries.expand(len(old), -1, -1), vectors, mask))
         kept = old[:, p:]
         if self.spec.at_bound == "merge-oldest":
             stands_for = (num_seen - self.spec.max_segments + 1).clamp(min=0)[:, None, None]  # 0: nothing falls out yet

@@ -1,4 +1,4 @@
-"""Each latent looks at the segment and moves towards what it found, as far as a learned gate lets it.
+"""Each latent looks at the segment and moves towards what is there, as far as a learned gate lets it.
 
 The gate starts biased to remember, so gradients reach far back through many writes (compare the forget bias of an LSTM,
 the gates of GTrXL, arXiv 1910.06764, and the recurrent state of Block-Recurrent Transformers, arXiv 2203.07852). It
@@ -44,7 +44,7 @@ class GatedQuerySpec:
 
 
 class Gate(nn.Module):
-    """How far each feature moves from *old* to *found*, 0 to 1; `b k d, b k d -> b k d`."""
+    """How far each feature moves from *old* to *answers*, 0 to 1; `b k d, b k d -> b k d`."""
 
     def __init__(self, width: int, bias: float, stretch: float) -> None:
         super().__init__()
@@ -52,8 +52,8 @@ class Gate(nn.Module):
         nn.init.constant_(self.open.bias, bias)
         self.stretch = stretch
 
-    def forward(self, old: Tensor, found: Tensor) -> Tensor:
-        share = torch.sigmoid(self.open(torch.cat([old, found], -1)))
+    def forward(self, old: Tensor, answers: Tensor) -> Tensor:
+        share = torch.sigmoid(self.open(torch.cat([old, answers], -1)))
         return torch.clamp(share * (1 + 2 * self.stretch) - self.stretch, 0, 1)
 
 
@@ -81,15 +81,15 @@ class GatedQuery(Compressor):
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         old = state["latents"]
-        found, seen = old + self.slots, self.place(segment)
+        answers, tokens = old + self.slots, self.place(segment)
         for look in self.looks:
-            found = look(found, seen, segment.mask)
-        found = self.norm(found)
-        take = self.gate(old, found)
+            answers = look(answers, tokens, segment.mask)
+        answers = self.norm(answers)
+        take = self.gate(old, answers)
         if segment.record is not None:
             segment.record["openness"] = take.flatten(1).mean(1)
         costs = {"gate_cost": self.gate_cost * take.mean((1, 2))} if self.gate_cost else {}
-        return {"latents": old + take * (found - old)}, costs
+        return {"latents": old + take * (answers - old)}, costs
 
     def flops_per_write(self, num_tokens: int) -> int:
         looks = sum(look.flops(self.num_latents, num_tokens) for look in self.looks if isinstance(look, Look))

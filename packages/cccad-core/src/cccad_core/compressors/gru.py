@@ -44,11 +44,11 @@ class Gru(Compressor):
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         old = state["hidden"]
-        told, last = self.cell(self.norm(segment.tokens), old[None].contiguous())  # b s h, 1 b h
+        outputs, last = self.cell(self.norm(segment.tokens), old[None].contiguous())  # b s h, 1 b h
         if segment.mask is None:
             return {"hidden": last[0]}, {}
         num_real = segment.num_real()
-        at_end = told[torch.arange(len(old), device=old.device), (num_real - 1).clamp(min=0)]  # padding comes later
+        at_end = outputs[torch.arange(len(old), device=old.device), (num_real - 1).clamp(min=0)]  # padding comes later
         return {"hidden": torch.where(num_real[:, None] > 0, at_end, old)}, {}
 
     def flops_per_write(self, num_tokens: int) -> int:

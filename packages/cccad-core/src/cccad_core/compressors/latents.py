@@ -27,9 +27,9 @@ class Look(nn.Module):
     def forward(self, latents: Tensor, segment: Tensor, mask: Tensor | None, *, alone: bool = False) -> Tensor:
         """*mask*, `b s`, hides padding of the segment; *alone*, each latent sees no other latent but itself."""
         own = self.norm_latents(latents)
-        seen = torch.cat([own, self.norm_segment(segment)], 1)
+        sources = torch.cat([own, self.norm_segment(segment)], 1)
         q = rearrange(self.query(own), "b k (h c) -> b h k c", h=self.num_heads)
-        k, v = rearrange(self.key_value(seen), "b s (two h c) -> two b h s c", two=2, h=self.num_heads)
+        k, v = rearrange(self.key_value(sources), "b s (two h c) -> two b h s c", two=2, h=self.num_heads)
         visible, num_latents = None, latents.shape[1]
         if mask is not None or alone:
             among = torch.ones(num_latents, num_latents, dtype=torch.bool, device=latents.device)
@@ -44,9 +44,13 @@ class Look(nn.Module):
 
     def flops(self, num_latents: int, num_tokens: int) -> int:
         """Return what one row's look costs, 2 for each multiply-add."""
-        seen = num_latents + num_tokens
+        num_sources = num_latents + num_tokens
         of_latents = linear_flops(num_latents, self.query, self.out, *self.mlp)
-        return of_latents + linear_flops(seen, self.key_value) + 4 * num_latents * seen * self.query.in_features
+        return (
+            of_latents
+            + linear_flops(num_sources, self.key_value)
+            + 4 * num_latents * num_sources * self.query.in_features
+        )
 
 
 class Place(nn.Module):

@@ -57,15 +57,17 @@ class MeanPool(Compressor):
             segment.num_real()[:, None, None],
             torch.arange(segment.tokens.shape[1], device=self.keep.device),
         )
-        is_real, seen = places < num_real, state["num_seen"][:, None, None]  # b 1 s, b 1 1
-        of_life = is_real / (seen + num_real).clamp(min=1)
+        is_real, num_before = places < num_real, state["num_seen"][:, None, None]  # b 1 s, b 1 1
+        of_life = is_real / (num_before + num_real).clamp(min=1)
         keep = self.keep[:, None]
         fading = is_real * (1 - keep) * keep ** (num_real - 1 - places).clamp(min=0)  # b e s
         block = places * self.num_blocks // num_real.clamp(min=1)  # b 1 s
         in_block = is_real & (block == torch.arange(self.num_blocks, device=places.device)[:, None])  # b q s
         size = in_block.sum(2, keepdim=True)
         weights = torch.cat([of_life, fading, in_block / size.clamp(min=1)], 1)  # b k s
-        kept = torch.cat([seen / (seen + num_real).clamp(min=1), keep**num_real, (size == 0).float()], 1)  # b k 1
+        kept = torch.cat(
+            [num_before / (num_before + num_real).clamp(min=1), keep**num_real, (size == 0).float()], 1
+        )  # b k 1
         means = kept * state["means"] + weights @ segment.tokens.masked_fill(~is_real.mT, 0.0)
         means = torch.where(num_real > 0, means, state["means"])
         return {"means": means, "num_seen": state["num_seen"] + num_real[:, 0, 0]}, {}

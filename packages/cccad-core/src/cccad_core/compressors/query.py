@@ -52,15 +52,15 @@ class Query(Compressor):
 
     def write(self, state: State, segment: Segment) -> tuple[State, dict[str, Tensor]]:
         old = state["latents"]
-        seen = torch.cat([old, self.place(segment)], 1)
+        sources = torch.cat([old, self.place(segment)], 1)
         mask = segment.mask
         if mask is not None:
             mask = torch.cat([mask.new_ones(old.shape[:2]), mask], 1)
         latents = self.queries.expand_as(old)
         for look in self.looks:
-            latents = look(latents, seen, mask)
+            latents = look(latents, sources, mask)
         return {"latents": self.norm(latents)}, {}
 
     def flops_per_write(self, num_tokens: int) -> int:
-        seen = self.num_latents + num_tokens
-        return sum(look.flops(self.num_latents, seen) for look in self.looks if isinstance(look, Look))
+        num_sources = self.num_latents + num_tokens
+        return sum(look.flops(self.num_latents, num_sources) for look in self.looks if isinstance(look, Look))

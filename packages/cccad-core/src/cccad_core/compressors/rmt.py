@@ -43,14 +43,14 @@ class Rmt(Compressor):
         if segment.think is None:
             raise ValueError("'rmt' writes with the policy's backbone: give the segment a 'think'")
         old, k, s = self.read(state), self.num_latents, segment.tokens.shape[1]
-        seen = torch.cat([old, segment.tokens, old + self.pen], 1)
+        sequence = torch.cat([old, segment.tokens, old + self.pen], 1)
         slots, mask = torch.arange(s + 2 * k, device=old.device), None
         if segment.mask is not None:  # the pen stands right behind the last real token, and does not see padding
             slots = slots - (slots >= k + s) * (s - segment.num_real())[:, None]  # b n
             real = torch.cat([old.new_ones(len(old), k), segment.mask, old.new_ones(len(old), k)], 1).bool()
             mask = (torch.ones_like(slots[0], dtype=torch.bool).expand(s + 2 * k, -1).tril() & real[:, None])[:, None]
             mask = mask | torch.eye(s + 2 * k, dtype=torch.bool, device=old.device)
-        return {"memory": segment.think(seen, slots, mask)[:, k + s :]}, {}
+        return {"memory": segment.think(sequence, slots, mask)[:, k + s :]}, {}
 
     def flops_per_write(self, num_tokens: int) -> int:
         return linear_flops(self.num_latents, self.show.project)

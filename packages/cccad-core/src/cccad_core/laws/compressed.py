@@ -10,9 +10,8 @@ from torch import Tensor
 from cccad_core.batch import HistoryBatch
 from cccad_core.compressors.base import Compressor, Segment, State
 from cccad_core.laws.law import require
-from cccad_core.memory.compressed import Compressed
+from cccad_core.memory.compressed import Compressed, Folded
 from cccad_core.memory.controls import Wrapped
-from cccad_core.memory.folding import Folded
 from cccad_core.memory.moment import Moment
 from cccad_core.memory.windows import Windows
 from cccad_core.policy import Policy, PolicySpec

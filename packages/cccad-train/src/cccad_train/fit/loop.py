@@ -1,7 +1,7 @@
 """The training loop: batches in, losses out, one update at a time. Start reading here.
 
-From here an update goes through one of `cccad_core.objectives`, `cccad_core.policy`, `cccad_core.memory.folding` and
-one of `cccad_core.compressors`.
+From here an update goes through one of `cccad_core.objectives`, `cccad_core.policy`, its memory, by default
+`cccad_core.memory.compressed`, and one of `cccad_core.compressors`.
 """
 
 from collections.abc import Callable, Iterable
