@@ -129,6 +129,23 @@ class Transition(Encoded):
         return done + moved
 
 
+class Observation(TokenLayout):
+    """The current observation and nothing of what came before it: what a task-blind control sees."""
+
+    def __init__(self, encoders: Encoders) -> None:
+        super().__init__()
+        self.observation = encoders.observation()
+
+    def asking(self, observations: Tensor) -> Tensor:
+        return cast(Tensor, self.observation(observations))
+
+    def settled(self, batch: HistoryBatch) -> list[Tensor]:
+        return []
+
+    def sequence(self, batch: HistoryBatch) -> Tensor:
+        return self.asking(batch.observations)
+
+
 class Triple(Encoded):
     """Tokens for the observation, the action, and the reward with the end that it came with; the first one decides."""
 
@@ -173,3 +190,13 @@ class TripleSpec:
 
     def build(self, encoders: Encoders) -> Triple:
         return Triple(encoders)
+
+
+@frozen(kw_only=True)
+class ObservationSpec:
+    """One token per decision: the current observation alone, without actions, rewards and ends."""
+
+    slots = Observation.slots
+
+    def build(self, encoders: Encoders) -> Observation:
+        return Observation(encoders)
