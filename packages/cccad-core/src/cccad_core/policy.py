@@ -10,9 +10,10 @@ from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.encoders.base import Encoders
 from cccad_core.fitting import encoder_for, head_for
 from cccad_core.heads.reconstruction import Reconstruction
-from cccad_core.layouts import FusedSpec
+from cccad_core.layouts import FusedSpec, ObservationSpec
 from cccad_core.memory.base import Decisions, HasLatents, HasPlainWindow, Memory, Tokens
 from cccad_core.memory.compressed import CompressedSpec
+from cccad_core.memory.memoryless import MemorylessSpec
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.registry import refuse_what_lacks
 from cccad_core.spaces import Spaces
@@ -61,6 +62,11 @@ class PolicySpec:
     def has_plain_window(self) -> bool:
         """Whether what leaves its window is forgotten, as in plain Algorithm Distillation."""
         return isinstance(self.memory, HasPlainWindow) and self.memory.is_plain(self.width)
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether a decision depends on the current observation alone, so that no task can be told from another."""
+        return isinstance(self.tokens, ObservationSpec) and isinstance(self.memory, MemorylessSpec)
 
     def encoders(self, spaces: Spaces) -> Encoders:
         """Return what reads observations and actions; raises SpaceError where no encoder does."""

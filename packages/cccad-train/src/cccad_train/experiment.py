@@ -6,6 +6,8 @@ from typing import Annotated, Any, ClassVar
 
 from attrs import field, frozen, validators
 from cccad_core.memory.compressed import CompressedSpec
+from cccad_core.layouts import ObservationSpec
+from cccad_core.memory.memoryless import MemorylessSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind
 from cccad_core.specs.toml import show
@@ -15,6 +17,8 @@ from cccad_train.fit.spec import PretrainSpec, TrainSpec
 
 _count = validators.ge(1)
 _seed = [validators.ge(0), validators.lt(2**64)]
+BLIND = "blind"
+"""What the task-blind control is called in folders."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _name = validators.matches_re(NAME)
 FAMILY = "[env] with the kind of a task family, as in kind = \"darkroom\" ('cccad list env' names them)"
@@ -103,6 +107,17 @@ class AgentSpec:
         """Return how the agent is trained in each of its stages, by the stage's kind."""
         return {"train": self.train} if self.pretrain is None else {"pretrain": self.pretrain, "train": self.train}
 
+    def blinded(self) -> "AgentSpec":
+        """Return a task-blind agent beside this one: as wide, and with a quarter of its updates, which are cheap."""
+        policy = evolve(self.policy, tokens=ObservationSpec(), memory=MemorylessSpec())
+        shared = {
+            name: getattr(self.train, name)
+            for name in ("targets_per_update", "precision", "checkpoint_every_updates", "log_every_updates")
+        }
+        optimizer = evolve(self.train.optimizer, compressor_scale=1.0)
+        train = TrainSpec(num_updates=-(-self.train.num_updates // 4), optimizer=optimizer, **shared)
+        return AgentSpec(policy=policy, train=train)
+
     def named(self) -> dict[str, str]:
         """Return the other agents that must be trained first, by the field that names them."""
         named = {} if self.train.warm_start is None else {"train.warm_start": self.train.warm_start}
@@ -161,6 +176,13 @@ class ExperimentSpec:
         factory=dict,
         metadata={"help": "by name: other agents, trained on the same histories and played on the same tasks"},
     )
+    blind: bool = field(
+        default=True,
+        metadata={
+            "help": "add a task-blind control, unless 'controls' has one of that name: trained on the same histories, "
+            "it sees the current observation alone, so it cannot learn which task it is in"
+        },
+    )
     evaluate: EvaluateSpec = field(factory=EvaluateSpec, metadata={"help": "how held-out tasks are played"})
 
     def __attrs_post_init__(self) -> None:
@@ -179,7 +201,8 @@ class ExperimentSpec:
     def agents(self) -> dict[str, AgentSpec]:
         """Return every agent to be trained by name, the main one first."""
         main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
-        return {self.agent: main, **self.controls}
+        agents = {self.agent: main, **self.controls}
+        return agents if not self.blind or BLIND in agents or main.policy.is_blind else {**agents, BLIND: main.blinded()}
 
 
 def recorded(evaluate: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,8 @@ from cccad_train.report.runs import (
 
 REFERENCES = ("optimal", "random")  # drawn as level lines: their returns are known exactly
 MEMORY_PAGE = "memory.html"
+LEAST_ABOVE_BLIND = 0.2
+"""Of an agent's own score: one that is less above a task-blind policy has shown nothing."""
 NUM_COLOURS = 8  # classes c0 to c7 of the style sheet
 MAX_RUG = 400  # ticks; more would be a solid bar
 
@@ -79,16 +81,18 @@ def summary_table(results: Json) -> str:
     Raises:
         ReportError: see `check_results`.
     """
-    rows = _rows(read_agents(check_results(results)))
+    agents = read_agents(check_results(results))
+    rows = _rows(agents)
     shown = table([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
     others = (f"in {name}:\n{summary_table(inner)}" for name, inner in results.get("worlds", {}).items())
     warnings = (f"warning: {text}" for text in results.get("warnings", []))
-    return "\n\n".join([shown, *warnings, *others])
+    blindness = filter(None, [_blindness(agents).strip()])
+    return "\n\n".join([shown, *blindness, *warnings, *others])
 
 
-def _headline(agent: AgentRecord, results: Json) -> str:
-    """Return the one sentence that a reader takes home."""
-    tasks, row = results["tasks"], agent.row
+def _headline(agents: Sequence[AgentRecord], results: Json) -> str:
+    """Return what a reader takes home: how the first of *agents* ends, and how a task-blind one does."""
+    agent, tasks, row = agents[0], results["tasks"], agents[0].row
     is_held_out = all(task.get("split") == "held-out" for task in tasks)
     kind = "held-out tasks that it never saw" if is_held_out else "tasks"
     cells = _cells(agent)
@@ -98,7 +102,27 @@ def _headline(agent: AgentRecord, results: Json) -> str:
         f"{agent.label} ends at {score} of the {name_of_best(results)}{spread} on {len(tasks)} {kind}, "
         f"with frozen weights, after {len(agent.curve):,} episodes; "
         f"{two_digits(row.get('worst_task_normalized'))} on its worst task."
+        f"{_blindness(agents)}"
     )
+
+
+def _blindness(agents: Sequence[AgentRecord]) -> str:
+    """Return a sentence on how a task-blind policy ends beside the first of *agents*; nothing where there is none.
+
+    Where it is near, tasks need not be told apart, and the return of the first shows nothing of in-context learning.
+    """
+    score = agents[0].row.get("normalized_last10_mean")
+    for blind in (agent for agent in agents[1:] if agent.role == "blind"):
+        reached = blind.row.get("normalized_last10_mean")
+        if score is None or reached is None:
+            continue
+        if score - reached >= max(0.05, LEAST_ABOVE_BLIND * score):
+            return f" A task-blind policy, which sees the current observation alone, ends at {two_digits(reached)}."
+        return (
+            f" This shows no in-context learning: a task-blind policy, which sees the current observation alone, "
+            f"ends at {two_digits(reached)}."
+        )
+    return ""
 
 
 def _differences(agents: Sequence[AgentRecord]) -> list[tuple[str, str, str, str]]:
@@ -166,7 +190,7 @@ def write_report(run_dir: Path) -> Path:
     task_agents = [agent for agent in agents if agent.by_task and agent.name not in REFERENCES]
     page = {
         "title": run.folder,
-        "headline": _headline(agents[0], run.results),
+        "headline": _headline(agents, run.results),
         "is_comparison": False,
         "notes": [f"Warning: {text}." for text in warnings_of(run.results)],
         "memory_page": MEMORY_PAGE if (run_dir / MEMORY_PAGE).is_file() else "",
@@ -193,7 +217,7 @@ def write_figure(run_dir: Path, path: Path) -> Path:
     """
     results = read_run(run_dir).results
     agents = read_agents(results)
-    page = {"headline": _headline(agents[0], results), "is_comparison": False}
+    page = {"headline": _headline(agents, results), "is_comparison": False}
     return _render(path, page, agents, agents, results, template="figure.svg")
 
 

@@ -8,7 +8,7 @@ from cccad_core.policy import Policy, PolicySpec
 from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
-from cccad_train.experiment import AgentSpec
+from cccad_train.experiment import BLIND, AgentSpec
 from cccad_train.files import Json
 from cccad_train.report.page import two_digits
 from cccad_train.report.runs import RunRecord, estimates_of, name_of_best, read_agents, warnings_of
@@ -17,7 +17,9 @@ from cccad_train.run.graph import Graph
 
 
 def label(name: str, agent: AgentSpec) -> str:
-    """Return what tables and charts call an agent: where a plain window is emptied, its label says so."""
+    """Return what tables and charts call an agent: an emptied window and a task-blind policy say what they are."""
+    if agent.policy.is_blind:
+        return "task-blind" if name == BLIND else f"{name}, task-blind"
     return f"{name}, emptied window" if agent.policy.has_plain_window else name
 
 
@@ -25,6 +27,8 @@ def describe_agent(agent: AgentSpec) -> str:
     """Return one line that tells an agent's window, memory and size."""
     policy, memory = agent.policy, agent.policy.memory
     plain = unstructure(policy)["memory"]
+    if agent.policy.is_blind:
+        return f"sees the current observation alone, and so cannot tell tasks apart; {_size(policy)}"
     if not isinstance(memory, CompressedSpec):
         return f"memory by {plain['kind']}; width {policy.width}"
     how = f"{memory.num_latents} latents by {plain['compressor']['kind']}" if memory.num_latents else "no latents"

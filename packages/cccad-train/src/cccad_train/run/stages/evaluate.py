@@ -99,8 +99,8 @@ def _live(
         others = [*spec.evaluate.sliding, *evaluation.rules(evaluation.environments())]
         meter.total = spec.evaluate.num_episodes * (len(policies) + len(others) + 2 * with_controls)
         for name, policy in policies.items():
-            role = "agent" if name == spec.agent else "control"
             agent = run.graph.agents[name]
+            role = "agent" if name == spec.agent else "blind" if agent.policy.is_blind else "control"
             evaluation.add(name, label(name, agent), role, describe_agent(agent), evaluation.live(policy))
             evaluation.agents[name]["num_weights"] = num_parameters(policy)
             if name in spec.evaluate.sliding:
