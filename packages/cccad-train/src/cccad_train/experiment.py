@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
-from attrs import field, frozen, validators
+from attrs import evolve, field, frozen, validators
 from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.layouts import ObservationSpec
 from cccad_core.memory.memoryless import MemorylessSpec
