@@ -8,8 +8,10 @@ from cccad_core.compressors.full import FullSpec
 from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.law import LawBroken
+from cccad_core.laws.layout import check_layout
 from cccad_core.laws.memory import check_memory
 from cccad_core.laws.noise import SPACES, random_batch
+from cccad_core.layouts import ObservationSpec
 from cccad_core.memory.base import Decisions, Memory, MemoryState
 from cccad_core.memory.compressed import Compressed, CompressedSpec, compressed
 from cccad_core.objectives.imitation import ImitationSpec
@@ -97,6 +99,11 @@ def caught(law):
 @pytest.mark.parametrize("compressor", [GatedQuerySpec(num_latents=2, num_heads=2), WindowSpec(), FullSpec()])
 def test_a_compressed_window_keeps_the_laws(compressor):
     assert check_memory(CompressedSpec(compressor=compressor, **SMALL)) is None
+
+
+def test_no_memory_keeps_the_laws():
+    assert check_memory(MemorylessSpec()) is None
+    assert check_layout(ObservationSpec()) is None
 
 
 def test_a_memory_of_a_strangers_keeps_the_laws(fading):

@@ -100,7 +100,7 @@ def test_results_and_report_tell_of_every_environment(copied_run, cccad):
     inner = results["worlds"]["long"]
     assert inner["horizon"] == 12
     assert ids_of(inner) == ids_of(results)
-    assert sorted(inner["summary"]) == ["ad", "cad", "optimal", "random"]
+    assert sorted(inner["summary"]) == ["ad", "blind", "cad", "optimal", "random"]
     assert np.array(inner["agents"]["cad"]["returns"]).shape == (2, 2, 3)
     assert inner["agents"]["cad"]["compressions"][0] == [12, 24]  # of 36 env steps, in segments of 12
     assert inner["summary"]["optimal"]["normalized_last10_mean"] == 1.0

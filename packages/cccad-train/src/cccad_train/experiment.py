@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from attrs import evolve, field, frozen, validators
-from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.layouts import ObservationSpec
+from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.memory.memoryless import MemorylessSpec
 from cccad_core.policy import PolicySpec
 from cccad_core.specs import Kind
@@ -202,7 +202,9 @@ class ExperimentSpec:
         """Return every agent to be trained by name, the main one first."""
         main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
         agents = {self.agent: main, **self.controls}
-        return agents if not self.blind or BLIND in agents or main.policy.is_blind else {**agents, BLIND: main.blinded()}
+        return (
+            agents if not self.blind or BLIND in agents or main.policy.is_blind else {**agents, BLIND: main.blinded()}
+        )
 
 
 def recorded(evaluate: Mapping[str, Any]) -> dict[str, Any]:
