@@ -14,6 +14,7 @@ from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.layouts import ObservationSpec
 from cccad_core.memory.base import Decisions, Memory, MemoryState
 from cccad_core.memory.compressed import Compressed, CompressedSpec, compressed
+from cccad_core.memory.memoryless import MemorylessSpec
 from cccad_core.objectives.imitation import ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
 from cccad_core.objectives.terms import ReconstructionTerm
