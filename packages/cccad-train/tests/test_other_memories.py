@@ -53,7 +53,7 @@ def test_a_recurrent_memory_goes_through_a_whole_run(cccad_run, tmp_path):
     assert agents["cad"]["compressions_per_history"] == 0
     assert "cad-zeroed" not in agents  # there are no latents to take away
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert {(row["stage"], row["writes"]) for row in rows} == {("train-cad", 0.0), ("train-compressed", 1.0)}
+    assert {(row["stage"], row["writes"]) for row in rows} >= {("train-cad", 0.0), ("train-compressed", 1.0)}
     artefact = load_artefact(folder / "policy", trust_plugins=True)
     assert artefact.spec.policy.memory.segment == 6
 

@@ -176,7 +176,7 @@ def describe_part(kind: str | None, name: str | None) -> None:
 
             click.echo(wrapped(describe(ExperimentSpec)))
         elif name is None:
-            click.echo("\n".join([*names(kind), "", _how_to_add(kind)]))
+            click.echo("\n".join([*names(kind), "", wrapped(_how_to_add(kind))]))
         else:
             click.echo(wrapped(f"{kind} {name}: {describe(lookup(kind, name))}"))
 

@@ -83,7 +83,7 @@ class Bed:
         space = self.spaces.action
         for agent in self.spec.agents().values():
             with torch.random.fork_rng(devices=[]):
-                head = head_for(space, agent.policy.head).build(space, agent.policy.width)
+                head = head_for(space, agent.policy.head).build(space, 8)  # of any width: sizes are checked later
             for objective in (fit.objective for fit in agent.fits().values()):
                 if not objective.takes(head):
                     name = title(type(objective), "objective")
