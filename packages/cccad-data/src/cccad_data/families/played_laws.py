@@ -156,7 +156,10 @@ def _check_masked_reset(family: TaskFamily, tasks: Sequence[Task], actions: Arra
         now = masked.step(chosen)[0]
         untouched.step(chosen)
     before, number = np.array(now), 40
-    after = np.array(masked.reset(seed=number, options={"reset_mask": mask})[0])
+    options = {"reset_mask": mask.copy()}
+    after = np.array(masked.reset(seed=number, options=options)[0])
+    is_kept = [*options] == ["reset_mask"] and np.array_equal(options["reset_mask"], mask)
+    require("options are only read", is_kept, "reset() takes the mask out of the options that it is given")
     what = 'reset(options={"reset_mask": ...}) changes a row that the mask leaves out'
     require(law, np.array_equal(before[~mask], after[~mask]), what)
     first = np.array(alone.reset(seed=number + 1)[0])

@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode
 from numpy.typing import NDArray
 
-from cccad_envs.errors import SettingError, UnknownTaskError
+from cccad_envs.errors import PlayError, SettingError, UnknownTaskError
 from cccad_envs.family import Split, drawn_split
 from cccad_envs.gym.exact import Plan, plan
 from cccad_envs.gym.imports import import_path, in_one_line, near_names
@@ -127,12 +127,15 @@ class GymnasiumFamily:
             returns: list[float] = []
             rows.reset(seed=_SEED)
             rows.action_space.seed(_SEED)
+            age = 0
             while len(returns) < wanted:
                 _, rewards, terminations, truncations, _ = rows.step(rows.action_space.sample())
-                running += float(rewards[0])
+                running, age = running + float(rewards[0]), age + 1
+                if age > self.horizon:
+                    raise PlayError(f"an episode of {self.recipe.name} goes on after its horizon of {self.horizon}")
                 if terminations[0] or truncations[0]:
                     returns.append(running)
-                    running = 0.0
+                    running, age = 0.0, 0
             rows.close()
             _cache[key] = np.array(returns)
         measured: NDArray[np.float64] = _cache[key]

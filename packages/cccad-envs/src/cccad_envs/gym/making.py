@@ -1,5 +1,6 @@
 """One environment of one task: where each of its parameters goes, and how it is made and reset."""
 
+import difflib
 import inspect
 import re
 import warnings
@@ -60,7 +61,19 @@ class Recipe:
             varied = {name: value for name, value in at["wrapper"].items() if name in wrapper.names}
             what = f"the wrapper {wrapper.path!r} cannot be put around {self.name}"
             env = self._called(wrapper.make, {**wrapper.fixed, **varied}, what, env)
+        self._refuse_own_resets(env)
         return env
+
+    def _refuse_own_resets(self, env: Env) -> None:
+        """Refuse an environment that begins its next episode by itself, in the step after the last of one."""
+        layer: Any = env
+        while isinstance(layer, gymnasium.Wrapper):
+            if isinstance(layer, gymnasium.wrappers.Autoreset):
+                raise SettingError(
+                    f"{self.name} is wrapped in Autoreset, which resets in the next step (NEXT_STEP); leave it out: "
+                    "rows are reset in the step that ends their episode (SAME_STEP)"
+                )
+            layer = layer.env
 
     def bare(self, arguments: Table) -> Env:
         """Return a new environment without our wrappers, made with *arguments* of its constructor.
@@ -83,7 +96,7 @@ class Recipe:
             said = ", ".join(f"{name} = {value!r:.60}" for name, value in arguments.items())
             raise SettingError(f"{what}{said and f' with {said}'}: {in_one_line(error)}") from error
         if not isinstance(env, gymnasium.Env):
-            raise SettingError(f"{what}: what it gives is a {type(env).__name__}, no gymnasium.Env")
+            raise SettingError(f"{what}: it gives no gymnasium.Env, but {env!r:.60}")
         return env
 
     def resets(self, params: Mapping[str, Parameter]) -> tuple[int | None, Table]:
@@ -132,7 +145,7 @@ def registered(env_id: str) -> tuple[Callable[..., Env], int | None]:
         creator: Callable[..., Any] = (
             gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         )
-    except ImportError as error:
+    except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise SettingError(_missing(env_id, error)) from error
     return creator, found.max_episode_steps
 
@@ -151,9 +164,11 @@ def _near_ids(name: str) -> str:
     same = [other for other in gymnasium.registry if other.partition("-v")[0].lower() == mine]
     if same:
         return f"did you mean {' or '.join(map(repr, same[-3:]))}?"
-    hint = near_names(name, gymnasium.registry)
+    bases = {other.partition("-v")[0]: other for other in gymnasium.registry}  # the newest version of each
+    near = difflib.get_close_matches(name.partition("-v")[0], bases, n=2)
+    hint = f"did you mean {' or '.join(repr(bases[base]) for base in near)}?" if near else ""
     more = " (a package that registers environments is named before a colon: 'minigrid:MiniGrid-Empty-5x5-v0')"
-    return (hint if hint.startswith("did") else f"{len(gymnasium.registry)} are registered") + more
+    return (hint or f"{len(gymnasium.registry)} are registered") + more
 
 
 def _missing(name: str, error: Exception) -> str:
@@ -242,8 +257,9 @@ def _place(recipe: Recipe, each: Field, unwrapped: Env | None) -> Place:
         )
     attributes = [] if unwrapped is None else [other for other in dir(unwrapped) if _is_setting(unwrapped, other)]
     names = {*recipe.constructor_names, *wrapper_names, *attributes} - {"render_mode", "self"}
-    what = f"an {each.place} of {recipe.name}" if each.place else f"an argument or an attribute of {recipe.name}"
-    raise SettingError(f"'vary.{name}' is not {what}, nor an argument of its wrappers; {near_names(name, names)}")
+    kinds = {"": "an argument or an attribute", "attribute": "an attribute", "wrapper": "an argument of a wrapper"}
+    what = f"{kinds.get(each.place, 'an argument of the constructor')} of {recipe.name}"
+    raise SettingError(f"'vary.{name}' is not {what}; {near_names(name, names)}")
 
 
 def _is_setting(unwrapped: Env, name: str) -> bool:

@@ -119,6 +119,8 @@ class GymRows(VectorEnv[Array, Array, Array]):
             outcome = self._step_one(index, action)
             self._now[index], rewards[index], terminations[index], truncations[index], info = outcome
             success[index] = bool(info.get(self._success, False)) if self._success else False
+        if not np.isfinite(rewards).all():
+            raise PlayError(f"a reward of {self.recipe.name} is not finite: {rewards[~np.isfinite(rewards)][0]}")
         self._age += 1
         truncations |= (self._age >= self.horizon) & ~terminations
         ended = terminations | truncations

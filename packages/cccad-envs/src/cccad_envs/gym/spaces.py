@@ -109,6 +109,8 @@ def observed(side: Side, values: list[Any], name: str) -> Array:
     except ValueError as error:
         raise PlayError(f"an observation of {name} has not the shape of its space {str(side.theirs)[:80]}") from error
     if side.ours["kind"] == "box":
+        if not np.isfinite(stacked).all():
+            raise PlayError(f"an observation of {name} is not finite: {stacked[~np.isfinite(stacked).all(axis=1)][0]}")
         return stacked.astype(side.dtype, copy=False)
     whole = stacked.astype(np.int64) - side.start
     outside = (whole < 0) | (whole >= np.asarray(side.ours["sizes"])) | (whole + side.start != stacked)
