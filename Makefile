@@ -13,7 +13,7 @@ BENCHMARKS := act collect equality sources store train
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint types wheels bench bench-gpu gpu-wheels mutants kills clean
+.PHONY: help run test lint types wheels bench bench-gpu gpu-wheels mutants kills worlds clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 16
@@ -36,6 +36,9 @@ types: .venv/stamp-dev  ## mypy --strict over every src, plugins, tools, studies
 
 wheels: .venv/stamp-dev  ## build the four wheels into dist/ and test each one alone in a fresh environment
 	$(BIN)/python tools/check_wheels.py
+
+worlds:  ## test the environments of other packages, each group in a virtual environment of its own (GROUPS="mujoco minigrid")
+	$(PYTHON) tools/worlds.py $(GROUPS)
 
 bench: .venv/stamp-dev  ## run every benchmark; results land in benchmarks/results/
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python benchmarks/$$name.py || exit 1; done
