@@ -10,6 +10,8 @@ GPU_WHEELS := cattrs gymnasium farama-notifications cloudpickle click tomli pyte
 PURE       := --platform any --python-version 3.12 --implementation py --abi none
 
 BENCHMARKS := act collect equality sources store train
+TYPED_TESTS := tests packages/cccad-train/tests
+OF_TESTS := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 
 .DEFAULT_GOAL := help
@@ -31,8 +33,9 @@ lint: .venv/stamp-dev types  ## ruff, import contracts, size limits and types
 	$(BIN)/python tools/check_house.py
 	$(BIN)/python studies/tables.py --check
 
-types: .venv/stamp-dev  ## mypy --strict over every src, plugins, tools, studies and benchmarks
+types: .venv/stamp-dev  ## mypy --strict over every src, plugins, tools, studies and benchmarks, and over the tests
 	$(BIN)/mypy
+	@for folder in $(TYPED_TESTS); do echo "$$folder"; MYPYPATH=$$folder $(BIN)/mypy $(OF_TESTS) $$folder || exit 1; done
 
 wheels: .venv/stamp-dev  ## build the four wheels into dist/ and test each one alone in a fresh environment
 	$(BIN)/python tools/check_wheels.py

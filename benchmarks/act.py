@@ -96,14 +96,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    result = {"cache": cached_against_uncached(given.rounds), "age": growing_old(), "machine": machine()}
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    arguments = parser.parse_args()
+    result = {"cache": cached_against_uncached(arguments.rounds), "age": growing_old(), "machine": machine()}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(f"{result['cache']['decisions_per_s']} decisions/s, {result['cache']['ratio']} times as many with the cache")
     for age in result["age"]["ages"]:
         print(age)
-    print(f"written to {given.out.name}")
+    print(f"written to {arguments.out.name}")
 
 
 if __name__ == "__main__":

@@ -169,9 +169,9 @@ def main() -> None:
             result["families"][name] = compare(name, seeds, arguments.max_tasks, pool)
             print(name, json.dumps(result["families"][name]["returns"]), flush=True)
             asked = [(name, part) for name in result["families"] for part in PARTS]
-            found = adjusted([result["families"][name]["returns"][part]["p_sign_flip"] for name, part in asked])
-            result["p_holm"] = {f"{name}, {part}": p for (name, part), p in zip(asked, found, strict=True)}
-            result["equal"] = min(found) >= LEVEL
+            measured = adjusted([result["families"][name]["returns"][part]["p_sign_flip"] for name, part in asked])
+            result["p_holm"] = {f"{name}, {part}": p for (name, part), p in zip(asked, measured, strict=True)}
+            result["equal"] = min(measured) >= LEVEL
             arguments.out.parent.mkdir(parents=True, exist_ok=True)
             arguments.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 

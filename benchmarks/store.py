@@ -92,8 +92,8 @@ def sampled(disk: Any, memory: Any, batches: int) -> dict[str, Any]:
 def resident() -> dict[str, float]:
     """Return the megabytes that are resident: the process's own, and pages of files."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    found = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
-    return {name: round(int(found[name].split()[0]) / 1e3, 1) for name in ("RssAnon", "RssFile")}
+    measured = dict(line.split(":", 1) for line in lines if line.startswith("Rss"))
+    return {name: round(int(measured[name].split()[0]) / 1e3, 1) for name in ("RssAnon", "RssFile")}
 
 
 def prepare(folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -124,11 +124,11 @@ def compare(folder: Path, batches: int) -> dict[str, Any]:
     before, started = resident(), time.process_time()
     disk = SamplerSpec().build(Histories.open(folder / "large", lazy=True), 0)
     result: dict[str, Any] = {"opening_cpu_s": round(time.process_time() - started, 1)}
-    found = [resident()]
+    measured = [resident()]
     for index in range(batches):
         disk.batch(batches + index, LENGTH, SIZE)
-        found.append(resident())
-    result["resident_mb"] = {"before": before, "most": {name: max(part[name] for part in found) for name in before}}
+        measured.append(resident())
+    result["resident_mb"] = {"before": before, "most": {name: max(part[name] for part in measured) for name in before}}
     memory = SamplerSpec().build(Histories.open(folder / "lzf", lazy=False), 0)
     result["sampled"] = sampled(disk, memory, batches)
     for name in ("lzf", "gzip"):

@@ -69,9 +69,9 @@ def measure(seconds: float, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         sampler = histories(Path(folder))
         spaces = Spaces.from_dict(DarkroomSpec().build().spaces)
-        made = {"dense": dense_loss, "last": last_loss, "last_random_length": last_loss}
+        builders = {"dense": dense_loss, "last": last_loss, "last_random_length": last_loss}
         runs = {}
-        for name, make in made.items():
+        for name, make in builders.items():
             policy = PolicySpec().build(spaces, 0)
             runs[name] = make(policy), OptimizerSpec().build(policy)
         lengths = np.random.default_rng(0)
@@ -106,11 +106,11 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="of one turn")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each way")
     parser.add_argument("--out", type=Path, default=RESULTS)
-    given = parser.parse_args()
-    result = measure(given.seconds, given.rounds)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"{result['targets_per_s']} targets/s, {result['ratio']} times as many; written to {given.out.name}")
+    arguments = parser.parse_args()
+    result = measure(arguments.seconds, arguments.rounds)
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(f"{result['targets_per_s']} targets/s, {result['ratio']} times as many; written to {arguments.out.name}")
 
 
 if __name__ == "__main__":

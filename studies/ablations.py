@@ -63,7 +63,7 @@ OPTIONS = {
     "fold-of-2-layers": [ALONE, f"policy.memory.compressor={{ {FOLD}, num_latents = 8, num_layers = 2 }}"],
     "write-at-episode-ends": [ALONE, 'policy.memory.trigger={ kind = "episode" }'],
     "window-200": [AD, "policy.memory.window=200", "train.num_writes=2"],  # beside a plain one of 200 slots
-    **{name: [ALONE, f"policy.memory.compressor={{ {told} }}"] for name, told in OTHERS.items()},
+    **{name: [ALONE, f"policy.memory.compressor={{ {fields} }}"] for name, fields in OTHERS.items()},
     "detours-repeat": [ALONE, "data.sampler.detours.repeat_frac=0.7"],
     "no-detours": [ALONE, "data.sampler.detours={ frac = 0.0, max_episodes = 10 }"],
 }

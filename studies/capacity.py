@@ -34,14 +34,14 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {  # by the vectors that the
 
 def settings(kind: str, latents: int, bits: int, seed: int) -> list[str]:
     """Return what a cell changes in the spec: at least one write lies between a bit and its question."""
-    told = "".join(f", {name} = {value}" for name, value in KINDS[kind](latents).items())
+    fields = "".join(f", {name} = {value}" for name, value in KINDS[kind](latents).items())
     warm = [] if kind in ("window", "full", "sink") else [f"pretrain={WARM}"]  # these have nothing to learn there
     return [
         *warm,
         f"env.num_bits={bits}",
         f"env.num_filler={RAW}",
-        f'policy.memory.compressor={{ kind = "{kind}"{told} }}',
-        f"policy.memory.window={RAW + (latents if told else 0)}",
+        f'policy.memory.compressor={{ kind = "{kind}"{fields} }}',
+        f"policy.memory.window={RAW + (latents if fields else 0)}",
         f"train.num_writes={-(-2 * (2 * bits + RAW) // RAW)}",
         f"seed={seed}",
     ]

@@ -19,17 +19,17 @@ KEPT = {"normalized": "normalized_last10_mean", "worst": "worst_task_normalized"
 
 def measure_all(spec: str, cells: list[tuple[dict[str, Any], list[str]]], out: Path, num_jobs: int) -> None:
     """Run *spec* for every cell, its name and the settings that it changes, *num_jobs* at a time on one thread each."""
-    told: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"cells": []}
-    told["command"] = f"cccad-run {spec} --set SETTING ..."
-    todo = [cell for cell in cells if not any(cell[0].items() <= old.items() for old in told["cells"])]
+    record: dict[str, Any] = json.loads(out.read_text(encoding="utf-8")) if out.is_file() else {"cells": []}
+    record["command"] = f"cccad-run {spec} --set SETTING ..."
+    todo = [cell for cell in cells if not any(cell[0].items() <= old.items() for old in record["cells"])]
     with ThreadPoolExecutor(num_jobs) as pool:
         waiting = {pool.submit(measure, spec, changes): (name, changes) for name, changes in todo}
         for done in as_completed(waiting):
             name, changes = waiting[done]
-            told["cells"].append({**name, **done.result(), "settings": changes})
+            record["cells"].append({**name, **done.result(), "settings": changes})
             print({**name, **done.result()}, flush=True)
             out.parent.mkdir(parents=True, exist_ok=True)
-            out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+            out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def measure(spec: str, changes: list[str]) -> dict[str, Any]:
@@ -38,8 +38,8 @@ def measure(spec: str, changes: list[str]) -> dict[str, Any]:
         command = [sys.executable, "-c", "from cccad_train.cli import run; run()", spec, "--out", folder]
         command += [word for change in changes for word in ("--set", change)]
         subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
-        [found] = Path(folder).glob("*/evaluation/results.json")
-        rows = json.loads(found.read_text(encoding="utf-8"))["summary"]
+        [measured] = Path(folder).glob("*/evaluation/results.json")
+        rows = json.loads(measured.read_text(encoding="utf-8"))["summary"]
     trained = {name: kept(row) for name, row in rows.items() if name not in ("optimal", "random")}
     main = trained.pop("cad")
     return {**main, "controls": trained} if trained else main
@@ -47,5 +47,5 @@ def measure(spec: str, changes: list[str]) -> dict[str, Any]:
 
 def kept(row: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of an agent's summary."""
-    told: dict[str, Any] = rounded({name: row[key] for name, key in KEPT.items() if key in row})
-    return told
+    record: dict[str, Any] = rounded({name: row[key] for name, key in KEPT.items() if key in row})
+    return record

@@ -34,12 +34,12 @@ def figure(html: str) -> str:
         raise SystemExit("figure: this page has no chart with a legend; give a run whose report is written")
     page, rows = Page(), []
     page.feed(html)
-    known = dict.fromkeys((kind, name.strip()) for kind, name in legend)
-    for index, (kind, name) in enumerate(known):
+    listed = dict.fromkeys((kind, name.strip()) for kind, name in legend)
+    for index, (kind, name) in enumerate(listed):
         x, y = COLUMNS[index % 2], FIRST_ROW + ROW * (index // 2)
         rows.append(f'<line class="line {kind}" x1="{x}" x2="{x + 34}" y1="{y}" y2="{y}"/>')
         rows.append(f'<text class="note" x="{x + 44}" y="{y + 5}">{name}</text>')
-    height = FIRST_ROW + ROW * ((len(known) + 1) // 2)
+    height = FIRST_ROW + ROW * ((len(listed) + 1) // 2)
     size = f'width="760" height="{height}" viewBox="0 0 760 {height}" font-family="system-ui, sans-serif"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" class="chart small" {size}>',

@@ -21,10 +21,10 @@ WRITES = (1, 2, 5, 10, 20, 50, 100)  # whose latents are told of
 
 def summary(results: dict[str, Any]) -> dict[str, Any]:
     """Return what is kept of every agent in one world."""
-    told = {name: {key: row[key] for key in TOLD if key in row} for name, row in results["summary"].items()}
-    for name, row in told.items():
+    record = {name: {key: row[key] for key in TOLD if key in row} for name, row in results["summary"].items()}
+    for name, row in record.items():
         row["normalized_at_age"] = at_ages(results, results["agents"][name]["returns"])
-    return told
+    return record
 
 
 def at_ages(results: dict[str, Any], returns: list[Any]) -> dict[str, float]:
@@ -45,16 +45,21 @@ def found(run: Path) -> dict[str, Any]:
     keys = ("host", "versions", "git_commit")
     words = meta["argv"]
     settings = [value for word, value in itertools.pairwise(words) if word == "--set"]
-    told = {"seed": results["seed"], "settings": settings, "evaluate": results["evaluate"], "agents": summary(results)}
-    told |= {key: meta[key] for key in keys if key in meta}
+    record = {
+        "seed": results["seed"],
+        "settings": settings,
+        "evaluate": results["evaluate"],
+        "agents": summary(results),
+    }
+    record |= {key: meta[key] for key in keys if key in meta}
     if worlds := results.get("worlds"):
-        told["worlds"] = {name: summary(world) for name, world in worlds.items()}
+        record["worlds"] = {name: summary(world) for name, world in worlds.items()}
     if (memory := run / "evaluation" / "memory.json").is_file():
         kept = json.loads(memory.read_text(encoding="utf-8"))
         kept["latents"] = [row for row in kept["latents"] if row["write"] in WRITES]
         kept["attention"] = {key: kept["attention"][key] for key in ("by_layer", "even")}
-        told["memory"] = {key: kept[key] for key in REMEMBERED}
-    return told
+        record["memory"] = {key: kept[key] for key in REMEMBERED}
+    return record
 
 
 def rounded(value: Any) -> Any:
@@ -76,12 +81,12 @@ def main() -> None:
     if unfinished := [str(run) for run in asked.runs if not (run / "evaluation" / "results.json").is_file()]:
         parser.error(f"no finished evaluation in {', '.join(unfinished)}")
     out = Path("docs/results") / asked.spec.relative_to("experiments").with_suffix(".json")
-    told = {"command": f"cccad-run {asked.spec} --set SETTING ...", "runs": []}
+    record = {"command": f"cccad-run {asked.spec} --set SETTING ...", "runs": []}
     if asked.add:
-        told = json.loads(out.read_text(encoding="utf-8"))
-    told["runs"] += rounded([found(run) for run in asked.runs])
+        record = json.loads(out.read_text(encoding="utf-8"))
+    record["runs"] += rounded([found(run) for run in asked.runs])
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

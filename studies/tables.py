@@ -30,8 +30,10 @@ class Column:
 
     def cell(self, runs: list[Found], agent: str) -> str:
         """Return what *runs*, one per seed, say of *agent*; a dash where they say nothing."""
-        known = [each for each in (self.of(run, agent) for run in runs) if each is not None]
-        return " / ".join(two_digits(each) for each in ([self.merge(known)] if self.merge and known else known)) or "-"
+        listed = [each for each in (self.of(run, agent) for run in runs) if each is not None]
+        return (
+            " / ".join(two_digits(each) for each in ([self.merge(listed)] if self.merge and listed else listed)) or "-"
+        )
 
 
 def score(name: str, merge: Callable[[list[float]], float] | None = None) -> Column:
@@ -195,9 +197,9 @@ def capacity() -> str:
     sizes = sorted({(cell["bits"], cell["latents"]) for cell in cells})
     rows = []
     for bits, latents in sizes:
-        found = [cell for cell in cells if (cell["bits"], cell["latents"]) == (bits, latents)]
-        values = [[cell["normalized"] for cell in found if cell["kind"] == kind] for kind in kinds]
-        seeds = len({cell["seed"] for cell in found})
+        measured = [cell for cell in cells if (cell["bits"], cell["latents"]) == (bits, latents)]
+        values = [[cell["normalized"] for cell in measured if cell["kind"] == kind] for kind in kinds]
+        seeds = len({cell["seed"] for cell in measured})
         rows.append(
             [f"{bits}", f"{latents}", f"{seeds}", *(two_digits(fmean(each)) if each else "" for each in values)]
         )

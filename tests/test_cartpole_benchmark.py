@@ -2,6 +2,7 @@
 
 import runpy
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -11,16 +12,17 @@ CartPole = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "cartpo
 
 def test_every_frame_is_that_of_cartpole_v1():
     family = CartPole([100, 60], horizon=40)
-    world, reference = family.make_vec(family.tasks[:1] * 8), gymnasium.make("CartPole-v1").unwrapped
+    rows = family.make_vec(family.tasks[:1] * 8)
+    reference: Any = gymnasium.make("CartPole-v1").unwrapped
     pushes = np.random.Generator(np.random.PCG64(0))
-    observations, _ = world.reset(seed=3)
+    observations, _ = rows.reset(seed=3)
     endings = set()
     for _ in range(200):
-        states, ages, actions = world.states.copy(), world.ages.copy(), pushes.integers(0, 2, 8)
+        states, ages, actions = rows.states.copy(), rows.ages.copy(), pushes.integers(0, 2, 8)
         if pushes.random() < 0.5:  # now and then lean against the fall, to live until the horizon
             actions = (states[:, 2] + states[:, 3] > 0).astype(int)
         assert (observations == states.astype(np.float32)).all()
-        observations, rewards, terminations, truncations, infos = world.step(actions)
+        observations, rewards, terminations, truncations, infos = rows.step(actions)
         endings |= set(zip(terminations.tolist(), truncations.tolist(), strict=True))
         for row in range(8):
             reference.reset()
@@ -34,12 +36,12 @@ def test_every_frame_is_that_of_cartpole_v1():
 
 def test_a_shorter_pole_falls_faster():
     family = CartPole([200, 50])
-    world = family.make_vec(family.tasks)
-    world.reset(seed=0)
-    world.states[:] = [0.0, 0.0, 0.05, 0.0]
+    rows = family.make_vec(family.tasks)
+    rows.reset(seed=0)
+    rows.states[:] = [0.0, 0.0, 0.05, 0.0]
     for _ in range(10):
-        world.step(np.ones(2, int) * (world.ages % 2))  # pushes that cancel
-    assert world.states[1, 2] > world.states[0, 2] > 0.05
+        rows.step(np.ones(2, int) * (rows.ages % 2))  # pushes that cancel
+    assert rows.states[1, 2] > rows.states[0, 2] > 0.05
 
 
 def test_rows_are_reset_on_their_own_and_draw_on_their_own():

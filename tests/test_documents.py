@@ -137,7 +137,7 @@ def chosen(*languages):
 
 def commands():
     """Return every line for a shell, by document and in order."""
-    lines = {}
+    lines: dict[str, list[str]] = {}
     for block in BLOCKS:
         if block.language in ("sh", "bash"):
             whole = block.text.replace("\\\n", " ")

@@ -1,6 +1,7 @@
 """Every registered family keeps the laws of families; crosses cccad-envs and cccad-data."""
 
 from importlib.metadata import entry_points
+from typing import Any
 
 import pytest
 from cccad_data.families.laws import check_family
@@ -21,7 +22,7 @@ from cccad_envs import (
 REGISTERED = {point.name: point.load() for point in entry_points(group="cccad.env")}
 OF_ITSELF = sorted(REGISTERED.keys() - {"gymnasium"})
 """Families that need no settings; those of Gymnasium's environments are in test_gymnasium_family.py."""
-VARIANTS = [
+VARIANTS: list[Any] = [
     DarkroomSpec(size=4, horizon=4),
     DarkKeyToDoorSpec(size=3, horizon=12),
     DarkroomPermutedSpec(size=4, horizon=5, num_permutations=7),

@@ -1,8 +1,11 @@
 """Gymnasium's own environments as families of tasks keep all laws; crosses cccad-envs and cccad-data."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cccad_data.families.laws import check_family
+from cccad_data.family import HasOptimum
 from cccad_envs.gym.spec import GymnasiumSpec
 
 MAPS = {
@@ -67,11 +70,13 @@ def test_what_is_varied_reaches_the_environment_itself():
     family = FAMILIES["drawn"].build()
     rows = family.make_vec(family.tasks)
     for row, task in zip(rows.rows, family.tasks, strict=True):
-        assert (row.env.unwrapped.g, row.env.unwrapped.l) == (task.params["g"], task.params["l"])
+        inner: Any = row.env.unwrapped
+        assert (inner.g, inner.l) == (task.params["g"], task.params["l"])
 
 
 def test_the_exact_optimum_of_a_deterministic_map_is_to_arrive():
     family = FROZEN_LAKE.build()
+    assert isinstance(family, HasOptimum)
     assert (family.optimal_returns(family.tasks) == 1.0).all()
     assert (family.random_returns(family.tasks) < 0.3).all()
 

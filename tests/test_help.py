@@ -9,16 +9,16 @@ from cccad_core.specs import describe
 from cccad_train.experiment import ExperimentSpec
 
 
-def specs_of(spec, found=None):
+def specs_of(spec, measured=None):
     """Return *spec* and every spec class that its fields hold."""
-    found = {} if found is None else found
-    if attrs.has(spec) and spec not in found:
-        found[spec] = None
+    measured = {} if measured is None else measured
+    if attrs.has(spec) and spec not in measured:
+        measured[spec] = None
         for annotation in typing.get_type_hints(spec).values():
             for inner in (annotation, *typing.get_args(annotation)):
                 if isinstance(inner, type):
-                    specs_of(inner, found)
-    return list(found)
+                    specs_of(inner, measured)
+    return list(measured)
 
 
 SPECS = dict.fromkeys(specs_of(ExperimentSpec))

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from importlib.metadata import distribution
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import pytest
@@ -45,33 +45,33 @@ def documents():
     return {name: each for name, each in ours.items() if each}
 
 
-def needed(name, found, extras=()):
+def needed(name, measured, extras=()):
     """Add to *found* every distribution that *name* needs, itself included, as far as it is installed here."""
     try:
         about = distribution(name)
     except ModuleNotFoundError:
         return
-    if (about.name, *extras) in found:
+    if (about.name, *extras) in measured:
         return
-    found[(about.name, *extras)] = about
+    measured[(about.name, *extras)] = about
     for text in about.requires or ():
         each = Requirement(text)
         if any(each.marker is None or each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
-            needed(each.name, found, tuple(each.extras))
+            needed(each.name, measured, tuple(each.extras))
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
     """A folder with what our packages need, of what is installed here, and none of ours."""
-    folder, found = tmp_path_factory.mktemp("shelf"), {}
+    folder, measured = tmp_path_factory.mktemp("shelf"), dict[str, Distribution]()
     for package in ("cccad-core", "cccad-envs", "cccad-data", "cccad-train"):
         project = tomli.loads((ROOT / "packages" / package / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         extras = project.get("optional-dependencies", {})
         for text in [*project["dependencies"], *extras.get("card", []), *extras.get("rl", [])]:
-            needed(Requirement(text).name, found)
+            needed(Requirement(text).name, measured)
     for builder in BUILDERS:
-        needed(builder, found)
-    for about in found.values():
+        needed(builder, measured)
+    for about in measured.values():
         if about.name.startswith("cccad"):
             continue
         for top in {file.parts[0] for file in about.files or () if file.parts[0] not in ("..", "__pycache__")}:

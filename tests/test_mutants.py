@@ -8,7 +8,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def named():
     """Return the table `TESTS` of tools/mutants.py, without importing what only that tool needs."""
-    tree, names = ast.parse((ROOT / "tools" / "mutants.py").read_text(encoding="utf-8")), {}
+    tree = ast.parse((ROOT / "tools" / "mutants.py").read_text(encoding="utf-8"))
+    names: dict[str, dict[str, tuple[str, ...]]] = {}
     for node in tree.body:
         target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])[0]
         if getattr(target, "id", None) in ("CORE", "TESTS"):

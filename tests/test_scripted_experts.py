@@ -2,6 +2,7 @@
 
 import sys
 import textwrap
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def experts(tmp_path):
 
 def test_both_kinds_of_expert_act_alike_where_they_know_alike(experts):
     family = GymnasiumSpec(id="Pendulum-v1", vary={"max_torque": [0.5, 1.0]}, horizon=20).build()
-    life = {"num_envs": 2, "env_steps": 60, "noise_start": 0.5}
+    life: dict[str, Any] = {"num_envs": 2, "env_steps": 60, "noise_start": 0.5}
     knowing = ExpertSpec(expert=f"{experts}:knowing", **life).build()
     looking = ExpertSpec(expert=f"{experts}:Looking", per_environment=True, **life).build()
     both = [source.collect(family, family.tasks, seed=0) for source in (knowing, looking)]

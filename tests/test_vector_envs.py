@@ -1,7 +1,7 @@
 """Gymnasium's own vector environments are recorded, learned from and played like ours."""
 
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
@@ -60,8 +60,8 @@ class Family:
         return self.vector_class(makers, autoreset_mode=self.mode)
 
 
-LIFE = {"num_envs": 3, "env_steps": 60}
-SOURCES = {
+LIFE: dict[str, Any] = {"num_envs": 3, "env_steps": 60}
+SOURCES: dict[str, Any] = {
     "random": RandomSpec(**LIFE),
     "q-learning": QLearningSpec(**LIFE),
     "ppo": PPOSpec(n_steps=20, batch_size=20, n_epochs=1, **LIFE),
@@ -95,19 +95,19 @@ def test_every_source_records_true_last_observations_of_gymnasiums_vector_envs(n
 @pytest.mark.parametrize("vector_class", [SyncVectorEnv, AsyncVectorEnv])
 def test_play_tells_the_agent_the_true_last_observations_of_gymnasiums_vector_envs(vector_class):
     class Listening(Agent):
-        """Keeps what it is told."""
+        """Keeps what it hears."""
 
-        told = ()
+        heard: tuple[tuple[object, ...], ...] = ()
 
         def observe(self, state, rewards, terminations, truncations, next_observations):
-            self.told = (*self.told, (rewards, terminations, np.array(next_observations)))
+            self.heard = (*self.heard, (rewards, terminations, np.array(next_observations)))
             return super().observe(state, rewards, terminations, truncations, next_observations)
 
     listener, family = Listening(agent().policy), Family(vector_class)
-    worlds = family.make_vec(family.tasks)
-    played = play(listener, worlds, num_episodes=4, generator=torch.Generator().manual_seed(0))
-    worlds.close()
-    rewards, terminations, reached = (np.stack(part) for part in zip(*listener.told, strict=True))
+    environments = family.make_vec(family.tasks)
+    played = play(listener, environments, num_episodes=4, generator=torch.Generator().manual_seed(0))
+    environments.close()
+    rewards, terminations, reached = (np.stack(part) for part in zip(*listener.heard, strict=True))
     assert (rewards == (reached[:, :, 0] == GOALS)).all()
     assert (terminations == (reached[:, :, 0] == GOALS)).all()
     assert played.returns.sum() > 0
@@ -127,8 +127,8 @@ def test_other_autoreset_modes_are_refused_in_one_sentence(mode):
 class Rooms(Corridor):
     """The same walk, shown as parts, one of which the agent does not know."""
 
-    action_space = gym.spaces.Dict(move=gym.spaces.Discrete(3), push=gym.spaces.Box(-1.0, 1.0, (2,)))
-    observation_space = gym.spaces.Dict(
+    action_space: Any = gym.spaces.Dict(move=gym.spaces.Discrete(3), push=gym.spaces.Box(-1.0, 1.0, (2,)))
+    observation_space: Any = gym.spaces.Dict(
         image=gym.spaces.Box(0, 255, (2, 2), np.uint8),
         place=gym.spaces.Tuple((gym.spaces.Discrete(SIZE),)),
         mission=gym.spaces.Text(5),

@@ -20,6 +20,11 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 50
 MAX_SRC_LINES = {"cccad-core": 6_150, "cccad-envs": 4_000, "cccad-data": 7_400, "cccad-train": 5_200}
 """Lines that are not blank, by package; raised only with a reason, in docs/decisions/ (0009)."""
 VAGUE_NAMES = {"utils", "common", "misc", "helpers"}
+VAGUE_VARIABLES = {"told", "seen", "found", "known", "made", "given"}
+"""They say that somebody did something with a value, and not what it is."""
+MAY_BE_VAGUE = ("packages/cccad-core", "packages/cccad-envs", "packages/cccad-data")
+"""Where such variables are still allowed; take a folder out when it has none any more."""
+MAX_TEXT_COLUMNS = 120
 # Written so that this file does not match itself.
 MACHINE_TEXT = re.compile(r"(?<![\w.])/(home|Users|root|work)/\w|pypi[.]org|download[.]pytorch[.]org")
 
@@ -58,6 +63,35 @@ def python_faults(path: Path, text: str) -> Iterator[str]:
                 yield f"{name}:{node.lineno}: '{node.name}' has {length} lines, more than {MAX_FUNCTION_LINES}"
 
 
+def name_faults(path: Path, text: str) -> Iterator[str]:
+    """Yield the variables and arguments that say nothing of their value."""
+    for node in ast.walk(ast.parse(text)):
+        name, line = "", 0
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            name, line = node.id, node.lineno
+        elif isinstance(node, ast.arg):
+            name, line = node.arg, node.lineno
+        if name.strip("_") in VAGUE_VARIABLES:
+            yield f"{path.relative_to(ROOT)}:{line}: '{name}' does not say what the value is"
+
+
+def markdown_faults(path: Path, text: str) -> Iterator[str]:
+    """Yield the lines of a document that are too long; rows of tables and single links cannot be broken."""
+    is_code = False
+    for number, line in enumerate(text.splitlines(), start=1):
+        is_code ^= line.lstrip().startswith("```")
+        can_break = not is_code and not line.startswith("|") and " " in line.strip()
+        if len(line) > MAX_TEXT_COLUMNS and can_break:
+            yield f"{path.relative_to(ROOT)}:{number}: {len(line)} columns; a line has at most {MAX_TEXT_COLUMNS}"
+
+
+def test_faults(path: Path, text: str, sources: set[str]) -> Iterator[str]:
+    """Yield a test file that neither has the name of one of the modules *sources* nor a first line on what it tests."""
+    subject = re.sub("^test_(data_)?", "", path.stem)
+    if subject not in sources and not ast.get_docstring(ast.parse(text)):
+        yield f"{path.relative_to(ROOT)}: no module is called '{subject}'; say in the first line what is tested"
+
+
 def constraint_faults(path: Path, text: str) -> Iterator[str]:
     """Yield the lines of constraints.txt that are no plain `name==version`, or that need an accelerator's packages."""
     for number, line in enumerate(text.splitlines(), start=1):
@@ -68,14 +102,16 @@ def constraint_faults(path: Path, text: str) -> Iterator[str]:
 def text_faults(path: Path, text: str) -> Iterator[str]:
     """Yield the lines of a text file that only make sense on one machine."""
     for number, line in enumerate(text.splitlines(), start=1):
-        if found := MACHINE_TEXT.search(line):
-            yield f"{path.relative_to(ROOT)}:{number}: '{found.group()}' belongs to one machine or one package registry"
+        if address := MACHINE_TEXT.search(line):
+            place = f"{path.relative_to(ROOT)}:{number}"
+            yield f"{place}: {address.group()!r} belongs to one machine or one package registry"
 
 
 def house_faults(files: list[Path]) -> Iterator[str]:
     """Yield every fault in *files*, then those that only show over all of them."""
     test_names: dict[str, list[str]] = defaultdict(list)
     num_src_lines: dict[str, int] = defaultdict(int)
+    sources = {path.stem for path in files if path.suffix == ".py" and not path.name.startswith("test_")}
     for path in files:
         try:
             text = path.read_text(encoding="utf-8")
@@ -84,12 +120,16 @@ def house_faults(files: list[Path]) -> Iterator[str]:
         parts = path.relative_to(ROOT).parts
         yield from text_faults(path, text)
         yield from constraint_faults(path, text) if path == ROOT / "constraints.txt" else ()
+        yield from markdown_faults(path, text) if path.suffix == ".md" else ()
         if path.suffix != ".py" or parts[0] not in CODE_FOLDERS:
             continue
         yield from python_faults(path, text)
+        if not str(path.relative_to(ROOT)).startswith(MAY_BE_VAGUE):
+            yield from name_faults(path, text)
         if parts[0] == "packages" and "src" in parts:
             num_src_lines[parts[1]] += sum(1 for line in text.splitlines() if line.strip())
         if path.name.startswith("test_"):
+            yield from test_faults(path, text, sources)
             test_names[path.name].append(str(path.relative_to(ROOT)))
     for name, places in test_names.items():
         if len(places) > 1:

@@ -117,7 +117,7 @@ def is_silly(operator: str) -> bool:
 
 def places(code: str) -> dict[tuple[int, int, str], list[tuple[str, int]]]:
     """Return the changes (operator, occurrence) that are possible at each place (line, column, kind) of *code*."""
-    found, idle, tree, provider = defaultdict(list), idle_lines(code), get_ast(code), OperatorProvider()
+    places, idle, tree, provider = defaultdict(list), idle_lines(code), get_ast(code), OperatorProvider()
     for name in provider:
         if provider[name].arguments() or is_silly(name):
             continue
@@ -125,9 +125,9 @@ def places(code: str) -> dict[tuple[int, int, str], list[tuple[str, int]]]:
         for node in ast_nodes(tree):
             for start, _ in operator.mutation_positions(node):
                 if start not in idle:
-                    found[(*start, name.split("_")[0])].append((name, occurrence))
+                    places[(*start, name.split("_")[0])].append((name, occurrence))
                 occurrence += 1
-    return dict(found)
+    return dict(places)
 
 
 def rank(*words: object) -> str:
@@ -209,8 +209,8 @@ def outcome(folder: Path, tests: tuple[str, ...], limit_s: float) -> tuple[str, 
     finally:  # what a test has started ends with it
         with suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)
-    told = log.read_text(encoding="utf-8", errors="replace").splitlines()
-    failed = [line.split(" - ")[0].split("/")[-1] for line in told if line.startswith(("FAILED", "ERROR"))]
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    failed = [line.split(" - ")[0].split("/")[-1] for line in lines if line.startswith(("FAILED", "ERROR"))]
     return ("survived", "") if done[1] == 0 else ("killed", failed[0] if failed else f"status {done[1]}")
 
 
@@ -238,18 +238,18 @@ def tested(folder: Path, chosen: list[tuple[Mutant, str]]) -> Iterator[Mutant]:
     for module in dict.fromkeys(mutant.module for mutant, _ in chosen):
         place = source(module, folder)
         whole, before = place.read_text(encoding="utf-8"), time.monotonic()
-        told, killer = outcome(folder, TESTS[module], 900)
+        verdict, killer = outcome(folder, TESTS[module], 900)
         baseline_s = time.monotonic() - before
-        if told != "survived":
+        if verdict != "survived":
             sys.exit(f"{module}: its tests fail without any change: {killer}")
         print(f"-- {module}: {baseline_s:.0f} s without a change", flush=True)
         for mutant, code in chosen:
             if mutant.module == module:
                 exchange(place, code)
-                told, killer = outcome(folder, TESTS[module], 20 + 4 * baseline_s)
-                if told == "survived" and (module, mutant.before, mutant.after) in reasons:
-                    told = "equivalent"
-                yield evolve(mutant, outcome=told, killer=killer)
+                verdict, killer = outcome(folder, TESTS[module], 20 + 4 * baseline_s)
+                if verdict == "survived" and (module, mutant.before, mutant.after) in reasons:
+                    verdict = "equivalent"
+                yield evolve(mutant, outcome=verdict, killer=killer)
         exchange(place, whole)
 
 

@@ -67,7 +67,7 @@ def main() -> int:
     order.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     draw(result, order.out.with_suffix(".svg"))
     print(f"written to {order.out} in {result['duration_s']:.0f} s")
-    return int(any(told["outcome"] == "failed" for told in result["tests"]))
+    return int(any(ended["outcome"] == "failed" for ended in result["tests"]))
 
 
 def measured(device: str, *, is_quick: bool) -> dict[str, Any]:
@@ -106,9 +106,9 @@ def run_tests() -> Iterator[dict[str, str]]:
     for case in ET.parse(place).iter("testcase") if place.is_file() else ():
         marks = [mark for mark in case if mark.tag in ("failure", "error", "skipped")]
         outcome = "passed" if not marks else "skipped" if marks[0].tag == "skipped" else "failed"
-        told = {"name": case.get("name", ""), "outcome": outcome}
-        told |= {"why": marks[0].get("message", "")[:300]} if marks else {}
-        yield told | {p.get("name", ""): p.get("value", "") for p in case.iter("property")}
+        ended = {"name": case.get("name", ""), "outcome": outcome}
+        ended |= {"why": marks[0].get("message", "")[:300]} if marks else {}
+        yield ended | {p.get("name", ""): p.get("value", "") for p in case.iter("property")}
 
 
 def histories(*, is_quick: bool) -> Sampler:
@@ -164,7 +164,7 @@ def shares(flops_per_s: float, precision: str, device: str, *, is_quick: bool) -
     """Return what part of the device's speed *flops_per_s* are: of a matrix product, and of the maker's figure."""
     product = product_flops_per_s(precision, device, size=256 if is_quick else 8192)
     name = torch.cuda.get_device_name() if device == "cuda" else ""
-    figure = next((figures[precision] for known, figures in MAKERS_FIGURES.items() if known in name), None)
+    figure = next((figures[precision] for listed, figures in MAKERS_FIGURES.items() if listed in name), None)
     return {
         "product_flops_per_s": product,
         "share_of_product": round(flops_per_s / product, 4),

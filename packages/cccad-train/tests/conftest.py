@@ -149,8 +149,8 @@ def cccad_run_killed():
 
     def start(pattern, count, *arguments):
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        told = [sys.executable, "-c", KILLER, pattern, str(count), "--device", "cpu", *map(str, arguments)]
-        done = subprocess.run(told, env=environment, capture_output=True, text=True, check=False)
+        ended = [sys.executable, "-c", KILLER, pattern, str(count), "--device", "cpu", *map(str, arguments)]
+        done = subprocess.run(ended, env=environment, capture_output=True, text=True, check=False)
         return Outcome(done.returncode, done.stdout, done.stderr)
 
     return start

@@ -38,19 +38,19 @@ def batches(sampler, *, curriculum=None, rank=0, num_processes=1, **spec):
 
 
 def test_as_many_stretches_are_taken_as_the_targets_ask_for(sampler):
-    made = batches(sampler)
-    batch, _, num_targets = made.batch(0)
-    assert made.shape(0) == (10, 48)
+    written = batches(sampler)
+    batch, _, num_targets = written.batch(0)
+    assert written.shape(0) == (10, 48)
     assert batch.observations.shape == (10, 48, 2)
     assert num_targets == float(batch.mask.sum()) == 480
 
 
 def test_a_curriculum_changes_the_length_and_not_the_number_of_targets(sampler):
-    made = batches(sampler, curriculum=LinearSpec(num_updates=9))
-    assert [made.shape(update) for update in (0, 1, 2, 7, 8, 9)] == [
+    written = batches(sampler, curriculum=LinearSpec(num_updates=9))
+    assert [written.shape(update) for update in (0, 1, 2, 7, 8, 9)] == [
         *[(30, 16), (24, 20), (20, 24), (11, 44), (10, 48), (10, 48)],
     ]
-    assert made.batch(1)[0].actions.shape == (24, 20)  # twelve decisions in the first window, eight in the last
+    assert written.batch(1)[0].actions.shape == (24, 20)  # twelve decisions in the first window, eight in the last
 
 
 def test_one_stretch_is_the_least(sampler):
@@ -83,10 +83,10 @@ def test_what_lies_beyond_a_history_is_not_a_target(sampler):
 
 def test_processes_draw_their_chance_apart_share_what_they_must_and_repeat_it(sampler):
     of_rank = [batches(sampler, rank=rank, num_processes=2) for rank in (0, 1, 0)]
-    seeds = [[made.moment(update).seed for update in range(3)] for made in of_rank]
+    seeds = [[written.moment(update).seed for update in range(3)] for written in of_rank]
     assert len({*seeds[0], *seeds[1]}) == 6
     assert seeds[2] == seeds[0]
-    shared = [[made.moment(update).shared_seed for update in range(3)] for made in of_rank]
+    shared = [[written.moment(update).shared_seed for update in range(3)] for written in of_rank]
     assert len({*shared[0], *seeds[0]}) == 6
     assert shared[0] == shared[1] == shared[2]
 

@@ -38,10 +38,15 @@ def test_a_long_curve_is_drawn_as_means_over_equal_stretches():
     assert len({point.split(",")[1] for point in points}) == 1
 
 
+def _row(update, loss, imitation_nats):
+    return {"stage": "train", "update": update, "loss": loss, "imitation_nats": imitation_nats, "x": 2.0}
+
+
 def test_numbers_that_are_the_same_at_every_update_share_a_chart():
-    rows = [{"stage": "train", "update": n, "loss": 2.0 / n, "imitation_nats": 2.0 / n, "x": 2.0} for n in range(1, 9)]
+    losses: list[float] = [2.0 / update for update in range(1, 9)]
+    rows = [_row(update, loss, loss) for update, loss in enumerate(losses, start=1)]
     assert [chart["title"] for chart in metric_charts(rows)] == ["loss, imitation_nats", "x"]
-    rows[3]["imitation_nats"] += 1e-6
+    rows[3] = _row(4, losses[3], losses[3] + 1e-6)
     assert [chart["title"] for chart in metric_charts(rows)] == ["loss", "imitation_nats", "x"]
 
 

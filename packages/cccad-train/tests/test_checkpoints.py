@@ -28,6 +28,12 @@ def names(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+def newest(*arguments):
+    state = load_latest(*arguments)
+    assert state is not None
+    return state
+
+
 def test_nothing_is_loaded_where_nothing_was_saved(tmp_path):
     assert load_latest(tmp_path / "none") is None
 
@@ -35,7 +41,7 @@ def test_nothing_is_loaded_where_nothing_was_saved(tmp_path):
 def test_the_newest_state_comes_back_as_it_was(tmp_path):
     for update in (5, 10):
         save(tmp_path, update, {"weights": torch.full((3,), float(update)), "n": update}, is_best=False)
-    state = load_latest(tmp_path)
+    state = newest(tmp_path)
     assert state["n"] == 10
     assert torch.equal(state["weights"], torch.full((3,), 10.0))
 
@@ -99,16 +105,17 @@ def test_a_state_of_another_optimizer_or_update_is_passed_over(change, tmp_path)
     optimizer = torch.optim.AdamW(layer.parameters(), lr=0.1, weight_decay=0.01)
     layer(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    fit, warnings = fitting(layer.state_dict(), optimizer), []
+    fit = fitting(layer.state_dict(), optimizer)
+    warnings: list[str] = []
     for update in (1, 2):
         progress = {"update": update, "smoothed_loss": 0.5, "best": 0.5}
         state = {"inputs": "x", "policy": layer.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
         if update == 2:
             save(tmp_path, update, state, is_best=False)
-            assert load_latest(tmp_path, fit)["progress"]["update"] == 2
+            assert newest(tmp_path, fit)["progress"]["update"] == 2
             change(state)
         save(tmp_path, update, state, is_best=False)
-    assert load_latest(tmp_path, fit, warnings.append)["progress"]["update"] == 1
+    assert newest(tmp_path, fit, warnings.append)["progress"]["update"] == 1
     assert len(warnings) == 1
 
 
@@ -122,13 +129,13 @@ def test_a_later_learning_rate_is_no_other_optimizer(tmp_path):
     progress = {"update": 1, "smoothed_loss": None, "best": 0.5}
     state = {"inputs": "x", "policy": layer.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
     save(tmp_path, 1, state, is_best=False)
-    assert load_latest(tmp_path, fit)["inputs"] == "x"
+    assert newest(tmp_path, fit)["inputs"] == "x"
 
 
 def test_what_is_no_checkpoint_is_passed_over_with_its_reason(tmp_path):
     save(tmp_path, 1, {"n": 1}, is_best=False)
     place = save(tmp_path, 2, {"n": 2}, is_best=False)
     (place / "state.pt").write_bytes(b"")
-    warnings = []
+    warnings: list[str] = []
     assert load_latest(tmp_path, tell=warnings.append) == {"n": 1}
     assert warnings == [f"{place / 'state.pt'}: it is damaged: File is not a zip file; this checkpoint is passed over"]

@@ -27,44 +27,44 @@ def test_help_of_every_command_names_its_arguments(cccad, cccad_run):
 
 
 def test_collecting_has_a_help_of_its_own(cccad):
-    told = cccad("data", "collect", "--help")
-    assert told.code == 0
-    assert "Usage: cccad data collect [OPTIONS] SPEC" in told.out
-    assert "Collect the learning histories" in told.out
-    assert [option for option in ("--set", "--out", "--dry-run") if option not in told.out] == []
-    assert [option for option in ("--only", "--processes") if option in told.out] == []
+    ended = cccad("data", "collect", "--help")
+    assert ended.code == 0
+    assert "Usage: cccad data collect [OPTIONS] SPEC" in ended.out
+    assert "Collect the learning histories" in ended.out
+    assert [option for option in ("--set", "--out", "--dry-run") if option not in ended.out] == []
+    assert [option for option in ("--only", "--processes") if option in ended.out] == []
 
 
 def test_every_command_tells_its_version_and_those_of_what_it_computes_with(cccad, cccad_run):
     others = [f"{name} {version(name)}" for name in ("cccad-core", "cccad-data", "cccad-envs", "torch")]
     for command in (cccad, cccad_run):
-        told = command("--version")
-        assert told.code == 0
-        assert told.out.split()[1] == version("cccad-train")
-        assert [other for other in others if other not in told.out] == []
+        ended = command("--version")
+        assert ended.code == 0
+        assert ended.out.split()[1] == version("cccad-train")
+        assert [other for other in others if other not in ended.out] == []
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("describe",), ("describe", "source", "ppo"), ("describe", "env")])
 def test_what_there_is_to_choose_from_fits_the_terminal(arguments, cccad, monkeypatch):
     monkeypatch.setenv("COLUMNS", "50")
-    told = cccad(*arguments)
-    assert told.code == 0
-    assert [line for line in told.out.splitlines() if len(line) > 50] == []
+    ended = cccad(*arguments)
+    assert ended.code == 0
+    assert [line for line in ended.out.splitlines() if len(line) > 50] == []
 
 
 def test_list_shows_every_kind_with_who_offers_it_and_what_it_is(cccad):
-    told = cccad("list")
-    assert told.code == 0
+    ended = cccad("list")
+    assert ended.code == 0
     for kind in ("compressor", "tokens", "curriculum", "env", "source", "executor"):
-        assert f"{kind}:\n" in told.out
-    assert "gated-query        cccad-core 0.1.0  Latents look" in told.out
+        assert f"{kind}:\n" in ended.out
+    assert "gated-query        cccad-core 0.1.0  Latents look" in ended.out
     assert "env" not in cccad("list", "curriculum").out.split()
 
 
 def test_describe_prints_defaults_and_constraints(cccad):
-    told = cccad("describe", "compressor", "gated-query").out
-    assert "num_latents: int = 8  (>= 1)" in told
-    assert "tokens of memory" in told
+    ended = cccad("describe", "compressor", "gated-query").out
+    assert "num_latents: int = 8  (>= 1)" in ended
+    assert "tokens of memory" in ended
     assert "targets_per_update: int = 24000  (>= 1)" in cccad("describe").out
 
 
@@ -79,9 +79,9 @@ def test_describe_of_a_kind_lists_it_and_says_how_to_add_to_it(cccad):
 
 
 def test_a_wrong_name_gets_the_near_one_and_exit_2(cccad):
-    told = cccad("describe", "compressor", "gated-qery")
-    assert told.code == 2
-    assert "Did you mean 'gated-query'?" in told.err
+    ended = cccad("describe", "compressor", "gated-qery")
+    assert ended.code == 2
+    assert "Did you mean 'gated-query'?" in ended.err
     assert cccad("list", "compresor").code == 2
 
 
@@ -89,14 +89,14 @@ def test_a_spec_with_typos_tells_all_of_them_at_once_without_a_traceback(micro, 
     wrong = tmp_path / "wrong.toml"
     text = micro.read_text().replace('"gated-query"', '"gated-qery"').replace("num_replicas", "num_replica")
     wrong.write_text("seed = 4.7\n" + text)
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "cccad_train.cli", str(wrong)], capture_output=True, text=True, check=False, cwd=tmp_path
     )
-    assert told.returncode == 2
-    assert "Did you mean 'gated-query'?" in told.stderr
-    assert "extra field 'num_replica' (did you mean 'num_replicas'?) @ evaluate" in told.stderr
-    assert "expected int, got 4.7 @ seed" in told.stderr
-    assert "Traceback" not in told.stderr
+    assert ended.returncode == 2
+    assert "Did you mean 'gated-query'?" in ended.stderr
+    assert "extra field 'num_replica' (did you mean 'num_replicas'?) @ evaluate" in ended.stderr
+    assert "expected int, got 4.7 @ seed" in ended.stderr
+    assert "Traceback" not in ended.stderr
     assert list(tmp_path.iterdir()) == [wrong]
 
 
@@ -111,17 +111,17 @@ def test_a_spec_with_typos_tells_all_of_them_at_once_without_a_traceback(micro, 
     ],
 )
 def test_a_wrong_override_is_one_message_and_exit_2(override, message, micro, cccad_run, tmp_path):
-    told = cccad_run(micro, "--out", tmp_path / "runs", "--set", override)
-    assert told.code == 2
-    assert message in told.err
+    ended = cccad_run(micro, "--out", tmp_path / "runs", "--set", override)
+    assert ended.code == 2
+    assert message in ended.err
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_spec_that_is_not_there_is_one_line(cccad_run, tmp_path):
-    told = cccad_run(tmp_path / "none.toml")
-    assert told.code == 2
-    assert told.err.count("\n") == 1
-    assert "cannot be read" in told.err
+    ended = cccad_run(tmp_path / "none.toml")
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert "cannot be read" in ended.err
 
 
 def test_a_dry_run_is_readable_and_touches_nothing(micro, cccad_run, micro_run, tmp_path):
@@ -143,6 +143,8 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(micro):
     command = subprocess.Popen(
         [sys.executable, "-u", "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+    assert command.stdout is not None
+    assert command.stderr is not None
     command.stdout.close()
     assert command.stderr.read() == ""
     assert command.wait() == 1
@@ -158,33 +160,33 @@ def test_the_printed_dry_run_is_itself_the_same_spec(micro, cccad_run, tmp_path)
 
 @pytest.mark.parametrize("stage", ["pretrain", "train", "evaluate", "release", "report"])
 def test_a_stage_before_its_time_says_what_it_needs_and_leaves_nothing(stage, micro, cccad_run, tmp_path):
-    told = cccad_run(micro, "--out", tmp_path / "runs", "--only", stage)
-    assert told.code == 2
-    assert told.err.count("\n") == 1
-    assert f"'{stage}' needs '{'evaluate' if stage == 'report' else 'collect'}'" in told.err
+    ended = cccad_run(micro, "--out", tmp_path / "runs", "--only", stage)
+    assert ended.code == 2
+    assert ended.err.count("\n") == 1
+    assert f"'{stage}' needs '{'evaluate' if stage == 'report' else 'collect'}'" in ended.err
     assert not (tmp_path / "runs").exists()
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line_and_exit_1(micro, cccad_run, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    told = cccad_run(micro, "--out", tmp_path / "file")
-    assert told.code == 1
-    assert told.err.count("\n") == 1
-    assert str(tmp_path / "file") in told.err
+    ended = cccad_run(micro, "--out", tmp_path / "file")
+    assert ended.code == 1
+    assert ended.err.count("\n") == 1
+    assert str(tmp_path / "file") in ended.err
 
 
 def test_a_full_disk_is_one_line_and_exit_1_and_leaves_only_whole_files(micro, micro_run, tmp_path):
     shutil.copytree(micro_run.parent / "data", tmp_path / "data")
-    told = subprocess.run(
+    ended = subprocess.run(
         [sys.executable, "-m", "cccad_train.cli", str(micro), "--out", str(tmp_path), "--device", "cpu"],
         capture_output=True,
         text=True,
         check=False,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
     )
-    assert told.returncode == 1
-    assert "Traceback" not in told.stderr
-    assert [line for line in told.stderr.splitlines() if "the run stopped: File too large" in line]
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert [line for line in ended.stderr.splitlines() if "the run stopped: File too large" in line]
     [folder] = tmp_path.glob("micro-*")
     assert [path for path in folder.rglob("*") if "partial" in path.name] == []
     assert not list((folder / "checkpoints" / "pretrain-cad").glob("update_*"))
@@ -247,7 +249,7 @@ def test_a_failure_of_the_system_inside_a_unit_is_told_without_its_traceback():
 
 def test_a_loss_that_is_no_number_ends_the_run_with_one_line_and_exit_1(micro, cccad_run, tmp_path):
     wild = ["--set", "pretrain.optimizer.learning_rate=1e30", "--set", "pretrain.optimizer.warmup_updates=0"]
-    told = cccad_run(micro, "--out", tmp_path, *wild)
-    assert told.code == 1
-    assert "pretrain-cad: the loss is nan" in told.err
+    ended = cccad_run(micro, "--out", tmp_path, *wild)
+    assert ended.code == 1
+    assert "pretrain-cad: the loss is nan" in ended.err
     assert not list(tmp_path.glob("micro-*/checkpoints/pretrain-cad/update_*"))

@@ -1,7 +1,8 @@
 """Plain lines where there is no terminal: now and then, and the end exactly once."""
 
+import time
+
 import pytest
-from cccad_train import console
 from cccad_train.console import Meter, table, wrapped
 
 
@@ -27,15 +28,15 @@ def test_figures_and_thousands_are_shown(capsys):
 
 def test_long_work_speaks_every_few_seconds_with_rate_and_time_left(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with Meter("train-cad", 100, "updates", done=20) as meter:
         for done in range(21, 101):
             clock[0] += 1.0
             meter.show(done)
-    told = lines(capsys)
-    assert told[0] == "train-cad: 25 of 100 updates (1.0/s, 75 s left)"
-    assert told[-1] == "train-cad: 100 of 100 updates (1.0/s, 80 s)"
-    assert len(told) == 16
+    ended = lines(capsys)
+    assert ended[0] == "train-cad: 25 of 100 updates (1.0/s, 75 s left)"
+    assert ended[-1] == "train-cad: 100 of 100 updates (1.0/s, 80 s)"
+    assert len(ended) == 16
 
 
 def test_a_total_may_become_known_on_the_way(capsys):
@@ -53,7 +54,7 @@ def test_other_processes_are_silent(capsys):
 
 def test_no_time_left_is_told_while_work_has_hardly_begun(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with Meter("collect", 1_460_000, "env steps") as meter:
         for clock[0], done in ((5.5, 0), (11.0, 130), (16.5, 14_600), (22.0, 146_000)):
             meter.show(done)
@@ -66,7 +67,7 @@ def test_no_time_left_is_told_while_work_has_hardly_begun(capsys, monkeypatch):
 
 def test_slow_work_is_told_its_time_left_after_a_minute(capsys, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(console.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     with Meter("train-cad", 100_000, "updates") as meter:
         clock[0] = 61.0
         meter.show(61)

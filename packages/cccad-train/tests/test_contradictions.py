@@ -11,6 +11,7 @@ from cccad_envs.darkroom import DarkroomSpec
 from cccad_envs.switching_darkroom import SwitchingDarkroomSpec
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
+from cccad_train.files import Json
 from cccad_train.report.page import summary_table
 from cccad_train.run.stages.contradictions import contradictions
 from cccad_train.run.stages.held_out import Evaluation
@@ -53,7 +54,8 @@ def test_a_wrongly_declared_return_is_told_with_both_numbers(name, shift):
 
 
 def test_an_agent_that_earns_more_than_the_optimum_is_told():
-    agents = {"cad": {"label": "cad", "returns": np.full((2, 4, 30), 3.0)}, "source": {"label": "source"}}
+    cad: Json = {"label": "cad", "returns": np.full((2, 4, 30), 3.0)}
+    agents: dict[str, Json] = {"cad": cad, "source": {"label": "source"}}
     [text] = contradictions(agents, ["a/0", "a/1"], scale([3.0, 2.0], [0.0, 0.0]))
     assert text == "the optimum that the family declares is surpassed: on a/1 it is 2, but cad earned 3 a piece"
 

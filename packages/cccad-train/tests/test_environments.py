@@ -64,9 +64,9 @@ def test_all_that_is_wrong_with_environments_is_said_with_its_path():
 
 
 def test_a_wrong_environment_is_refused_before_anything_is_done(micro, cccad_run, tmp_path):
-    told = cccad_run(micro, "--out", tmp_path / "out", "--set", "evaluate.environments.big={ size = 5 }")
-    assert told.code == 2
-    assert "evaluate.environments.big" in told.err
+    answer = cccad_run(micro, "--out", tmp_path / "out", "--set", "evaluate.environments.big={ size = 5 }")
+    assert answer.code == 2
+    assert "evaluate.environments.big" in answer.err
     assert not (tmp_path / "out").exists()
 
 
@@ -82,20 +82,20 @@ DETOURS = "data.sampler.detours.frac=0.5"
     ],
 )
 def test_detours_that_cannot_be_had_are_refused_before_anything_is_collected(
-    settings, told, micro, cccad_run, tmp_path
+    settings, answer, micro, cccad_run, tmp_path
 ):
     overrides = [word for text in (DETOURS, *settings) for word in ("--set", text)]
     done = cccad_run(micro, "--out", tmp_path / "out", *overrides)
     assert done.code == 2
-    assert f"detours need {told}" in done.err
+    assert f"detours need {answer}" in done.err
     assert done.err.strip().endswith("@ data.sampler.detours")
     assert not (tmp_path / "out").exists()
 
 
 def test_results_and_report_tell_of_every_environment(copied_run, cccad):
     environments = "evaluate.environments.long={ horizon = 12 }"
-    told = cccad("evaluate", copied_run, "--set", environments, "--set", "evaluate.num_episodes=3", "--device", "cpu")
-    assert told.code == 0, told.err
+    answer = cccad("evaluate", copied_run, "--set", environments, "--set", "evaluate.num_episodes=3", "--device", "cpu")
+    assert answer.code == 0, answer.err
     results = json.loads((copied_run / "evaluation" / "results.json").read_text())
     inner = results["worlds"]["long"]
     assert inner["horizon"] == 12
@@ -108,7 +108,7 @@ def test_results_and_report_tell_of_every_environment(copied_run, cccad):
     assert page.count("<th>agent</th>") == 2
     assert "In the environment long" in page
     assert "last 3 or 10" in page  # the source's histories are longer
-    assert "in long:" in told.out
+    assert "in long:" in answer.out
 
 
 def ids_of(results):
@@ -146,8 +146,14 @@ class Reach(VectorEnv):
     def step(self, actions):
         assert self.action_space.contains(actions)
         self.elapsed += 1
-        seen, ended = np.zeros((self.num_envs, 1), np.float32), np.full(self.num_envs, self.elapsed % 4 == 0)
-        return seen, -np.abs(actions).sum(1), np.zeros_like(ended), ended, {"final_obs": seen, "_final_obs": ended}
+        noticed, ended = np.zeros((self.num_envs, 1), np.float32), np.full(self.num_envs, self.elapsed % 4 == 0)
+        return (
+            noticed,
+            -np.abs(actions).sum(1),
+            np.zeros_like(ended),
+            ended,
+            {"final_obs": noticed, "_final_obs": ended},
+        )
 
 
 class ReachFamily:

@@ -122,7 +122,7 @@ def test_the_same_seed_plays_the_same_lives(policy):
 
 def test_progress_counts_all_lives():
     shown = evaluation()
-    heard = []
+    heard: list[int] = []
     shown.meter.show = heard.append
     shown.references()
     assert heard == list(range(1, 21))

@@ -92,11 +92,11 @@ def out(tmp_path_factory, cccad_run, cccad):
     """An `out` folder with the spec, the data, and a finished run in `run` and `second`; not to be changed."""
     out = tmp_path_factory.mktemp("tiny")
     (out / "tiny.toml").write_text(TINY)
-    told = cccad_run(out / "tiny.toml", "--out", out)
-    assert told.code == 0, told.err
+    ended = cccad_run(out / "tiny.toml", "--out", out)
+    assert ended.code == 0, ended.err
     [run] = out.glob("tiny-*")
-    told = cccad("memory-report", run, "--lives", "2", "--device", "cpu")
-    assert told.code == 0, told.err
+    ended = cccad("memory-report", run, "--lives", "2", "--device", "cpu")
+    assert ended.code == 0, ended.err
     run.rename(out / "run")
     shutil.copytree(out / "run", out / "second")
     path = out / "second" / "evaluation" / "results.json"
@@ -226,19 +226,19 @@ def test_a_spoilt_file_is_one_sentence_and_nothing_is_lost(file, command, out, t
         fault(place / "run" / file)
         before = contents(place)
         words = [word.replace("RUN", f"{place}/run").replace("OUT", str(place)) for word in COMMANDS[command]]
-        told = cccad(*words)
-        where = [fault.__name__, told.code, told.err]
-        if told.code == 0 and not is_right_anyway(file, fault, command):
+        ended = cccad(*words)
+        where = [fault.__name__, ended.code, ended.err]
+        if ended.code == 0 and not is_right_anyway(file, fault, command):
             wrong.append(["was taken", *where])
-        if told.code not in (0, 1, 2) or "Traceback" in told.err or told.err.count("\n") > 6:
+        if ended.code not in (0, 1, 2) or "Traceback" in ended.err or ended.err.count("\n") > 6:
             wrong.append(["is no sentence", *where])
-        if told.code != 0 and file.partition("/")[0] not in told.err and fault is not missing:
+        if ended.code != 0 and file.partition("/")[0] not in ended.err and fault is not missing:
             wrong.append(["names no file", *where])
         if list(place.rglob("*.partial")):
             wrong.append(["left something half-written", *where])
         after = contents(place)
         changed = [path for path, text in before.items() if after.get(path) != text and path.name not in NOTED]
-        if told.code != 0 and changed:
+        if ended.code != 0 and changed:
             wrong.append(["lost", *map(str, changed), *where])
     assert not wrong, "\n".join(map(repr, wrong))
 
@@ -259,7 +259,7 @@ def changed(value, path, leaf):
     return copy
 
 
-STRANGE = st.sampled_from(
+STRANGE: st.SearchStrategy[object] = st.sampled_from(
     [None, True, "", "x", "\x1b[2J", "\ud800", -1, 0, 10**400, 1e308, 5e-324, -0.5, [], {}, [[1]], {"x": {}}, 10**9]
 )
 JSON_FILES = ["evaluation/results.json", "evaluation/data_card.json", "meta.json", "metrics.jsonl"]
@@ -280,15 +280,15 @@ def test_a_leaf_of_another_type_is_refused_by_name_or_harmless(file, data, out, 
         shutil.copyfile(out / "run" / name, place / name)
     text = "".join(json.dumps(row) + "\n" for row in value) if file.endswith("l") else json.dumps(value)
     (place / file).write_text(text)
-    told = cccad("report", place)
-    assert told.code in (0, 2), told.err
-    if told.code == 0:
+    ended = cccad("report", place)
+    assert ended.code in (0, 2), ended.err
+    if ended.code == 0:
         page = (place / "report.html").read_text()
         assert not re.search(r"(?<![a-z])(nan|inf)(?![a-z])", re.sub(r"<[^>]*>", " ", page))
         assert "\x1b" not in page
     else:
-        assert told.err.count("\n") == 1
-        assert str(place / file) in told.err or told.err.startswith("agent ")
+        assert ended.err.count("\n") == 1
+        assert str(place / file) in ended.err or ended.err.startswith("agent ")
 
 
 RECORDS = {"stages.json": table(others=TEXT), "content.json": table(others=TEXT)}
@@ -308,7 +308,19 @@ def test_a_record_with_a_leaf_of_another_type_is_refused_by_name(file, leaf, out
             read()
 
 
-STRANGE_STATE = [None, True, "x", 10**9, -1, float("nan"), [], {}, {0: {}}, torch.zeros(2), torch.full((8,), torch.nan)]
+STRANGE_STATE: list[object] = [
+    None,
+    True,
+    "x",
+    10**9,
+    -1,
+    float("nan"),
+    [],
+    {},
+    {0: {}},
+    torch.zeros(2),
+    torch.full((8,), torch.nan),
+]
 
 
 @pytest.mark.parametrize("strange", STRANGE_STATE, ids=lambda strange: str(strange).replace("\n", ""))
@@ -319,7 +331,9 @@ def test_a_checkpoint_with_another_value_in_any_place_is_passed_over(strange, ou
     policy = spec.policy.build(Spaces.from_dict(spec.env.build().spaces), seed=0)
     assemble(Stage(kind="train", agent="cad"), policy, spec.agents()["cad"], {})  # which says what is trained
     fit = fitting(policy.state_dict(), spec.train.optimizer.build(policy, policy.memory.compressor), most=3)
-    assert load_latest(stage, fit)["progress"]["update"] == 3
+    newest = load_latest(stage, fit)
+    assert newest is not None
+    assert newest["progress"]["update"] == 3
     shutil.copytree(stage / "update_2", tmp_path / "update_2")
     (tmp_path / "update_3").mkdir()
     weights = next(iter(state["policy"]))
@@ -329,19 +343,21 @@ def test_a_checkpoint_with_another_value_in_any_place_is_passed_over(strange, ou
         if path == ("inputs",) and strange == "x":
             continue
         torch.save(changed(state, path, strange), tmp_path / "update_3" / "state.pt")
-        told = []
-        assert load_latest(tmp_path, fit, told.append)["progress"]["update"] == 2, path
-        assert re.search(r"update_3/state\.pt: '\S+' must be .*; this checkpoint is passed over", told[0])
+        messages: list[str] = []
+        newest = load_latest(tmp_path, fit, messages.append)
+        assert newest is not None, path
+        assert newest["progress"]["update"] == 2, path
+        assert re.search(r"update_3/state\.pt: '\S+' must be .*; this checkpoint is passed over", messages[0])
 
 
 def test_of_a_damaged_checkpoint_the_run_says_so_and_ends_with_the_same_bits(out, tmp_path, cccad):
     place = fresh(out, tmp_path / "out", "resume")
     newest = place / "run" / "checkpoints" / "train-cad" / "update_3" / "state.pt"
     newest.write_bytes(b"")
-    told = cccad("run", place / "run" / "spec.toml", "--resume", "--device", "cpu")
-    assert told.code == 0, told.err
-    assert f"warning: {newest}: it is damaged: File is not a zip file; this checkpoint is passed over" in told.err
-    assert "train-cad: going on from update 2 of 3" in told.out
+    ended = cccad("run", place / "run" / "spec.toml", "--resume", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert f"warning: {newest}: it is damaged: File is not a zip file; this checkpoint is passed over" in ended.err
+    assert "train-cad: going on from update 2 of 3" in ended.out
     name = "policy/model.safetensors"
     assert (place / "run" / name).read_bytes() == (out / "run" / name).read_bytes()
 
@@ -352,5 +368,5 @@ def test_a_neighbour_that_cannot_be_read_harms_nobody(out, tmp_path, cccad):
     for number, text in enumerate(['{"x', "", "[]", '{"train-cad": 3}', "\udcff"]):
         (place / f"other{number}").mkdir()
         (place / f"other{number}" / "stages.json").write_bytes(text.encode(errors="surrogateescape"))
-    told = cccad("run", place / "tiny.toml", "--out", place, "--device", "cpu")
-    assert told.code == 0, told.err
+    ended = cccad("run", place / "tiny.toml", "--out", place, "--device", "cpu")
+    assert ended.code == 0, ended.err

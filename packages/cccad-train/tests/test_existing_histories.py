@@ -49,9 +49,9 @@ def foreign(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def imported(foreign, cccad):
-    told = cccad("data", "import", foreign, foreign.parent / "new", "--from", "legacy", "--env", "darkroom", "size=4",
+    ended = cccad("data", "import", foreign, foreign.parent / "new", "--from", "legacy", "--env", "darkroom", "size=4",
                  "horizon=8", "--split", "seed=1", "held_out_frac=0.1")  # fmt: skip
-    assert told.code == 0, told.err
+    assert ended.code == 0, ended.err
     return foreign.parent / "new"
 
 
@@ -63,22 +63,22 @@ def test_the_earlier_codes_file_is_imported_trained_on_evaluated_and_reported(
     imported, micro, cccad_run, cccad, only_run, tmp_path
 ):
     split = SMALL.build().split(seed=0, held_out_frac=0.1)
-    held_out, known = {task.task_id for task in split.held_out}, set(Histories.open(imported).task_ids)
-    assert held_out & known, "no task that this spec holds out is in the file"
-    told = cccad_run(micro, "--out", tmp_path, *at(imported), "--set", "pretrain.num_updates=3")
-    assert told.code == 0, told.err
+    held_out, listed = {task.task_id for task in split.held_out}, set(Histories.open(imported).task_ids)
+    assert held_out & listed, "no task that this spec holds out is in the file"
+    ended = cccad_run(micro, "--out", tmp_path, *at(imported), "--set", "pretrain.num_updates=3")
+    assert ended.code == 0, ended.err
     wanted = (
-        f"the histories in {imported} are of {len(known - held_out)} of 14 training tasks; "
-        f"those of {len(known & held_out)} held-out tasks are left out"
+        f"the histories in {imported} are of {len(listed - held_out)} of 14 training tasks; "
+        f"those of {len(listed & held_out)} held-out tasks are left out"
     )
-    assert f"collect: {wanted}" in told.out
+    assert f"collect: {wanted}" in ended.out
     run = only_run(tmp_path)
     assert not (tmp_path / "data").exists()
     results = json.loads((run / "evaluation" / "results.json").read_text())
     assert {task["task_id"] for task in results["tasks"]} == held_out
     assert "source (import)" in json.dumps(results)
     card = (run / "policy" / "README.md").read_text()
-    assert f"the learning histories of source `import` on {len(known - held_out)} tasks" in card
+    assert f"the learning histories of source `import` on {len(listed - held_out)} tasks" in card
     assert json.loads((run / "evaluation" / "data_card.json").read_text())["held_out_tasks"] == 2
     assert wanted in cccad_run(run / "spec.toml", "--out", tmp_path, "--dry-run").out
     again = cccad("evaluate", run, "--set", "evaluate.num_episodes=10", "--device", "cpu")
@@ -123,14 +123,14 @@ def test_histories_that_do_not_fit_are_refused_in_a_sentence_and_nothing_is_writ
     }
     for path, sentence in cases.items():
         for more in ([], ["--dry-run"]):
-            told = cccad_run(micro, "--out", out, *at(path), *more)
-            assert (told.code, told.err.count("\n")) == (2, 1), told.err
-            assert sentence in told.err
-            assert str(path) in told.err
+            ended = cccad_run(micro, "--out", out, *at(path), *more)
+            assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+            assert sentence in ended.err
+            assert str(path) in ended.err
     missing = {task.task_id for task in family.tasks} - set(Histories.open(imported).task_ids)
     seed = next(n for n in range(100) if family.split(seed=n, held_out_frac=0.1).train[0].task_id in missing)
     changes = ("--set", f"split.seed={seed}", "--set", "split.max_train_tasks=1")
-    told = cccad_run(micro, "--out", out, *at(imported), *changes)
-    assert told.code == 2
-    assert "are of no training task of this split, but of 'darkroom-4x4/goal-" in told.err
+    ended = cccad_run(micro, "--out", out, *at(imported), *changes)
+    assert ended.code == 2
+    assert "are of no training task of this split, but of 'darkroom-4x4/goal-" in ended.err
     assert not out.exists()

@@ -43,9 +43,9 @@ def test_the_specs_whose_settings_are_known_are_there():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_spec_passes_a_dry_run_with_its_settings(name, cccad_run, tmp_path):
-    told = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, "--dry-run")
-    assert told.code == 0, told.err
-    assert [word for word in SETTINGS.get(name, []) if word not in told.out] == []
+    ended = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, "--dry-run")
+    assert ended.code == 0, ended.err
+    assert [word for word in SETTINGS.get(name, []) if word not in ended.out] == []
 
 
 @pytest.mark.slow
@@ -53,16 +53,16 @@ def test_a_spec_passes_a_dry_run_with_its_settings(name, cccad_run, tmp_path):
 def test_a_spec_runs_when_it_is_made_small(name, cccad_run, tmp_path):
     spec = load(EXPERIMENTS / f"{name}.toml", ExperimentSpec)
     small = SMALL | (SMALL_PAPER if name in SETTINGS else {"data.source.num_envs": 2})
-    for agent, told in spec.agents().items():
+    for agent, ended in spec.agents().items():
         for stage in ("train", "pretrain"):
-            if getattr(told, stage) is not None:
+            if getattr(ended, stage) is not None:
                 place = stage if agent == spec.agent else f"controls.{agent}.{stage}"
                 small |= {f"{place}.num_updates": 3, f"{place}.targets_per_update": 1500}
     overrides = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
     done = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, *overrides)
     assert done.code == 0, done.err
-    [found] = tmp_path.glob("*-s0/evaluation/results.json")
-    results = json.loads(found.read_text(encoding="utf-8"))
+    [measured] = tmp_path.glob("*-s0/evaluation/results.json")
+    results = json.loads(measured.read_text(encoding="utf-8"))
     assert set(spec.agents()) <= set(results["summary"])
     assert list(results["worlds"]) == list(spec.evaluate.environments)
     assert len(results["tasks"]) == 2

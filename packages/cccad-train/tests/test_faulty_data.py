@@ -37,10 +37,10 @@ def one_huge_reward(first, second):
 def test_faulty_histories_are_refused_before_a_run_trains(collected, micro, cccad_run, tmp_path, change, words):
     histories = Histories.open(collected)
     tasks = (*change(*histories.tasks[:2]), *histories.tasks[2:])
-    given = write_dataset(tmp_path / "given", histories.header, tasks)
-    told = cccad_run(micro, "--out", tmp_path / "runs", "--set", f'data.path="{given}"')
-    assert told.code == 2
-    assert told.err.splitlines()[-1].startswith(f"{given}, darkroom-4x4/goal-")
-    assert words in told.err
-    assert "Traceback" not in told.err
+    existing = write_dataset(tmp_path / "given", histories.header, tasks)
+    ended = cccad_run(micro, "--out", tmp_path / "runs", "--set", f'data.path="{existing}"')
+    assert ended.code == 2
+    assert ended.err.splitlines()[-1].startswith(f"{existing}, darkroom-4x4/goal-")
+    assert words in ended.err
+    assert "Traceback" not in ended.err
     assert not list((tmp_path / "runs").rglob("checkpoints"))

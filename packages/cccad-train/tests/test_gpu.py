@@ -5,6 +5,7 @@ Without one these tests are skipped; CCCAD_GPU_TESTS_ON=cpu runs them on the CPU
 
 import json
 import os
+from functools import partial
 
 import numpy as np
 import pytest
@@ -47,7 +48,8 @@ SPEC = PolicySpec(
 TRIGGERS = [FullTrigger(), EpisodeTrigger(), EveryTrigger(decisions=3), RandomTrigger()]
 REBUILDING = ImitationSpec(reconstruction=ReconstructionTerm(weight=0.1))
 WEIGHTS = REBUILDING.weights(0.0)
-ROUNDING = {"rtol": 1e-3, "atol": 2e-4}  # of sums in single precision in another order
+assert_close = partial(torch.testing.assert_close, rtol=1e-3, atol=2e-4)
+"""Sums in single precision differ by so much when they are added up in another order."""
 STRUCTURED = Spaces(
     observation=Dict(
         {"image": Box((8, 8, 3), 0, 255, dtype="uint8"), "rest": Tuple((Discrete(3), Box((2,), -1.0, 1.0)))}
@@ -96,7 +98,7 @@ def test_a_run_that_is_gone_on_with_ends_as_one_that_was_left_alone(fitted, reco
     fitted("parts", num_updates=3)
     parts, _ = fitted("parts")
     record_property("bit_identical", bool(torch.equal(whole, parts)))
-    torch.testing.assert_close(parts, whole, **ROUNDING)
+    assert_close(parts, whole)
 
 
 def test_half_precision_learns_what_single_precision_learns(fitted):
@@ -137,22 +139,24 @@ def assert_same_losses(spec, precision, spaces=SPACES):
     for device in ("cpu", DEVICE):
         policy = spec.build(spaces, seed=0).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16"):
-            found = REBUILDING.build(policy, 2)(on(device, batch), 125.0, WEIGHTS, moment, batch.flags())
+            measured = REBUILDING.build(policy, 2)(on(device, batch), 125.0, WEIGHTS, moment, batch.flags())
             if policy.memory.compressor.num_latents:
-                found["fold"] = ReconstructionSpec().build(policy)(on(device, batch), 125.0, {})["loss"]
-        (found["loss"] + found.get("fold", 0.0)).backward()
-        found["gradient"] = torch.stack([p.grad.norm() for p in policy.parameters() if p.grad is not None]).norm()
-        losses[device] = {name: float(value.detach()) for name, value in found.items() if not name.endswith("accuracy")}
+                measured["fold"] = ReconstructionSpec().build(policy)(on(device, batch), 125.0, {})["loss"]
+        (measured["loss"] + measured.get("fold", 0.0)).backward()
+        measured["gradient"] = torch.stack([p.grad.norm() for p in policy.parameters() if p.grad is not None]).norm()
+        losses[device] = {
+            name: float(value.detach()) for name, value in measured.items() if not name.endswith("accuracy")
+        }
     assert losses[DEVICE] == pytest.approx(losses["cpu"], rel=1e-2 if precision == "fp32" else 0.1, abs=1e-3)
 
 
 def test_lives_on_the_device_decide_as_on_the_cpu_also_after_a_reset():
     batch = random_batch(SPACES, size=3, length=60, seed=1)
-    told, states = {}, {}
+    answer, states = {}, {}
     for device in ("cpu", DEVICE):
         agent = Agent(evolve(SPEC, memory=evolve(SPEC.memory, window=14, carry=2)).build(SPACES, seed=0).to(device))
-        told[device], states[device] = relive(agent, on(device, batch), restart_at=25)
-    torch.testing.assert_close(told[DEVICE].cpu(), told["cpu"], **ROUNDING)
+        answer[device], states[device] = relive(agent, on(device, batch), restart_at=25)
+    assert_close(answer[DEVICE].cpu(), answer["cpu"])
     assert states[DEVICE].num_writes.tolist() == states["cpu"].num_writes.tolist()
 
 
@@ -168,8 +172,8 @@ def test_play_repeats_with_the_seed_of_a_generator_on_the_device():
 
 def test_a_whole_experiment_runs_on_the_device_and_its_policy_plays_on_the_cpu(micro, tmp_path):
     device = "cpu" if DEVICE == "cpu" else "cuda"
-    told = CliRunner().invoke(cli.run, [str(micro), "--out", str(tmp_path), "--device", device])
-    assert told.exit_code == 0, told.output
+    answer = CliRunner().invoke(cli.run, [str(micro), "--out", str(tmp_path), "--device", device])
+    assert answer.exit_code == 0, answer.output
     [run] = tmp_path.glob("micro-*")
     results = json.loads((run / "evaluation" / "results.json").read_text())
     assert results["summary"]["optimal"]["normalized_last10_mean"] == 1.0
@@ -215,4 +219,4 @@ def test_a_compiled_policy_decides_as_it_does_when_it_is_not():
             compiled = torch.compile(policy)(batch).parameters
         except Exception as error:  # noqa: BLE001 - whatever the compiler raises is the finding
             pytest.xfail(f"torch.compile fails: {type(error).__name__}: {str(error).splitlines()[0][:200]}")
-    torch.testing.assert_close(compiled, plain, **ROUNDING)
+    assert_close(compiled, plain)

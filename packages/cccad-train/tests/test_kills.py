@@ -73,7 +73,10 @@ if moments and ("RANK" in os.environ or moments[0][-1] == "itself"):
     sys.addaudithook(hook)
 """
 
-MOMENTS = {  # by stage: what happens to which file, for the how-many-th time, and how many seconds later
+Moment = tuple[str, int, float]
+MOMENTS: dict[
+    str, list[Moment]
+] = {  # by stage: what happens to which file, for the how-many-th time, and how many seconds later
     "collect": [
         ("os.rename */data/*/manifest.json", 1, 0),
         ("os.rename */shards/unit-0001.h5", 1, 0),
@@ -105,7 +108,7 @@ MOMENTS = {  # by stage: what happens to which file, for the how-many-th time, a
         ("* */micro-*/report.html*", 1, 0),
     ],
 }
-HALTS = [  # of one run from its beginning to its end
+HALTS: list[Moment] = [  # of one run from its beginning to its end
     *(MOMENTS["collect"][1], MOMENTS["collect"][3], *(("open */metrics.jsonl", count, 0) for count in (3, 6, 10, 16))),
     *(MOMENTS["train"][1], MOMENTS["evaluate"][0], MOMENTS["evaluate"][3], MOMENTS["report"][0]),
 ]
@@ -131,10 +134,10 @@ class Runs:
 
     def start(self, out: str, moments=(), number: int = 0, whom: str = "itself") -> "subprocess.Popen[str]":
         path = os.pathsep.join([str(self.folder / "hook"), os.environ.get("PYTHONPATH", "")])
-        told = [f"{pattern}|{count}|{delay_s}|{int(number)}|{whom}" for pattern, count, delay_s in moments]
+        answer = [f"{pattern}|{count}|{delay_s}|{int(number)}|{whom}" for pattern, count, delay_s in moments]
         command = [sys.executable, "-m", "cccad_train", self.spec, "--out", self.folder / out]
         options = ["--resume", "--device", "cpu", "--processes", str(self.num_processes)]
-        environment = {**os.environ, "MOMENTS": "\n".join(told), "PYTHONPATH": path}
+        environment = {**os.environ, "MOMENTS": "\n".join(answer), "PYTHONPATH": path}
         return subprocess.Popen([*map(str, command), *options], env=environment, text=True, stdout=-1, stderr=-1)
 
     def run(self, out: str, moment=(), *struck) -> Ended:
@@ -145,15 +148,15 @@ class Runs:
 
     def living(self) -> list[str]:
         """Return the command lines of the processes that are still about, of those that belong to these runs."""
-        found = []
+        measured = []
         for place in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 line = place.read_bytes().replace(b"\0", b" ").decode()
             except OSError:
                 continue
             if str(self.folder) in line:
-                found.append(line)
-        return found
+                measured.append(line)
+        return measured
 
     def is_left_alone(self, within_s: float = 3.0) -> bool:
         """Say whether all processes end soon."""
@@ -171,7 +174,7 @@ def only(out: Path) -> Path:
     return run
 
 
-def outcome(run: Path) -> tuple:
+def outcome(run: Path) -> tuple[bytes, object, object]:
     """Return weights, numbers over time and results, without clocks; nothing half-written is there."""
     rows = [json.loads(line) for line in (run / "metrics.jsonl").open(encoding="utf-8")]
     results = json.loads((run / "evaluation" / "results.json").read_text(encoding="utf-8"))
@@ -199,7 +202,7 @@ def runs(whole, tmp_path):
     return Runs(tmp_path, whole.num_processes)
 
 
-def spread(each: int) -> list[tuple[str, tuple]]:
+def spread(each: int) -> list[tuple[str, Moment]]:
     return [(stage, moment) for stage, moments in MOMENTS.items() for moment in moments[4 - each :]]
 
 

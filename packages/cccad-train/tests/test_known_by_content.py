@@ -45,8 +45,8 @@ def run_of_a(two_places, micro, cccad_run):
     """A finished run that was started in `a` on `hist`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(two_places / "a")
-        told = cccad_run(micro, *QUICK, *HERE)
-    assert told.code == 0, told.err
+        ended = cccad_run(micro, *QUICK, *HERE)
+    assert ended.code == 0, ended.err
     [folder] = (two_places / "a" / "runs").glob("micro-*")
     return folder
 
@@ -55,8 +55,8 @@ def test_a_run_opens_the_histories_it_was_trained_on_from_every_folder(two_place
     before = source_of(run_of_a)
     for place in (two_places / "b", two_places):
         monkeypatch.chdir(place)
-        told = cccad("evaluate", run_of_a, "--device", "cpu")
-        assert told.code == 0, told.err
+        ended = cccad("evaluate", run_of_a, "--device", "cpu")
+        assert ended.code == 0, ended.err
         assert source_of(run_of_a) == before
 
 
@@ -65,26 +65,28 @@ def test_other_histories_under_the_same_name_are_refused_and_nothing_is_written(
 ):
     monkeypatch.chdir(two_places / "b")
     before = contents(run_of_a)
-    told = cccad_run(micro, *QUICK, *HERE, "--out", run_of_a.parent, "--resume")
-    assert told.code == 2
-    assert f"{run_of_a} holds what 'pretrain-cad' made with other histories; to keep it, give another --out" in told.err
+    ended = cccad_run(micro, *QUICK, *HERE, "--out", run_of_a.parent, "--resume")
+    assert ended.code == 2
+    assert (
+        f"{run_of_a} holds what 'pretrain-cad' made with other histories; to keep it, give another --out" in ended.err
+    )
     mine, theirs = two_places / "a" / "hist", two_places / "b" / "hist"
     mine.rename(tmp_path / "hist")
     theirs.rename(mine)
     try:
-        told = cccad("evaluate", run_of_a, "--device", "cpu")
+        ended = cccad("evaluate", run_of_a, "--device", "cpu")
     finally:
         mine.rename(theirs)
         (tmp_path / "hist").rename(mine)
-    assert told.code == 2
-    assert f"the histories in {mine} hold something else than when {run_of_a} was made" in told.err
+    assert ended.code == 2
+    assert f"the histories in {mine} hold something else than when {run_of_a} was made" in ended.err
     assert contents(run_of_a) == before
 
 
 def test_the_folder_of_a_run_does_not_depend_on_how_its_histories_are_named(two_places, run_of_a, micro, cccad_run):
-    told = cccad_run(micro, *QUICK, "--set", f'data.path="{two_places / "a" / "hist"}"', "--out", run_of_a.parent)
-    assert told.code == 0, told.err
-    assert "evaluate: done before, nothing to do" in told.out
+    ended = cccad_run(micro, *QUICK, "--set", f'data.path="{two_places / "a" / "hist"}"', "--out", run_of_a.parent)
+    assert ended.code == 0, ended.err
+    assert "evaluate: done before, nothing to do" in ended.out
     assert [path.name for path in run_of_a.parent.glob("micro-*")] == [run_of_a.name]
     again = cccad_run(run_of_a / "spec.toml", "--dry-run", "--out", run_of_a.parent)
     assert f"into {run_of_a}:" in again.out
@@ -98,29 +100,29 @@ def test_collected_histories_that_were_exchanged_are_refused(copied_run, cccad, 
     shutil.rmtree(data)
     other.rename(data)
     before = contents(copied_run)
-    told = cccad("evaluate", copied_run, "--device", "cpu")
-    assert (told.code, told.err.count("\n")) == (2, 1), told.err
-    assert f"the histories in {data} hold something else" in told.err
+    ended = cccad("evaluate", copied_run, "--device", "cpu")
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert f"the histories in {data} hold something else" in ended.err
     assert contents(copied_run) == before
 
 
 def test_a_policy_that_was_exchanged_for_another_of_the_same_spec_is_refused(copied_run, micro, cccad, cccad_run):
-    told = cccad_run(micro, "--out", copied_run.parent, "--set", "seed=1")
-    assert told.code == 0, told.err
+    ended = cccad_run(micro, "--out", copied_run.parent, "--set", "seed=1")
+    assert ended.code == 0, ended.err
     [other] = copied_run.parent.glob("micro-*-s1")
     shutil.copy(other / "policy" / "model.safetensors", copied_run / "policy" / "model.safetensors")
-    told = cccad("evaluate", copied_run, "--device", "cpu")
-    assert told.code == 2
-    assert f"the files in {copied_run / 'policy'} hold something else" in told.err
+    ended = cccad("evaluate", copied_run, "--device", "cpu")
+    assert ended.code == 2
+    assert f"the files in {copied_run / 'policy'} hold something else" in ended.err
 
 
 def test_a_run_folder_that_was_copied_alone_is_evaluated_reported_and_gone_on_with_where_it_lies(
     micro_run, cccad, cccad_run, tmp_path
 ):
     copy = shutil.copytree(micro_run, tmp_path / "elsewhere" / "mine")
-    told = cccad("evaluate", copy, "--device", "cpu")
-    assert told.code == 0, told.err
-    assert "evaluate: there are no histories in" in told.out
+    ended = cccad("evaluate", copy, "--device", "cpu")
+    assert ended.code == 0, ended.err
+    assert "evaluate: there are no histories in" in ended.out
     assert source_of(copy) == source_of(micro_run)
     ours, theirs = (json.loads((run / "evaluation" / "results.json").read_text()) for run in (copy, micro_run))
     assert ours["trained_episodes"] == theirs["trained_episodes"]
@@ -132,10 +134,10 @@ def test_a_run_folder_that_was_copied_alone_is_evaluated_reported_and_gone_on_wi
     record = json.loads((copy / "stages.json").read_text())
     del record["train-ad"], record["evaluate"]
     (copy / "stages.json").write_text(json.dumps(record))
-    told = cccad_run(copy / "spec.toml", "--resume")
-    assert told.code == 0, told.err
-    assert f"run: {copy}\n" in told.out
-    assert "train-ad: going on from update 4 of 6" in told.out
+    ended = cccad_run(copy / "spec.toml", "--resume")
+    assert ended.code == 0, ended.err
+    assert f"run: {copy}\n" in ended.out
+    assert "train-ad: going on from update 4 of 6" in ended.out
     name = "controls/ad/policy/model.safetensors"
     assert (copy / name).read_bytes() == (micro_run / name).read_bytes()
 
@@ -155,8 +157,8 @@ def test_a_run_whose_links_became_folders_goes_on(micro_run, micro, cccad_run, t
     record = json.loads((run / "stages.json").read_text())
     del record["train-ad"], record["evaluate"]
     (run / "stages.json").write_text(json.dumps(record))
-    told = cccad_run(micro, "--out", out, "--resume")
-    assert told.code == 0, told.err
+    ended = cccad_run(micro, "--out", out, "--resume")
+    assert ended.code == 0, ended.err
     assert (run / "checkpoints" / "train-ad" / "latest").read_text() == "update_6\n"
 
 
@@ -192,13 +194,13 @@ def apart(command, *arguments):
 def test_what_an_edited_plugin_file_would_make_does_not_replace_what_was_there(micro, cccad_run, tmp_path):
     spec = tmp_path / "spec.toml"
     spec.write_text('imports = ["plugin.py"]\n' + micro.read_text())
-    told = []
+    ended = []
     for number, out in ((1, "runs"), (2, "runs"), (2, "others")):
         (tmp_path / "plugin.py").write_text(PLUGIN.replace("{most}", str(number)))
         before = contents(tmp_path / "runs")
         changes = [*QUICK, "--set", 'train.curriculum={ kind = "mine" }', "--set", "evaluate.num_episodes=2"]
-        told.append(apart(cccad_run, spec, "--out", tmp_path / out, *changes))
-    first, second, third = told
+        ended.append(apart(cccad_run, spec, "--out", tmp_path / out, *changes))
+    first, second, third = ended
     assert (first.code, second.code, third.code) == (0, 2, 0), [first.err, third.err]
     assert "holds what 'train-cad' made with another plugin.py; to keep it, give another --out" in second.err
     assert contents(tmp_path / "runs") == before
@@ -218,10 +220,10 @@ def test_a_full_disk_while_a_policy_is_released_is_one_sentence_and_leaves_nothi
         resource.setrlimit(resource.RLIMIT_FSIZE, (least, least))
         return cccad_run(*arguments)
 
-    told = apart(with_little_disk, micro, "--out", copied_run.parent, "--only", "release")
-    assert told.code == 1
-    assert "the run stopped: the weights cannot be written" in told.err
-    assert told.err.count("\n") == 1
+    ended = apart(with_little_disk, micro, "--out", copied_run.parent, "--only", "release")
+    assert ended.code == 1
+    assert "the run stopped: the weights cannot be written" in ended.err
+    assert ended.err.count("\n") == 1
     assert not list(copied_run.rglob("*.partial"))
     assert not (copied_run / "policy").exists()
 
@@ -241,9 +243,9 @@ def test_a_run_that_is_named_twice_copied_or_linked_counts_once_and_the_page_say
     runs = [read_run(path) for path in (micro_run, second)]
     alone, seeds = pool(runs)
     assert pool([*runs, read_run(copy), read_run(tmp_path / "link"), runs[0]]) == (alone, seeds)
-    told = cccad("report", copy, micro_run, tmp_path / "link", second)
-    assert told.code == 0, told.err
-    assert f"warning: {micro_run.name} is the same run as copy, named twice or copied: it counts once\n" in told.err
+    ended = cccad("report", copy, micro_run, tmp_path / "link", second)
+    assert ended.code == 0, ended.err
+    assert f"warning: {micro_run.name} is the same run as copy, named twice or copied: it counts once\n" in ended.err
     page = next(tmp_path.glob("comparison-*.html")).read_text()
     assert f"{micro_run.name} is the same run as copy, named twice or copied: it counts once." in page
     assert "(2 seeds)" in page
@@ -269,8 +271,8 @@ def test_lives_of_different_lengths_are_said_on_the_page(micro_run, cccad, tmp_p
     shutil.copytree(micro_run, tmp_path / "long")
     other = rewritten(micro_run, tmp_path / "other", lambda results: {**shortened(results), "spec_digest": "0" * 8})
     third = rewritten(micro_run, tmp_path / "third", lambda results: {**shortened(results), "seed": 1})
-    told = cccad("report", tmp_path / "long", other, third)
-    assert told.code == 0, told.err
+    ended = cccad("report", tmp_path / "long", other, third)
+    assert ended.code == 0, ended.err
     page = next(tmp_path.glob("comparison-*.html")).read_text()
     assert "(2 seeds): lives of 8 to 12 episodes, cut to the shortest." in page
 

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -25,9 +26,9 @@ def live(agent, num_episodes=6, tasks=TASKS):
     return play(agent, environments, num_episodes=num_episodes, generator=torch.Generator().manual_seed(0))
 
 
-def watch(told, **how):
-    lent = Lent(told.memory.compressor, **how)
-    witness = Witness(Agent(told, told.memory.with_compressor(lent)))
+def watch(ended, **how):
+    lent = Lent(ended.memory.compressor, **how)
+    witness = Witness(Agent(ended, ended.memory.with_compressor(lent)))
     return witness, lent, live(witness).returns
 
 
@@ -36,11 +37,11 @@ def without_age(memory):
 
 
 def test_a_life_that_is_watched_is_the_life_that_is_not(policy):
-    told = policy(FAMILY)
-    inner = told.memory.compressor
-    plain = live(Agent(told)).returns
-    assert torch.equal(plain, watch(told)[2])
-    assert told.memory.compressor is inner
+    ended = policy(FAMILY)
+    inner = ended.memory.compressor
+    plain = live(Agent(ended)).returns
+    assert torch.equal(plain, watch(ended)[2])
+    assert ended.memory.compressor is inner
 
 
 def test_every_write_of_every_life_is_kept(policy):
@@ -68,10 +69,10 @@ def test_a_lent_memory_is_what_a_life_begins_with(policy):
 
 
 def test_the_openness_is_that_of_the_gate(policy):
-    told = policy(FAMILY)
-    torch.nn.init.zeros_(told.memory.compressor.gate.open.weight)
-    torch.nn.init.constant_(told.memory.compressor.gate.open.bias, 0.3)
-    _, lent, _ = watch(told)
+    ended = policy(FAMILY)
+    torch.nn.init.zeros_(ended.memory.compressor.gate.open.weight)
+    torch.nn.init.constant_(ended.memory.compressor.gate.open.bias, 0.3)
+    _, lent, _ = watch(ended)
     assert sorted(lent.openness) == [1, 2, 3]
     for opened in lent.openness.values():
         assert opened == pytest.approx([torch.tensor(0.3).sigmoid().item() * 1.6 - 0.3] * len(TASKS))
@@ -79,14 +80,14 @@ def test_the_openness_is_that_of_the_gate(policy):
 
 def test_attention_on_latents_is_that_of_the_whole_window_recomputed(policy):
     witness = Witness(Agent(policy(FAMILY)))
-    told, state, by_hand = witness.agent.policy, witness.begin(2), []
-    block = told.memory.backbone.layers[0]
+    ended, state, by_hand = witness.agent.policy, witness.begin(2), []
+    block = ended.memory.backbone.layers[0]
     for turn in range(20):
         _, state = witness.act(state, torch.full((2, 2), turn % 5), greedy=True)
         tokens = state.memory.tokens[:, : turn % 12 + 1]  # a window is full after twelve
-        seen = torch.cat([told.memory.compressor.read(state.memory.latents), tokens], 1)
-        tables = told.memory.backbone.rotary.at(torch.arange(seen.shape[1]))
-        q, k, _ = block.attention.project(block.norm_attention(seen), told.memory.backbone.rotary, tables)
+        noticed = torch.cat([ended.memory.compressor.read(state.memory.latents), tokens], 1)
+        tables = ended.memory.backbone.rotary.at(torch.arange(noticed.shape[1]))
+        q, k, _ = block.attention.project(block.norm_attention(noticed), ended.memory.backbone.rotary, tables)
         shares = (q[:, :, -1:] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
         by_hand.append(shares[..., :2].sum(-1).mean(1).sum().item())
         done = torch.zeros(2, dtype=torch.bool)
@@ -105,7 +106,7 @@ def torn(rule, own, donors):
         act=lambda state, *_, **__: (torch.as_tensor(rule(environments, donors)), state),
         observe=lambda state, *_: state,
     )
-    asked = Torn(agent, environments, donors, seed=0)
+    asked = Torn(cast("Agent", agent), environments, donors, seed=0)
     return asked, play(asked, environments, num_episodes=1).returns[:, 0].numpy()
 
 
@@ -147,12 +148,12 @@ def reported(micro_run, cccad, tmp_path_factory):
     out = tmp_path_factory.mktemp("memory")
     shutil.copytree(micro_run.parent, out, symlinks=True, dirs_exist_ok=True)
     settings = ("evaluate.environments.long={ horizon = 12 }", "evaluate.num_episodes=12")
-    told = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in settings), "--device", "cpu")
-    assert told.code == 0, told.err
+    ended = cccad("evaluate", out / micro_run.name, *(f"--set={text}" for text in settings), "--device", "cpu")
+    assert ended.code == 0, ended.err
     done = cccad("memory-report", out / micro_run.name, "--lives", 6, "--device", "cpu")
     assert done.code == 0, done.err
-    found = json.loads((out / micro_run.name / "evaluation" / "memory.json").read_text())
-    return done, found, out / micro_run.name / "memory.html"
+    measured = json.loads((out / micro_run.name / "evaluation" / "memory.json").read_text())
+    return done, measured, out / micro_run.name / "memory.html"
 
 
 def test_the_command_ends_with_a_table_and_the_path_of_the_page(reported):
@@ -164,33 +165,33 @@ def test_the_command_ends_with_a_table_and_the_path_of_the_page(reported):
 
 
 def test_every_part_is_measured_at_the_writes_it_promises(reported):
-    _, found, _ = reported
-    assert found["format"] == "cccad-memory/1"
-    assert found["tasks"] == {"training": 14, "held_out": 2}
-    assert found["lives"] == {"training": 14, "held_out": 6}
-    assert [row["write"] for row in found["probe"]["by_write"]] == [1, 2, 5, 10, 20]
-    assert set(found["probe"]["by_write"][0]["r2"]) == {"goal_x", "goal_y"}
-    assert found["probe"]["by_write"][0]["transferred"]["r2"] == found["probe"]["by_write"][0]["r2"]
-    assert found["probe"]["chance"] == {"goal": pytest.approx(1 / 14)}
-    assert (found["seed"], found["horizon"]) == (0, 8)
-    assert [row["write"] for row in found["swap"]["by_write"]] == [0, 1, 2, 5, 10, 20]
-    assert np.shape(found["swap"]["matrix"]["donor"]) == (2, 2)
-    for row in found["swap"]["by_write"]:
+    _, measured, _ = reported
+    assert measured["format"] == "cccad-memory/1"
+    assert measured["tasks"] == {"training": 14, "held_out": 2}
+    assert measured["lives"] == {"training": 14, "held_out": 6}
+    assert [row["write"] for row in measured["probe"]["by_write"]] == [1, 2, 5, 10, 20]
+    assert set(measured["probe"]["by_write"][0]["r2"]) == {"goal_x", "goal_y"}
+    assert measured["probe"]["by_write"][0]["transferred"]["r2"] == measured["probe"]["by_write"][0]["r2"]
+    assert measured["probe"]["chance"] == {"goal": pytest.approx(1 / 14)}
+    assert (measured["seed"], measured["horizon"]) == (0, 8)
+    assert [row["write"] for row in measured["swap"]["by_write"]] == [0, 1, 2, 5, 10, 20]
+    assert np.shape(measured["swap"]["matrix"]["donor"]) == (2, 2)
+    for row in measured["swap"]["by_write"]:
         assert row["compared"] == 1.0
         assert {f"first_actions_{whose}" for whose in ("own", "donor", "intact")} < set(row)
-    assert [row["write"] for row in found["latents"]] == list(range(1, len(found["latents"]) + 1))
-    for row in found["latents"]:
+    assert [row["write"] for row in measured["latents"]] == list(range(1, len(measured["latents"]) + 1))
+    for row in measured["latents"]:
         assert 1 <= row["rank_within_a_life"] <= 2
         assert 0 < row["gate"] < 1
-    assert set(found["retention"]["curves"]) == {"intact", "zeroed", "frozen after write 1", "frozen after write 5"}
-    assert found["retention"]["writes"][:2] == [12, 24]
-    assert all(0 < share < 1 for share in found["attention"]["by_layer"])
+    assert set(measured["retention"]["curves"]) == {"intact", "zeroed", "frozen after write 1", "frozen after write 5"}
+    assert measured["retention"]["writes"][:2] == [12, 24]
+    assert all(0 < share < 1 for share in measured["attention"]["by_layer"])
 
 
 def test_returns_and_writes_are_told_environment_by_environment_as_they_were_evaluated(reported):
-    _, found, page = reported
-    own, other = found["worlds"]
-    assert [(row["world"], row["horizon"]) for row in found["worlds"]] == [(None, 8), ("long", 12)]
+    _, measured, page = reported
+    own, other = measured["worlds"]
+    assert [(row["world"], row["horizon"]) for row in measured["worlds"]] == [(None, 8), ("long", 12)]
     summary = json.loads((page.parent / "evaluation" / "results.json").read_text())["summary"]
     assert own["agents"]["cad"] == {"return": summary["cad"]["normalized_last10_mean"], "writes": 12 * 8 / 12 - 1}
     assert other["agents"]["cad"]["writes"] == 12 * 12 / 12 - 1
@@ -228,7 +229,7 @@ def test_the_page_is_whole_and_stands_alone(reported):
 def test_a_run_from_before_a_field_was_added_is_measured_the_same_and_the_page_goes_where_it_is_sent(
     reported, cccad, tmp_path
 ):
-    _, found, page = reported
+    _, measured, page = reported
     run, out = tmp_path / page.parent.name, tmp_path / "elsewhere" / "m.html"
     shutil.copytree(page.parent, run, symlinks=True)
     (run / "content.json").unlink()  # which such a run had not, either
@@ -237,7 +238,7 @@ def test_a_run_from_before_a_field_was_added_is_measured_the_same_and_the_page_g
         path.write_text(before.replace("carry = 0\n", ""))
         assert path.read_text() != before
     assert cccad("memory-report", run, "--lives", 6, "--device", "cpu", "--out", out).code == 0
-    assert json.loads((run / "evaluation" / "memory.json").read_text()) == found
+    assert json.loads((run / "evaluation" / "memory.json").read_text()) == measured
     link = '<p><a href="report.html">The report of the run</a></p>'
     assert out.read_text().split() == page.read_text().replace(link, "").split()
     assert link in page.read_text()
@@ -251,16 +252,16 @@ def test_an_agent_without_latents_is_one_sentence_and_exit_2(copied_run, cccad):
     shutil.rmtree(copied_run / "policy")
     shutil.copytree(copied_run / "controls" / "ad" / "policy", copied_run / "policy")
     (copied_run / "content.json").unlink()
-    told = cccad("memory-report", copied_run, "--device", "cpu")
-    assert told.code == 2
-    assert told.err == f"{copied_run.name}: 'window' has no latents to look into; name a run whose compressor has\n"
+    ended = cccad("memory-report", copied_run, "--device", "cpu")
+    assert ended.code == 2
+    assert ended.err == f"{copied_run.name}: 'window' has no latents to look into; name a run whose compressor has\n"
 
 
 def test_a_run_without_a_policy_is_one_sentence_and_exit_2(copied_run, cccad, tmp_path):
     shutil.rmtree(copied_run / "policy")
-    told = cccad("memory-report", copied_run, "--device", "cpu")
-    assert told.code == 2
-    assert told.err.startswith("there is no released policy in ")
-    assert told.err.count("\n") == 1
+    ended = cccad("memory-report", copied_run, "--device", "cpu")
+    assert ended.code == 2
+    assert ended.err.startswith("there is no released policy in ")
+    assert ended.err.count("\n") == 1
     assert not (copied_run / "memory.html").exists()
     assert cccad("memory-report", tmp_path / "none").code == 2

@@ -45,9 +45,9 @@ def test_the_clock_of_a_stage_goes_on_where_it_stopped(tmp_path):
 def test_tensorboard_shows_the_same_numbers_and_forgets_what_was_dropped(tmp_path):
     write(tmp_path, "train-cad", [1, 2, 4])
     write(tmp_path, "train-cad", [3], after=2)
-    seen = EventAccumulator(str(tmp_path / "tensorboard" / "train-cad"))
-    seen.Reload()
-    assert [(event.step, event.value) for event in seen.Scalars("writes")] == [(1, 2.0), (2, 2.0), (3, 2.0)]
+    noticed = EventAccumulator(str(tmp_path / "tensorboard" / "train-cad"))
+    noticed.Reload()
+    assert [(event.step, event.value) for event in noticed.Scalars("writes")] == [(1, 2.0), (2, 2.0), (3, 2.0)]
 
 
 def test_lines_of_another_run_are_adopted_as_they_are(tmp_path):

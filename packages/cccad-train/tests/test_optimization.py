@@ -1,8 +1,12 @@
 """The optimizer's schedule and groups, and the precision in which a stage is fitted."""
 
+from typing import cast
+
 import pytest
 import torch
 from attrs import evolve
+from cccad_core.objectives.base import Objective
+from cccad_train.fit.batches import Batches
 from cccad_train.fit.checkpoints import Progress
 from cccad_train.fit.loop import apply, fit
 from cccad_train.fit.optimization import OptimizerSpec
@@ -83,7 +87,8 @@ def test_each_stage_is_fitted_in_its_own_precision(precision, dtype):
     spec = evolve(spec, optimizer=OptimizerSpec(warmup_updates=0))
     optimizer, heard = spec.optimizer.build(objective), []
     hooks = [lambda update, losses: heard.append((update, float(losses["loss"].detach())))]
-    fit(objective, Ones(spec), optimizer, progress, build_accelerator("cpu"), hooks=hooks)
+    batches = cast("Batches", Ones(spec))
+    fit(cast("Objective", objective), batches, optimizer, progress, build_accelerator("cpu"), hooks=hooks)
     assert objective.seen == {dtype}
     assert objective.weight.dtype == torch.float32
     assert progress.update == 3

@@ -69,8 +69,8 @@ def test_meta_says_what_ran_where(micro_run):
 
 
 def test_the_resolved_spec_of_a_run_gives_the_same_run(micro_run, cccad_run):
-    told = cccad_run(micro_run / "spec.toml", "--out", micro_run.parent, "--dry-run")
-    assert str(micro_run) in told.out
+    ended = cccad_run(micro_run / "spec.toml", "--out", micro_run.parent, "--dry-run")
+    assert str(micro_run) in ended.out
 
 
 def test_results_have_the_promised_form(results):
@@ -168,16 +168,16 @@ def test_a_released_policy_is_evaluated_again_with_other_settings(copied_run, cc
     assert done.code == 0, done.err
     assert "ad, emptied window" in done.out
     assert "ad, sliding window" in done.out
-    told = json.loads((copied_run / "evaluation" / "results.json").read_text())
-    assert np.array(told["agents"]["cad"]["returns"]).shape == (2, 2, 10)
-    assert told["evaluate"]["num_episodes"] == 10
-    assert "evaluation_writes_at_same_length" not in told["training"]  # 80 env steps are shorter than a stretch of 84
+    ended = json.loads((copied_run / "evaluation" / "results.json").read_text())
+    assert np.array(ended["agents"]["cad"]["returns"]).shape == (2, 2, 10)
+    assert ended["evaluate"]["num_episodes"] == 10
+    assert "evaluation_writes_at_same_length" not in ended["training"]  # 80 env steps are shorter than a stretch of 84
 
 
 def test_only_the_evaluation_may_change_after_training(copied_run, cccad):
-    told = cccad("evaluate", copied_run, "--set", "policy.width=32", "--device", "cpu")
-    assert told.code == 2
-    assert "only evaluate.* and split.max_held_out_tasks may change" in told.err
+    ended = cccad("evaluate", copied_run, "--set", "policy.width=32", "--device", "cpu")
+    assert ended.code == 2
+    assert "only evaluate.* and split.max_held_out_tasks may change" in ended.err
     assert cccad("evaluate", copied_run / "nowhere", "--device", "cpu").code == 2
 
 
@@ -192,9 +192,9 @@ def test_data_that_hold_a_held_out_task_are_refused_by_name(copied_run, micro, c
     data = dataset(copied_run)
     exchange_task(data, Histories.open(data).task_ids[3], leaked)
     before = {path: path.read_bytes() for path in copied_run.rglob("*") if path.is_file()}
-    told = cccad("evaluate", copied_run, "--device", "cpu")
-    assert told.code == 2
-    assert f"task '{leaked}' is to be held out, but the data in {data} holds it" in told.err
+    ended = cccad("evaluate", copied_run, "--device", "cpu")
+    assert ended.code == 2
+    assert f"task '{leaked}' is to be held out, but the data in {data} holds it" in ended.err
     assert {path: path.read_bytes() for path in copied_run.rglob("*") if path.is_file()} == before
     fresh = cccad_run(micro, "--out", copied_run.parent, "--set", "seed=9")
     assert fresh.code == 2
@@ -210,18 +210,18 @@ def test_a_leak_found_after_training_leaves_no_policy_behind(copied_run, micro, 
     for name in ("policy", "controls", "evaluation"):
         (copied_run / name).rename(tmp_path / name)
     exchange_task(data, Histories.open(data).task_ids[0], leaked)
-    told = cccad_run(micro, "--out", copied_run.parent, "--only", "evaluate")
-    assert told.code == 2
-    assert leaked in told.err
+    ended = cccad_run(micro, "--out", copied_run.parent, "--only", "evaluate")
+    assert ended.code == 2
+    assert leaked in ended.err
     assert not any((copied_run / name).exists() for name in ("policy", "controls", "evaluation"))
 
 
 def test_a_policy_that_was_trained_on_a_held_out_task_is_refused_by_name(copied_run, cccad, results):
     leaked, spec = results["tasks"][0]["task_id"], copied_run / "policy" / "spec.toml"
     spec.write_text(spec.read_text().replace("train_task_ids = [", f'train_task_ids = ["{leaked}", '))
-    told = cccad("evaluate", copied_run, "--device", "cpu")
-    assert told.code == 2
-    assert f"task '{leaked}' is to be held out, but the training of the policy" in told.err
+    ended = cccad("evaluate", copied_run, "--device", "cpu")
+    assert ended.code == 2
+    assert f"task '{leaked}' is to be held out, but the training of the policy" in ended.err
 
 
 def test_runs_are_reported_on_alone_and_side_by_side(copied_run, micro, cccad, cccad_run):

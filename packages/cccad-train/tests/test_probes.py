@@ -20,29 +20,29 @@ def test_a_probe_reads_what_is_held_linearly_on_tasks_it_never_saw():
     rng = np.random.default_rng(0)
     probe = fit_probe(*lives(rng, 40, 3, 60, 0.5))
     memories, targets, _ = lives(rng, 20, 2, 60, 0.5)
-    told = score(probe(memories), targets, np.array([4.0, 4.0]), NAMES, PLACES)
-    assert min(told["r2"].values()) > 0.98
-    assert told["accuracy"]["goal"] > 0.9
+    ended = score(probe(memories), targets, np.array([4.0, 4.0]), NAMES, PLACES)
+    assert min(ended["r2"].values()) > 0.98
+    assert ended["accuracy"]["goal"] > 0.9
 
 
 def test_a_probe_of_noise_is_no_better_than_a_guess_and_hardly_worse():
     rng = np.random.default_rng(1)
     _, targets, tasks = lives(rng, 40, 3, 200, 0.0)
     probe = fit_probe(rng.normal(size=(120, 200)), targets, tasks)
-    told = score(probe(rng.normal(size=(120, 200))), targets, targets.mean(0), NAMES, PLACES)
-    assert all(-0.3 < value < 0.1 for value in told["r2"].values())
+    ended = score(probe(rng.normal(size=(120, 200))), targets, targets.mean(0), NAMES, PLACES)
+    assert all(-0.3 < value < 0.1 for value in ended["r2"].values())
 
 
 def test_the_penalty_is_chosen_on_tasks_left_out_and_not_on_lives_left_out():
     rng = np.random.default_rng(2)
     _, targets, tasks = lives(rng, 30, 4, 1, 0.0)
     tags = rng.normal(size=(60, 60))  # of a task, telling nothing of its goal
-    seen, strangers = (tags[first + tasks] + 0.1 * rng.normal(size=(120, 60)) for first in (0, 30))
-    told, fooled = (
-        score(fit_probe(seen, targets, groups)(strangers), targets, targets.mean(0), NAMES, PLACES)
+    noticed, strangers = (tags[first + tasks] + 0.1 * rng.normal(size=(120, 60)) for first in (0, 30))
+    ended, fooled = (
+        score(fit_probe(noticed, targets, groups)(strangers), targets, targets.mean(0), NAMES, PLACES)
         for groups in (tasks, np.arange(120))
     )
-    assert min(told["r2"].values()) > -0.3
+    assert min(ended["r2"].values()) > -0.3
     assert min(fooled["r2"].values()) < -0.5
 
 
@@ -54,9 +54,9 @@ def test_a_feature_that_never_changes_does_no_harm():
 
 def test_scores_are_those_worked_out_by_hand():
     targets, read = np.array([[1.0, 2.0], [3.0, 2.0]]), np.array([[1.4, 2.0], [2.0, 2.0]])
-    told = score(read, targets, np.array([2.0, 2.0]), NAMES, PLACES)
-    assert told["r2"] == {"goal_x": pytest.approx(1 - (0.16 + 1.0) / 2), "goal_y": None}
-    assert told["accuracy"] == {"goal": 0.5}
+    ended = score(read, targets, np.array([2.0, 2.0]), NAMES, PLACES)
+    assert ended["r2"] == {"goal_x": pytest.approx(1 - (0.16 + 1.0) / 2), "goal_y": None}
+    assert ended["accuracy"] == {"goal": 0.5}
 
 
 def test_numbers_of_one_thing_are_one_place():

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import accelerate
 import pytest
-from cccad_train import variables as settings
 from cccad_train.launch import build_accelerator
 from cccad_train.run.execute import Order, execute
 from cccad_train.variables import LaunchError, Place, settle
@@ -51,8 +50,8 @@ def read_by_accelerate():
 @pytest.fixture
 def variables(monkeypatch):
     """An environment that a test may fill, with nothing in it."""
-    monkeypatch.setattr(settings.os, "environ", {})
-    return settings.os.environ
+    monkeypatch.setattr(os, "environ", {})
+    return os.environ
 
 
 def test_the_weights_of_one_process_are_the_same_bits_whatever_the_environment_says(
@@ -107,12 +106,12 @@ def test_without_a_launcher_what_launchers_set_is_set_aside(variables):
         ),
     ],
 )
-def test_the_module_takes_its_place_from_any_launcher(told, place, address, variables):
-    variables.update(told)
+def test_the_module_takes_its_place_from_any_launcher(ended, place, address, variables):
+    variables.update(ended)
     settled = settle(is_launchable=True)
     assert (settled.rank, settled.num_processes) == place
-    found = f"{variables['MASTER_ADDR']}:{variables['MASTER_PORT']}" if "MASTER_ADDR" in variables else None
-    assert found == address
+    measured = f"{variables['MASTER_ADDR']}:{variables['MASTER_PORT']}" if "MASTER_ADDR" in variables else None
+    assert measured == address
     assert [name for name in variables if name.startswith(("OMPI", "PMI"))] == []
 
 
@@ -129,8 +128,8 @@ def test_the_module_takes_its_place_from_any_launcher(told, place, address, vari
         ({"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_PORT": "29500"}, "asked for several processes and started one"),
     ],
 )
-def test_the_module_refuses_a_place_that_is_incomplete(told, message, variables):
-    variables.update(told)
+def test_the_module_refuses_a_place_that_is_incomplete(ended, message, variables):
+    variables.update(ended)
     with pytest.raises(LaunchError, match=re.escape(message)):
         settle(is_launchable=True)
 

@@ -24,7 +24,9 @@ def overridden(*overrides):
 
 
 def weights(folder, stage):
-    return checkpoints.load_latest(folder / "checkpoints" / stage)["policy"]
+    state = checkpoints.load_latest(folder / "checkpoints" / stage)
+    assert state is not None
+    return state["policy"]
 
 
 def same(ours, theirs, names):

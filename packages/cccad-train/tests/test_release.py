@@ -38,8 +38,8 @@ def test_a_card_tells_what_was_measured_on_held_out_tasks(micro_run, results, ag
 
 def test_another_evaluation_refreshes_the_cards_and_nothing_else_of_a_policy(copied_run, cccad):
     before = {name: (copied_run / "policy" / name).read_bytes() for name in ("spec.toml", "model.safetensors")}
-    told = cccad("evaluate", copied_run, "--set", "evaluate.num_episodes=9", "--device", "cpu")
-    assert told.code == 0, told.err
+    ended = cccad("evaluate", copied_run, "--set", "evaluate.num_episodes=9", "--device", "cpu")
+    assert ended.code == 0, ended.err
     assert scores(card(copied_run))[3] == scores(card(copied_run, "controls/ad"))[3] == "9"
     assert {name: (copied_run / "policy" / name).read_bytes() for name in before} == before
 
@@ -54,8 +54,8 @@ def test_a_run_of_an_earlier_version_is_released_anew_with_the_same_weights(copi
     forget_release(copied_run)
     weights = (copied_run / "policy" / "model.safetensors").read_bytes()
     (copied_run / "policy" / "README.md").write_text("# without scores\n")
-    told = cccad_run(micro, "--out", copied_run.parent, "--only", "release")
-    assert told.code == 0, told.err
+    ended = cccad_run(micro, "--out", copied_run.parent, "--only", "release")
+    assert ended.code == 0, ended.err
     assert "## Scores" in card(copied_run)
     assert (copied_run / "policy" / "model.safetensors").read_bytes() == weights
     again = cccad_run(micro, "--out", copied_run.parent, "--only", "release")

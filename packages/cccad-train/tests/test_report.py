@@ -77,6 +77,7 @@ def test_every_task_has_its_row_and_every_column_its_worst(run_dir, make_results
     assert html.count('title="the worst task of this agent"') == num_columns
     worst = int(np.argmin(read_agents(make_results())[0].by_task))
     first_row = re.search(r'class="scroll tall".*?<code>(.*?)</code>', html, re.DOTALL)
+    assert first_row is not None
     assert first_row[1] == make_results()["tasks"][worst]["task_id"]
 
 

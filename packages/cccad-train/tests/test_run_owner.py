@@ -23,11 +23,11 @@ def test_who_comes_second_is_told_process_and_host_and_writes_nothing(command, c
     before = contents(copied_run.parent)
     with owned(copied_run):
         if command[0] == "run":
-            told = cccad_run(micro, "--out", copied_run.parent, "--resume", *command[1:])
+            ended = cccad_run(micro, "--out", copied_run.parent, "--resume", *command[1:])
         else:
-            told = cccad(*command, copied_run)
-    assert (told.code, told.err.count("\n")) == (2, 1), told.err
-    assert f"{copied_run} is being written by process {os.getpid()} on {socket.gethostname()}" in told.err
+            ended = cccad(*command, copied_run)
+    assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+    assert f"{copied_run} is being written by process {os.getpid()} on {socket.gethostname()}" in ended.err
     assert contents(copied_run.parent) == before
 
 
@@ -44,12 +44,12 @@ def test_of_the_same_run_started_twice_at_once_one_writes_and_the_other_is_refus
     processes = [fork.Process(target=start) for _ in range(2)]
     for process in processes:
         process.start()
-    told = sorted((answers.get() for _ in processes), key=lambda outcome: outcome.code)
+    ended = sorted((answers.get() for _ in processes), key=lambda outcome: outcome.code)
     for process in processes:
         process.join()
-    assert [outcome.code for outcome in told] == [0, 2], told
-    assert f"{only_run(tmp_path)} is being written by process" in told[1].err
-    assert told[1].err.count("\n") == 1
+    assert [outcome.code for outcome in ended] == [0, 2], ended
+    assert f"{only_run(tmp_path)} is being written by process" in ended[1].err
+    assert ended[1].err.count("\n") == 1
     rows = [json.loads(line) for line in (only_run(tmp_path) / "metrics.jsonl").open()]
     assert [row["update"] for row in rows if row["stage"] == "train-cad"] == list(range(1, 41))
 
@@ -59,7 +59,7 @@ def test_what_a_dead_writer_left_half_written_is_taken_away_by_the_next(copied_r
     (copied_run / ".policy.partial").mkdir()
     (copied_run / ".policy.partial" / "spec.toml").write_text("half")
     (copied_run / OWNER).write_text("process 12 on a host that is off")
-    told = cccad("report", copied_run)
-    assert told.code == 0, told.err
+    ended = cccad("report", copied_run)
+    assert ended.code == 0, ended.err
     assert not list(copied_run.rglob("*.partial"))
     assert not (copied_run / OWNER).exists()

@@ -61,7 +61,7 @@ def relaunch(argv: Sequence[str], num_processes: int) -> int:
             return code
         if number:
             raise Stopped(number)
-        return _told(lost, ranks)
+        return _exit_code(lost, ranks)
 
 
 @frozen
@@ -96,7 +96,7 @@ def _wait(ranks: Sequence[_Rank], asked: Callable[[], int]) -> _Rank | None:
         time.sleep(0.05)
 
 
-def _told(lost: _Rank, ranks: Sequence[_Rank]) -> int:
+def _exit_code(lost: _Rank, ranks: Sequence[_Rank]) -> int:
     """Return the exit code of the process that failed first, saying what it said; raises if it was killed."""
     code = int(lost.process.returncode)
     if code < 0 or code == PEER_LOST:

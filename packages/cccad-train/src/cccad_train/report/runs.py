@@ -345,8 +345,8 @@ def pool(runs: Sequence[RunRecord]) -> tuple[Json, dict[str, list[int]]]:
         seeds[name] = [index for index, life in enumerate(lives) for _ in range(life.shape[1])]
         values = pooled if key == "returns" else pooled.mean(axis=(0, 1))
         agents[name] = {**entries[0], key: values.tolist()}
-    known = ({name: value for name, value in task.items() if not name.endswith("_error")} for task in first["tasks"])
-    tasks = [{**task, "optimal_return": 1.0, "random_return": 0.0} for task in known]
+    plain = ({name: value for name, value in task.items() if not name.endswith("_error")} for task in first["tasks"])
+    tasks = [{**task, "optimal_return": 1.0, "random_return": 0.0} for task in plain]
     return {**first, "agents": agents, "tasks": tasks, "summary": {}}, seeds
 
 
