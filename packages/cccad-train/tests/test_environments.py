@@ -74,7 +74,7 @@ DETOURS = "data.sampler.detours.frac=0.5"
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "need"),
     [
         (["env={ kind = 'darkroom-permuted', size = 4, horizon = 8 }"], "tasks that differ in their rewards alone"),
         (["env={ kind = 'bandit' }"], "rewards that follow from an episode; 'bandit' pays otherwise"),
@@ -82,12 +82,12 @@ DETOURS = "data.sampler.detours.frac=0.5"
     ],
 )
 def test_detours_that_cannot_be_had_are_refused_before_anything_is_collected(
-    settings, answer, micro, cccad_run, tmp_path
+    settings, need, micro, cccad_run, tmp_path
 ):
     overrides = [word for text in (DETOURS, *settings) for word in ("--set", text)]
     done = cccad_run(micro, "--out", tmp_path / "out", *overrides)
     assert done.code == 2
-    assert f"detours need {answer}" in done.err
+    assert f"detours need {need}" in done.err
     assert done.err.strip().endswith("@ data.sampler.detours")
     assert not (tmp_path / "out").exists()
 

@@ -88,7 +88,7 @@ def test_without_a_launcher_what_launchers_set_is_set_aside(variables):
 
 
 @pytest.mark.parametrize(
-    ("told", "place", "address"),
+    ("launched", "place", "address"),
     [
         (LAUNCHED, (1, 2), "127.0.0.1:2000"),
         ({"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "here", "MASTER_PORT": "1"}, (0, 1), None),
@@ -106,8 +106,8 @@ def test_without_a_launcher_what_launchers_set_is_set_aside(variables):
         ),
     ],
 )
-def test_the_module_takes_its_place_from_any_launcher(ended, place, address, variables):
-    variables.update(ended)
+def test_the_module_takes_its_place_from_any_launcher(launched, place, address, variables):
+    variables.update(launched)
     settled = settle(is_launchable=True)
     assert (settled.rank, settled.num_processes) == place
     measured = f"{variables['MASTER_ADDR']}:{variables['MASTER_PORT']}" if "MASTER_ADDR" in variables else None
@@ -116,7 +116,7 @@ def test_the_module_takes_its_place_from_any_launcher(ended, place, address, var
 
 
 @pytest.mark.parametrize(
-    ("told", "message"),
+    ("launched", "message"),
     [
         ({"RANK": "1"}, "RANK=1 is set and WORLD_SIZE is not"),
         ({"WORLD_SIZE": "2"}, "WORLD_SIZE=2 is set and RANK is not"),
@@ -128,8 +128,8 @@ def test_the_module_takes_its_place_from_any_launcher(ended, place, address, var
         ({"ACCELERATE_DYNAMO_BACKEND": "NO", "MASTER_PORT": "29500"}, "asked for several processes and started one"),
     ],
 )
-def test_the_module_refuses_a_place_that_is_incomplete(ended, message, variables):
-    variables.update(ended)
+def test_the_module_refuses_a_place_that_is_incomplete(launched, message, variables):
+    variables.update(launched)
     with pytest.raises(LaunchError, match=re.escape(message)):
         settle(is_launchable=True)
 
