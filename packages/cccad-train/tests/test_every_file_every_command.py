@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from cccad_core.memory.compressed import Compressed
 from cccad_core.spaces import Spaces
 from cccad_core.specs import load
 from cccad_data.histories.owner import OWNER
@@ -330,6 +331,7 @@ def test_a_checkpoint_with_another_value_in_any_place_is_passed_over(strange, ou
     spec = load(out / "run" / "spec.toml", ExperimentSpec)
     policy = spec.policy.build(Spaces.from_dict(spec.env.build().spaces), seed=0)
     assemble(Stage(kind="train", agent="cad"), policy, spec.agents()["cad"], {})  # which says what is trained
+    assert isinstance(policy.memory, Compressed)
     fit = fitting(policy.state_dict(), spec.train.optimizer.build(policy, policy.memory.compressor), most=3)
     newest = load_latest(stage, fit)
     assert newest is not None

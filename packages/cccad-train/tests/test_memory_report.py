@@ -4,13 +4,14 @@ import json
 import re
 import shutil
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from attrs import evolve
 from cccad_core.agent import Agent
+from cccad_core.memory.compressed import Compressed, CompressedState
 from cccad_core.play import play
 from cccad_core.specs import load, to_toml, unstructure
 from cccad_envs.darkroom import DarkroomSpec
@@ -80,14 +81,16 @@ def test_the_openness_is_that_of_the_gate(policy):
 
 def test_attention_on_latents_is_that_of_the_whole_window_recomputed(policy):
     witness = Witness(Agent(policy(FAMILY)))
-    ended, state, by_hand = witness.agent.policy, witness.begin(2), []
-    block = ended.memory.backbone.layers[0]
+    memory, state, by_hand = witness.agent.policy.memory, witness.begin(2), []
+    assert isinstance(memory, Compressed)
+    block: Any = memory.backbone.layers[0]
     for turn in range(20):
         _, state = witness.act(state, torch.full((2, 2), turn % 5), greedy=True)
+        assert isinstance(state.memory, CompressedState)
         tokens = state.memory.tokens[:, : turn % 12 + 1]  # a window is full after twelve
-        noticed = torch.cat([ended.memory.compressor.read(state.memory.latents), tokens], 1)
-        tables = ended.memory.backbone.rotary.at(torch.arange(noticed.shape[1]))
-        q, k, _ = block.attention.project(block.norm_attention(noticed), ended.memory.backbone.rotary, tables)
+        window = torch.cat([memory.compressor.read(state.memory.latents), tokens], 1)
+        tables = memory.backbone.rotary.at(torch.arange(window.shape[1]))
+        q, k, _ = block.attention.project(block.norm_attention(window), memory.backbone.rotary, tables)
         shares = (q[:, :, -1:] @ k.transpose(-1, -2) / q.shape[-1] ** 0.5).softmax(-1)
         by_hand.append(shares[..., :2].sum(-1).mean(1).sum().item())
         done = torch.zeros(2, dtype=torch.bool)
@@ -195,7 +198,7 @@ def test_returns_and_writes_are_told_environment_by_environment_as_they_were_eva
     summary = json.loads((page.parent / "evaluation" / "results.json").read_text())["summary"]
     assert own["agents"]["cad"] == {"return": summary["cad"]["normalized_last10_mean"], "writes": 12 * 8 / 12 - 1}
     assert other["agents"]["cad"]["writes"] == 12 * 12 / 12 - 1
-    assert set(other["agents"]) == {"cad", "ad", "optimal", "random"}
+    assert set(other["agents"]) == {"cad", "ad", "blind", "optimal", "random"}
     html = page.read_text()
     assert "Environment by environment" in html
     assert '<th class="number">long</th>' in html
