@@ -215,10 +215,10 @@ def test_an_environment_is_gymnasiums_own_in_every_step():
     family = spec.build()
     rows, alone = family.make_vec(family.tasks), gymnasium.make("CartPole-v1", max_episode_steps=40)
     alone.unwrapped.length = 0.8
-    seen, single = rows.reset(seed=3)[0], alone.reset(seed=4)[0]
+    observed, single = rows.reset(seed=3)[0], alone.reset(seed=4)[0]
     for now in range(60):
-        assert np.array_equal(seen[1], single)
-        seen, _, terminations, truncations, infos = rows.step(np.full(2, now % 2))
+        assert np.array_equal(observed[1], single)
+        observed, _, terminations, truncations, infos = rows.step(np.full(2, now % 2))
         single, _, is_over, is_cut, _ = alone.step(now % 2)
         assert np.array_equal(infos["final_obs"][1], single)
         assert (terminations[1], truncations[1]) == (is_over, is_cut and not is_over)
