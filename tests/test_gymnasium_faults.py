@@ -2,6 +2,7 @@
 
 import itertools
 import textwrap
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -214,7 +215,8 @@ def test_an_environment_is_gymnasiums_own_in_every_step():
     spec = evolve(SPEC, vary={"length": [0.5, 0.8]})
     family = spec.build()
     rows, alone = family.make_vec(family.tasks), gymnasium.make("CartPole-v1", max_episode_steps=40)
-    alone.unwrapped.length = 0.8
+    inner: Any = alone.unwrapped
+    inner.length = 0.8
     observed, single = rows.reset(seed=3)[0], alone.reset(seed=4)[0]
     for now in range(60):
         assert np.array_equal(observed[1], single)

@@ -1,14 +1,16 @@
 """Every mistake in the settings of a Gymnasium family gets one clear sentence, and exit code 2 at the command line."""
 
 import textwrap
+from typing import Any
 
 import pytest
+from cccad_data.family import HasOptimum
 from cccad_envs.errors import PlayError, SettingError
 from cccad_envs.gym.spec import GymnasiumSpec
 from cccad_train.cli import main
 from click.testing import CliRunner
 
-PENDULUM = {"id": "Pendulum-v1", "vary": {"g": [5.0, 10.0]}}
+PENDULUM: dict[str, Any] = {"id": "Pendulum-v1", "vary": {"g": [5.0, 10.0]}}
 FILE = """
     import gymnasium
 
@@ -104,13 +106,16 @@ def test_a_family_is_checked_at_the_command_line():
 
 def test_a_planner_by_import_path_says_the_optimum(file):
     family = GymnasiumSpec(**PENDULUM, horizon=7, reference_return=f"{file}:planner").build()
+    assert isinstance(family, HasOptimum)
     assert family.optimal_returns(family.tasks).tolist() == [35.0, 70.0]
 
 
 def test_a_table_by_task_says_the_optimum():
     table = {"g=5.0": 1.0, "gymnasium/Pendulum-v1/g=10.0": 2.0}
     family = GymnasiumSpec(**PENDULUM, reference_return=table).build()
+    assert isinstance(family, HasOptimum)
     assert family.optimal_returns(family.tasks).tolist() == [1.0, 2.0]
     family = GymnasiumSpec(**PENDULUM, reference_return={"g=5.0": 1.0}).build()
+    assert isinstance(family, HasOptimum)
     with pytest.raises(SettingError, match="has no number for"):
         family.optimal_returns(family.tasks)
