@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import attrs
 import pytest
 from cccad_data import (
     CollectionError,
@@ -35,6 +36,17 @@ def gather(out, family=None, executor=None, seed=4, **kwargs):
 def test_several_processes_give_the_same_arrays_as_one(dataset, tmp_path, assert_same):
     other = gather(tmp_path / "other", executor=ProcessesSpec(num_workers=2).build())
     assert_same(dataset, other)
+
+
+@attrs.frozen(kw_only=True)
+class WithWrappersSpec(CorridorSpec):
+    wrappers: tuple[str, ...] = ("one", "two")
+
+
+def test_a_collection_goes_on_where_a_setting_of_the_family_is_a_tuple(tmp_path):
+    for _ in range(2):
+        gather(tmp_path / "d", family=WithWrappersSpec().build())
+    assert Histories.open(tmp_path / "d").header["env"]["wrappers"] == ["one", "two"]
 
 
 def test_units_that_are_there_are_not_collected_again(dataset):

@@ -1,5 +1,6 @@
 """Collection by units: a fixed group of tasks with a seed is collected, written as one shard, and never done twice."""
 
+import json
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -185,8 +186,9 @@ class _Meter:
 
 
 def spec_dict(kind: str, spec: attrs.AttrsInstance) -> Table:
-    """Return a spec as a plain dictionary whose `kind` is its registered name."""
-    return {"kind": kind, **attrs.asdict(spec)}
+    """Return a spec as JSON has it, a dictionary whose `kind` is its registered name: tuples are lists there."""
+    plain: Table = json.loads(json.dumps(attrs.asdict(spec)))
+    return {"kind": kind, **plain}
 
 
 def _header(
