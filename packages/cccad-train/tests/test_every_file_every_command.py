@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 TINY = """
 name = "tiny"
+blind = false
 [env]
 kind = "darkroom"
 size = 3

@@ -61,7 +61,15 @@ def test_a_run_folder_holds_all_that_tools_read(micro_run):
 
 def test_meta_says_what_ran_where(micro_run):
     meta = json.loads((micro_run / "meta.json").read_text())
-    assert set(meta["seconds"]) == {"collect", "pretrain-cad", "train-cad", "train-ad", "evaluate", "release"}
+    assert set(meta["seconds"]) == {
+        "collect",
+        "pretrain-cad",
+        "train-cad",
+        "train-ad",
+        "train-blind",
+        "evaluate",
+        "release",
+    }
     assert min(meta["seconds"].values()) >= 0
     assert "Seconds of each stage" in (micro_run / "report.html").read_text()
     assert {"created", "versions", "parts", "git_commit", "host", "argv", "seed"} <= set(meta)
@@ -78,7 +86,7 @@ def test_results_have_the_promised_form(results):
     tasks = results["tasks"]
     assert [sorted(task) for task in tasks] == [["optimal_return", "params", "random_return", "split", "task_id"]] * 2
     assert {task["split"] for task in tasks} == {"held-out"}
-    expected = ["ad", "cad", "cad-swapped", "cad-zeroed", "optimal", "random"]
+    expected = ["ad", "blind", "cad", "cad-swapped", "cad-zeroed", "optimal", "random"]
     assert sorted(results["summary"]) == expected
     assert sorted(results["agents"]) == sorted([*expected, "source"])
     for name in expected:
@@ -184,7 +192,7 @@ def test_only_the_evaluation_may_change_after_training(copied_run, cccad):
 def test_fewer_held_out_tasks_need_no_new_training(copied_run, micro, cccad_run):
     done = cccad_run(micro, "--out", copied_run.parent, "--set", "split.max_held_out_tasks=1")
     assert done.code == 0, done.err
-    assert done.out.count("taken from") == 3
+    assert done.out.count("taken from") == 4
 
 
 def test_data_that_hold_a_held_out_task_are_refused_by_name(copied_run, micro, cccad, cccad_run, results):

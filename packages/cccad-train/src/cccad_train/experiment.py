@@ -195,16 +195,21 @@ class ExperimentSpec:
         for name in self.evaluate.environments:
             if not name.isprintable():
                 raise ValueError(f"'evaluate.environments' must have printable names: {show(name)}")
-        refuse_what_does_not_fit(self.agents())
-        refuse_what_cannot_slide(self.evaluate.sliding, self.agents())
+        refuse_what_does_not_fit(self.described())
+        refuse_what_cannot_slide(self.evaluate.sliding, self.described())
+
+    def described(self) -> dict[str, AgentSpec]:
+        """Return the agents that the spec describes by name, the main one first."""
+        main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
+        return {self.agent: main, **self.controls}
 
     def agents(self) -> dict[str, AgentSpec]:
-        """Return every agent to be trained by name, the main one first."""
-        main = AgentSpec(policy=self.policy, pretrain=self.pretrain, train=self.train)
-        agents = {self.agent: main, **self.controls}
-        return (
-            agents if not self.blind or BLIND in agents or main.policy.is_blind else {**agents, BLIND: main.blinded()}
-        )
+        """Return every agent to be trained by name, the main one first, and the task-blind control last."""
+        agents = self.described()
+        main = agents[self.agent]
+        if not self.blind or BLIND in agents or main.policy.is_blind:
+            return agents
+        return {**agents, BLIND: main.blinded()}
 
 
 def recorded(evaluate: Mapping[str, Any]) -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Bed:
         yield "env", self.spec.env, self._family
         if self.spec.data.path is None:
             yield "source", self.spec.data.source, self._source
-        for agent in self.spec.agents().values():
+        for agent in self.spec.described().values():
             yield "tokens", agent.policy.tokens, self._layout
             if agent.policy.encoder is not None:
                 yield "encoder", agent.policy.encoder, self._encoder
@@ -81,7 +81,7 @@ class Bed:
     def refuse_unfit_objectives(self) -> None:
         """Raise LawsBrokenError where an agent is to be trained by an objective that does not take its head."""
         space = self.spaces.action
-        for agent in self.spec.agents().values():
+        for agent in self.spec.described().values():
             with torch.random.fork_rng(devices=[]):
                 head = head_for(space, agent.policy.head).build(space, 8)  # of any width: sizes are checked later
             for objective in (fit.objective for fit in agent.fits().values()):
