@@ -32,7 +32,7 @@ class Need:
 def refuse_too_large(spec: ExperimentSpec, family: TaskFamily, num_held_out: int) -> None:
     """Raise SpecError, with all estimates that are above the memory there is, by the settings that they grow with."""
     there, problems, memories = _memory_there(), [], []
-    for name, agent in spec.agents().items():
+    for name, agent in spec.described().items():
         where = "" if name == spec.agent else f"controls.{name}."
         try:
             policy, weights = outline(agent.policy, Spaces.from_dict(family.spaces))
