@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from attrs import frozen
 from cccad_core.blame import place_of
+from cccad_core.encoders.base import EncoderSpec
 from cccad_core.errors import CccadError, UnknownPart, reason
 from cccad_core.fitting import encoder_for, head_for
+from cccad_core.heads.base import HeadSpec
 from cccad_core.laws.bench import Bench
 from cccad_core.laws.compressor import check_compressor
 from cccad_core.laws.encoder import check_encoder
@@ -22,6 +24,7 @@ from cccad_core.laws.noise import SPACES
 from cccad_core.laws.objective import check_objective
 from cccad_core.laws.trigger import check_trigger
 from cccad_core.memory.compressed import CompressedSpec
+from cccad_core.objectives.base import ObjectiveSpec
 from cccad_core.registry import entry, lookup, name_of, names, refuse_what_lacks, title
 from cccad_core.spaces import Spaces
 from cccad_core.specs import structure
@@ -29,9 +32,10 @@ from cccad_core.specs.toml import override
 from cccad_data.collecting.source_laws import check_source
 from cccad_data.errors import DataError, SourceError
 from cccad_data.families.laws import check_family
-from cccad_data.family import TaskFamily
+from cccad_data.family import FamilySpec, TaskFamily
 
 from cccad_train.experiment import AgentSpec, ExperimentSpec
+from cccad_train.fit.curricula import CurriculumSpec
 from cccad_train.fit.spec import FitSpec
 
 CHECKED_UPDATES = 200  # of a curriculum
@@ -90,7 +94,7 @@ class Bed:
                     problem = f"{name}, as it is set, cannot train a head for {space.kind} actions"
                     raise LawsBrokenError(f"{problem}: {type(head).__name__}")
 
-    def _family(self, part: Any, is_quick: bool) -> None:
+    def _family(self, part: FamilySpec, is_quick: bool) -> None:
         check_family(part, is_quick=is_quick)
         _check_name("env", part, self.family.name)
 
@@ -98,18 +102,18 @@ class Bed:
         check_source(part, self.family, is_quick=is_quick)
         _check_name("source", part, part.build().name)
 
-    def _objective(self, part: Any, _: bool) -> None:
+    def _objective(self, part: ObjectiveSpec, _: bool) -> None:
         check_objective(part, spaces=self.spaces)
 
-    def _encoder(self, part: Any, _: bool) -> None:
+    def _encoder(self, part: EncoderSpec, _: bool) -> None:
         encoder_for(self.spaces.observation, part)
         check_encoder(part, space=self.spaces.observation)
 
-    def _head(self, part: Any, _: bool) -> None:
+    def _head(self, part: HeadSpec, _: bool) -> None:
         head_for(self.spaces.action, part)
         check_head(part, space=self.spaces.action)
 
-    def _layout(self, part: Any, _: bool) -> None:
+    def _layout(self, part: object, _: bool) -> None:
         check_layout(part, spaces=self.spaces)
 
 
@@ -119,7 +123,7 @@ def _check_name(kind: str, part: object, name: str) -> None:
     require("one name", name == registered, what)
 
 
-def _curriculum(fit: FitSpec, part: Any, _: bool) -> None:
+def _curriculum(fit: FitSpec, part: CurriculumSpec, _: bool) -> None:
     check_curriculum(part, fit.num_updates, fit.num_writes)
 
 
@@ -139,13 +143,14 @@ def _compressor(agent: AgentSpec, part: Any, is_quick: bool) -> None:
         check_compressor(part, width=agent.policy.width)
 
 
-def check_curriculum(part: Any, num_updates: int, most: int) -> None:
+def check_curriculum(part: CurriculumSpec, num_updates: int, most: int) -> None:
     """Check that a schedule asks for 0 to *most* writes, and now and then for one; raises LawBroken."""
     schedule, largest = part.build(), 0.0
     require("a curriculum is whole", hasattr(schedule, "num_writes"), "what build() returns has no num_writes()")
     for index in range(min(CHECKED_UPDATES, num_updates)):
         update = index * (num_updates - 1) // max(1, min(CHECKED_UPDATES, num_updates) - 1)
-        writes, again = schedule.num_writes(update, most), schedule.num_writes(update, most)
+        writes: Any = schedule.num_writes(update, most)
+        again = schedule.num_writes(update, most)
         law, what = "writes within bounds", f"num_writes({update}, {most}) is {writes!r}, no number from 0 to {most}"
         is_number = type(writes) is not bool and isinstance(writes, Real) and math.isfinite(writes)
         require(law, is_number and 0 <= writes <= most, what)

@@ -137,17 +137,17 @@ def registered(env_id: str) -> tuple[Callable[..., Env], int | None]:
     if name.partition("/")[0] not in {other.partition("/")[0] for other in gymnasium.registry}:
         _import_namespace(name)
     try:
-        found = gymnasium.spec(name)
+        registered = gymnasium.spec(name)
     except gymnasium.error.Error as error:
         raise SettingError(f"'id': there is no environment {env_id!r}; {_near_ids(name)}") from error
     try:
-        entry: Any = found.entry_point
+        entry: Any = registered.entry_point
         creator: Callable[..., Any] = (
             gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
         )
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise SettingError(_missing(env_id, error)) from error
-    return creator, found.max_episode_steps
+    return creator, registered.max_episode_steps
 
 
 def _import_namespace(name: str) -> None:

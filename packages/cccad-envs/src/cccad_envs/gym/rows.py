@@ -98,8 +98,8 @@ class GymRows(VectorEnv[Array, Array, Array]):
 
     def _partly(self) -> Array:
         """Return what the rows observe where some were never reset; theirs are those of the first that was."""
-        known = next(now for now in self._now if now is not None)
-        return self._observe([known if now is None else now for now in self._now])
+        first = next(now for now in self._now if now is not None)
+        return self._observe([first if now is None else now for now in self._now])
 
     @final
     def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], Table]:

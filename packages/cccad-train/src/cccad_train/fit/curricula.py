@@ -13,6 +13,14 @@ class Curriculum(Protocol):
         ...
 
 
+class CurriculumSpec(Protocol):
+    """The fields of a curriculum."""
+
+    def build(self) -> Curriculum:
+        """Return the schedule."""
+        ...
+
+
 @frozen(kw_only=True)
 class NoneSpec:
     """No curriculum: every stretch needs as many writes as training asks for, from the first update on."""
