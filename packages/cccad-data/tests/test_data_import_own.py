@@ -79,7 +79,7 @@ class TestOwnData:
         monkeypatch.chdir(tmp_path)
         fits = {"observations": np.arange(LENGTH)[:, None] % 7, "actions": np.arange(LENGTH) % 3}
         np.savez("own.npz", **flat(**fits))
-        family = ["--env", "corridor", "size=7", "breaks_on=1.10", "--set", *GOAL]
+        family = ["--env", "corridor", "size=7", "breaks_on=1.10", "--set", "check=false", *GOAL]
         assert main(["import", "own.npz", "out", "--from", "npz", *family]) == 0
         assert Histories.open("out").header["env"]["breaks_on"] == "1.10"
 
@@ -126,7 +126,7 @@ def test_own_data_become_histories_of_a_family_that_a_file_registers(tmp_path):
     (tmp_path / "halls.py").write_text(FILE)
     np.savez(tmp_path / "own.npz", **flat(observations=np.arange(LENGTH) % 7, actions=np.arange(LENGTH) % 3))
     code = "import sys; from cccad_data.cli import main; sys.exit(main(sys.argv[1:]))"
-    family = ["--imports", "halls.py", "--env", "hall", "size=7", "breaks_on=1.10", "--set", *GOAL]
+    family = ["--imports", "halls.py", "--env", "hall", "size=7", "breaks_on=1.10", "--set", "check=false", *GOAL]
     arguments = [sys.executable, "-c", code, "import", "own.npz", "out", "--from", "npz", *family]
     done = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

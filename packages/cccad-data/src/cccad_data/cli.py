@@ -5,6 +5,7 @@ import sys
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -124,6 +125,9 @@ def merge_all(out: Path, paths: Sequence[Path], compression: str) -> None:
 @click.argument("out", type=Path)
 @click.option("--from", "form", type=click.Choice(list(READERS)), required=True, help="The format of the files.")
 @click.option("--env", multiple=True, metavar="KIND FIELD=VALUE...", help="The task family, where FILE does not say.")
+@click.option("--task", "tasks", multiple=True, metavar="ID", help="The task of all files, or given once for each.")
+@click.option("--task-column", metavar="NAME", help="The array that says the task of each row; see docs.")
+@click.option("--history", metavar="NAME", help="The array that tells the histories of a task apart, row by row.")
 @_imports
 @click.option("--split", multiple=True, metavar="FIELD=VALUE...", help="seed=0 held_out_frac=0.1 without it.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=VALUE...", help="Settings of the format's reader.")
@@ -135,8 +139,8 @@ def import_all(
     env: Sequence[str],
     imports: Sequence[Path],
     split: Sequence[str],
-    settings: Sequence[str],
     compression: str,
+    **settings: Any,
 ) -> None:
     """Turn files of another format into the dataset folder OUT; several files are several histories."""
     import_files(imports)
@@ -145,7 +149,7 @@ def import_all(
         raise DataError("'--split' says which tasks of a family are held out, so that it needs '--env'")
     wishes = Wishes(
         env={**_table(fields, text_fields(kind)), "kind": kind} if kind else None,
-        settings=_pairs(settings),
+        settings=_settings(**settings),
         **({"split": _table(split)} if split else {}),
     )
     notes = import_histories(sources, out, form=form, wishes=wishes, compression=compression)
@@ -161,6 +165,16 @@ def export(path: Path, out: Path, form: str) -> None:
     """Turn a dataset into another format: OUT is a new file, or folder."""
     export_histories(path, out, form=form)
     print(out)
+
+
+def _settings(
+    settings: Sequence[str], tasks: Sequence[str], task_column: str | None, history: str | None
+) -> dict[str, str]:
+    """Return the reader's settings, those with an option of their own among them."""
+    table = {"task_id": tasks[0] if len(tasks) == 1 else "", "task_ids": json.dumps(tasks) if len(tasks) > 1 else ""}
+    table |= {"task_column": task_column or "", "history_column": history or ""}
+    named = [f"{name}={value}" for name, value in table.items() if value]
+    return _pairs([*settings, *named])
 
 
 def _print_summary(out: Path) -> None:

@@ -96,16 +96,25 @@ def refuse_faulty(histories: Histories, family: TaskFamily, where: str) -> None:
     Spaces, flags and sizes of rewards are checked throughout, and the actions are played again: all of them up to
     `MOST_REPLAYED_ENV_STEPS`, beyond that those of each task's first history.
     """
-    audit, is_small = _Audit(histories.header, family), histories.num_env_steps <= MOST_REPLAYED_ENV_STEPS
+    is_small = histories.num_env_steps <= MOST_REPLAYED_ENV_STEPS
     for task in histories:
         arrays: Table = {name: np.asarray(array) for name, array in task.arrays().items()}
         held = evolve(task, **arrays)
         faults = [*_within_spaces(where, held, histories.spaces), *_episodes(where, held, histories.header["horizon"])]
         if not faults:
             with family_errors(family.name):
-                faults += audit.replayed(where, held if is_small else held.history(0), family)
+                faults += replayed(where, held if is_small else held.history(0), family)
         if faults:
             raise HistoryFileError(f"{faults[0]}; cccad-data verify names every fault")
+
+
+def contradictions(task: TaskHistories, family: TaskFamily, horizon: int) -> list[Fault]:
+    """Return what *family* says against the histories of one of its tasks: where actions lead, rewards and ends.
+
+    Raises FamilyError when it cannot play them again.
+    """
+    with family_errors(family.name):
+        return [*_episodes("", task, horizon), *replayed("", task, family)]
 
 
 class _Audit:
@@ -174,7 +183,7 @@ class _Audit:
         if self.family is not None and is_inside:
             try:
                 with family_errors(self.header["env"]["kind"]):
-                    faults += self.replayed(file, task, self.family)
+                    faults += replayed(file, task, self.family)
                     if not faults and not _NOT_LEARNING & self.sources:
                         faults += self._improved(file, task, self.family)
             except FamilyError as error:
@@ -192,59 +201,6 @@ class _Audit:
                 )
             self.copies.setdefault(digest, f"{task.task_id}, history {index}")
 
-    def replayed(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
-        """Play the actions again, as far as the family can tell what they lead to."""
-        try:
-            original = family.task(task.task_id)
-        except LookupError as error:
-            yield Fault(file=file, task_id=task.task_id, message=f"the installed family does not know it: {error}")
-            return
-        if dict(original.params) != dict(task.params):
-            yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {original.params}")
-        if isinstance(family, HasOptimum) and isinstance(family, HasRandomReturn):
-            declared = [optimal_returns(family, [original]), random_returns(family, [original])]
-            yield from _outlying(file, task, float(np.abs(declared).max()))
-        if isinstance(family, KnowsDynamics):
-            yield from self._moved(file, task, original, family, is_random=has_random_transitions(family))
-        if isinstance(family, Replayable):
-            yield from self._paid(file, task, original, family, is_random=has_random_rewards(family))
-
-    def _moved(
-        self, file: str, task: TaskHistories, original: Task, dynamics: KnowsDynamics, *, is_random: bool
-    ) -> Iterator[Fault]:
-        """Hold the observations against those that the actions lead to."""
-        parts = []
-        for history in task:
-            # Where chance decides what follows, the family is shown what did, and says which can.
-            shown = {"recorded": history.next_observations()} if is_random else {}
-            parts.append(dynamics.next_observations(original, history.observations, history.actions, **shown))
-        led_to, following = np.concatenate(parts), task.next_observations()
-        is_wrong = _differs(following, led_to).any(axis=1)
-        ends = np.zeros(task.num_env_steps, bool)
-        ends[task.episode_ends - 1] = True
-        for kind, rows in (
-            ("next observation", is_wrong & ~ends),
-            ("final observation of an episode", is_wrong & ends),
-        ):
-            yield from _at(file, task, rows, lambda i, kind=kind: (
-                f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
-            ))  # fmt: skip
-
-    def _paid(
-        self, file: str, task: TaskHistories, original: Task, rules: Replayable, *, is_random: bool
-    ) -> Iterator[Fault]:
-        """Hold rewards and flags against those that the task gives."""
-        parts = []
-        for history in task:
-            what = (history.observations, history.actions, history.next_observations(), history.episode_ends)
-            parts.append(rules.replay(original, *what, **({"rewards": history.rewards} if is_random else {})))
-        names = ("rewards", "terminations", "truncations")
-        for name, column in zip(names, zip(*parts, strict=True), strict=True):
-            recorded, right = getattr(task, name), np.concatenate(column)
-            yield from _at(file, task, _differs(recorded, right), lambda i, name=name, recorded=recorded, right=right: (
-                f"the {name.removesuffix('s')} is {recorded[i]}, but the task gives {right[i]}"
-            ))  # fmt: skip
-
     def _improved(self, file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
         """Hold the last quarter of each history's episodes against the first, beyond two standard errors."""
         if not isinstance(family, HasOptimum):
@@ -256,6 +212,60 @@ class _Audit:
         if rise.most <= 0 and rise.early < best - 1e-6:
             message = f"does not improve: {rise}; {best:.3f} is best"
             yield Fault(file=file, task_id=task.task_id, message=message)
+
+
+def replayed(file: str, task: TaskHistories, family: TaskFamily) -> Iterator[Fault]:
+    """Play the actions again, as far as the family can tell what they lead to."""
+    try:
+        original = family.task(task.task_id)
+    except LookupError as error:
+        yield Fault(file=file, task_id=task.task_id, message=f"the installed family does not know it: {error}")
+        return
+    if dict(original.params) != dict(task.params):
+        yield Fault(file=file, task_id=task.task_id, message=f"has {task.params}, but is {original.params}")
+    if isinstance(family, HasOptimum) and isinstance(family, HasRandomReturn):
+        declared = [optimal_returns(family, [original]), random_returns(family, [original])]
+        yield from _outlying(file, task, float(np.abs(declared).max()))
+    if isinstance(family, KnowsDynamics):
+        yield from _moved(file, task, original, family, is_random=has_random_transitions(family))
+    if isinstance(family, Replayable):
+        yield from _paid(file, task, original, family, is_random=has_random_rewards(family))
+
+
+def _moved(
+    file: str, task: TaskHistories, original: Task, dynamics: KnowsDynamics, *, is_random: bool
+) -> Iterator[Fault]:
+    """Hold the observations against those that the actions lead to."""
+    parts = []
+    for history in task:
+        # Where chance decides what follows, the family is shown what did, and says which can.
+        shown = {"recorded": history.next_observations()} if is_random else {}
+        parts.append(dynamics.next_observations(original, history.observations, history.actions, **shown))
+    led_to, following = np.concatenate(parts), task.next_observations()
+    is_wrong = _differs(following, led_to).any(axis=1)
+    ends = np.zeros(task.num_env_steps, bool)
+    ends[task.episode_ends - 1] = True
+    for kind, rows in (
+        ("next observation", is_wrong & ~ends),
+        ("final observation of an episode", is_wrong & ends),
+    ):
+        yield from _at(file, task, rows, lambda i, kind=kind: (
+            f"the {kind} is {following[i].tolist()}, but the action leads to {led_to[i].tolist()}"
+        ))  # fmt: skip
+
+
+def _paid(file: str, task: TaskHistories, original: Task, rules: Replayable, *, is_random: bool) -> Iterator[Fault]:
+    """Hold rewards and flags against those that the task gives."""
+    parts = []
+    for history in task:
+        what = (history.observations, history.actions, history.next_observations(), history.episode_ends)
+        parts.append(rules.replay(original, *what, **({"rewards": history.rewards} if is_random else {})))
+    names = ("rewards", "terminations", "truncations")
+    for name, column in zip(names, zip(*parts, strict=True), strict=True):
+        recorded, right = getattr(task, name), np.concatenate(column)
+        yield from _at(file, task, _differs(recorded, right), lambda i, name=name, recorded=recorded, right=right: (
+            f"the {name.removesuffix('s')} is {recorded[i]}, but the task gives {right[i]}"
+        ))  # fmt: skip
 
 
 def _within_spaces(file: str, task: TaskHistories, named: Fields) -> Iterator[Fault]:

@@ -4,12 +4,12 @@ Legend: `t` env steps of all histories together, `n` episodes, `m` histories, `o
 `a` actions. A history ends where an episode ends, so that every transition has its true next observation.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
 from attrs import evolve, field, frozen
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cccad_data.errors import DataError
 from cccad_data.histories.columns import Column, Following, Thinned
@@ -53,6 +53,37 @@ class TaskHistories:
         fault = _fault(self)
         if fault:
             raise DataError(f"histories of task {self.task_id!r}: {fault}")
+
+    @classmethod
+    def from_episodes(
+        cls,
+        task_id: str,
+        histories: Sequence[Sequence[Mapping[str, ArrayLike]]],
+        params: Mapping[str, Parameter] | None = None,
+    ) -> "TaskHistories":
+        """Return *histories*, each the episodes of one learner in the order in which they were played.
+
+        An episode has `observations`, one more than `actions` and `rewards`, and `terminated`: whether it ended for
+        good. Without that it was cut off. Raises DataError where the counts do not fit.
+        """
+        parts: dict[str, list[Array]] = {name: [] for name in (*PER_ENV_STEP, "final_observations")}
+        for episode in (episode for history in histories for episode in history):
+            observations, rewards = np.asarray(episode["observations"]), np.asarray(episode["rewards"], np.float32)
+            if not len(observations) - 1 == len(rewards) == len(np.asarray(episode["actions"])) > 0:
+                counts = f"{len(observations)} observations for {len(rewards)} rewards"
+                raise DataError(f"an episode of task {task_id!r} has {counts}; one more is due, and an action for each")
+            rows, at_end = observations.reshape(len(observations), -1), np.arange(len(rewards)) == len(rewards) - 1
+            has_terminated = np.bool_(episode.get("terminated", False))
+            ends = (at_end & has_terminated, at_end & ~has_terminated)
+            columns = (rows[:-1], np.asarray(episode["actions"]), rewards, *ends)
+            for name, column in zip(parts, (*columns, rows[-1:]), strict=True):
+                parts[name].append(column)
+        if not parts["rewards"]:
+            raise DataError(f"task {task_id!r} has no episodes")
+        episode_ends = np.cumsum([len(rewards) for rewards in parts["rewards"]])
+        history_ends = episode_ends[np.cumsum([len(history) for history in histories if len(history)]) - 1]
+        arrays: Table = {name: np.concatenate(columns) for name, columns in parts.items()}
+        return cls(task_id=task_id, params=params or {}, episode_ends=episode_ends, history_ends=history_ends, **arrays)
 
     @property
     def num_env_steps(self) -> int:

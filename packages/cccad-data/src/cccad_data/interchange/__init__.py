@@ -22,7 +22,8 @@ from cccad_data.narrow import Border, narrow
 from cccad_data.plain import Fields, Table
 from cccad_data.process import VERSIONED, versions
 
-READERS = {name: f"{__name__}.{name}" for name in ("legacy", "minari", "xland", "d4rl", "npz")}
+_MODULES = {"minari": "minari", "d4rl": "d4rl", "npz": "npz", "hdf5": "hdf5_arrays", "arrays": "arrays"}
+READERS = {name: f"{__name__}.{module}" for name, module in {**_MODULES, "legacy": "legacy", "xland": "xland"}.items()}
 """Modules with `read(sources, wishes) -> Found`, and `SETTINGS`, the defaults of what they can be told.
 
 `TAKES_ENV` says that a task family may be named, `TAKES_MANY` that there may be several sources.
@@ -81,7 +82,11 @@ def import_histories(
         if any(path.samefile(other) for other in sources[:place] if other.exists()):
             raise DataError(f"{path} is named twice; import it once")
     result = module.read(sources, evolve(wishes, settings={**module.SETTINGS, **settings}))
-    named = ", ".join(map(str, sources))
+    return write_found(", ".join(map(str, sources)), result, out, compression)
+
+
+def write_found(named: str, result: Found, out: Path | str, compression: str = "gzip") -> list[str]:
+    """Write what a reader of *named* found as a dataset folder, and return what there is to say."""
     write_dataset(out, result.header, _checked(named, result), compression=compression)
     return list(result.notes)
 

@@ -1,28 +1,147 @@
 """Flat arrays with flags, as many people store what an agent did: a row per env step, all episodes in order.
 
 `observations actions rewards`, flags `terminals` (or `terminations`, `dones`) and `timeouts` (or
-`truncations`), and where there are any `next_observations optimal_actions`.
+`truncations`), and where there are any `next_observations optimal_actions`. With `TASK/` before their names there are
+several tasks. `history_ends` cuts them into lives; `episode_ends` and `final_observations` stand for flags and for
+`next_observations`. The settings `task_column` and `history_column` name arrays that say of every row whose it is.
 """
 
+import itertools
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from attrs import evolve
 
 from cccad_data.errors import DataError
+from cccad_data.histories.history import OFFSETS
+from cccad_data.interchange import Found, Wishes, lives, reading
 from cccad_data.interchange.episodes import UNKNOWN_LAST
-from cccad_data.interchange.lives import Life
-from cccad_data.plain import Array, Fields
+from cccad_data.interchange.lives import Life, gathered, task_of
+from cccad_data.plain import Array, Fields, Table
 
+SETTINGS: Table = {**lives.SETTINGS, "task_column": "", "history_column": ""}
+"""`task_column` holds each row's task: its id, or what stands for `{}` in `task_id`, or its place in `task_ids`.
+
+`history_column` holds whatever tells the histories of a task apart; rows of several may take turns.
+"""
 TERMINALS, TIMEOUTS = ("terminals", "terminations", "dones"), ("timeouts", "truncations")
 FLAGS = (*TERMINALS, *TIMEOUTS)
 NEEDED = ("observations", "actions", "rewards")
 MAYBE = ("next_observations", "optimal_actions")
+_PER_STEP = (*NEEDED, *MAYBE, *FLAGS)
 _STEADY = "an end of an episode is followed by the observation that was announced, as if it went on"
 _WHICH = "the setting 'ends' says which flags count"
 JUMPS = "jumps"
 "In the setting `ends`: an episode ends where the next observation is not the one that follows."
+
+
+class Arrays(Protocol):
+    """Arrays by name, unread; `TASK/` stands before the names of a task's."""
+
+    names: set[str]
+
+    def read(self, name: str) -> Array:
+        """Return the array."""
+
+
+def read(
+    form: str, opened: Callable[[Path], AbstractContextManager[Arrays]], sources: Sequence[Path], wishes: Wishes
+) -> Found:
+    """Return the histories of files of flat arrays; without a setting, each file is of a task of its own."""
+    notes: Counter[str] = Counter()
+    all_lives: list[Life] = []
+    for index, source in enumerate(sources):
+        with reading(source, f"not flat arrays as {form} has them"), opened(source) as arrays:
+            rewards = {name for name in arrays.names if f"/{name}".endswith("/rewards")}
+            prefixes = sorted(name.removesuffix("rewards") for name in rewards)
+            for prefix in prefixes or [""]:
+                default = prefix.rstrip("/") or f"{form}/{source.stem}"
+                has_column = bool(wishes.settings["task_column"])
+                task_id = default if prefix or has_column else task_of(index, default, wishes, len(sources))
+                columns = [wishes.settings[name] for name in ("task_column", "history_column")]
+                wanted = (*_PER_STEP, "final_observations", *OFFSETS, *filter(None, columns))
+                held = {name: arrays.read(prefix + name) for name in wanted if prefix + name in arrays.names}
+                texts = [name for name, array in held.items() if array.dtype.kind not in "biuf" and name not in columns]
+                if texts:
+                    raise DataError(f"{source}: {prefix + texts[0]!r} is no array of numbers")
+                all_lives += _lives(source, task_id, held, wishes.settings, notes)
+    last = "repeated" if UNKNOWN_LAST in +notes else "true"
+    return gathered(form, sources, all_lives, wishes, as_sentences(notes), last_observations=last)
+
+
+def _lives(
+    source: Path, task_id: str, arrays: dict[str, Array], settings: Fields, notes: Counter[str]
+) -> Iterator[Life]:
+    """Yield the lives in the arrays of one file, or of one task of it."""
+    columns = {name: settings[name] for name in ("task_column", "history_column") if settings[name]}
+    length = len(arrays["rewards"]) if "rewards" in arrays and arrays["rewards"].ndim else 0
+    whole = {name: array for name, array in arrays.items() if name in _PER_STEP}
+    if any(array.shape[:1] != (length,) for array in whole.values()):
+        yield life_of(source, task_id, whole, settings, notes)  # which says what is wrong
+        return
+    if not columns:
+        for part in _cut(source, arrays):
+            yield life_of(source, task_id, part, settings, notes)
+        return
+    labels = []
+    for setting, name in columns.items():
+        if name not in arrays or arrays[name].shape not in {(length,), (length, 1)} or arrays[name].dtype.kind == "f":
+            raise DataError(f"{source}: the {setting} {name!r} must be {length:,} whole numbers or texts, one a row")
+        labels.append(arrays[name].reshape(length).tolist())
+    rows_of: dict[tuple[object, ...], list[int]] = {}
+    for row, label in enumerate(zip(*labels, strict=True)):
+        rows_of.setdefault(label, []).append(row)
+    for label, rows in rows_of.items():
+        part = {name: array[rows] for name, array in whole.items()}
+        name = _labelled(source, label[0], settings) if "task_column" in columns else task_id
+        life = life_of(source, name, part, settings, notes)
+        yield evolve(life, place=partial(_row, rows))
+
+
+def _cut(source: Path, arrays: dict[str, Array]) -> Iterator[dict[str, Array]]:
+    """Yield the arrays of each history, with flags and next observations in the place of offsets."""
+    length = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
+    for name in OFFSETS:
+        if name not in arrays:
+            continue
+        ends = arrays[name]
+        is_sound = ends.ndim == 1 and ends.dtype.kind in "iu" and len(ends) > 0 and ends[0] >= 1 and ends[-1] <= length
+        if not is_sound or (np.diff(ends.astype(np.int64)) < 1).any():
+            raise DataError(f"{source}: {name!r} must be whole numbers that rise from at least 1 to {length:,} at most")
+    if "episode_ends" in arrays:
+        at_end = np.zeros(length, bool)
+        at_end[arrays["episode_ends"].astype(int) - 1] = True
+        if not set(arrays) & set(FLAGS):
+            arrays["truncations"] = at_end
+        final, shown = arrays.get("final_observations"), arrays.get("observations")
+        if final is not None and shown is not None and "next_observations" not in arrays:
+            if final.shape != (int(at_end.sum()), *shown.shape[1:]) or len(shown) != length:
+                raise DataError(f"{source}: 'final_observations' must have one for each of 'episode_ends'")
+            following = np.concatenate([shown[1:], shown[-1:]])
+            following[at_end] = final
+            arrays["next_observations"] = following
+    begins = [0, *arrays.get("history_ends", np.array([length])).tolist()]
+    for begin, end in itertools.pairwise(begins):
+        yield {name: array[begin:end] for name, array in arrays.items() if name in _PER_STEP and array.ndim}
+
+
+def _row(rows: Sequence[int], env_step: int) -> str:
+    return f"row {rows[env_step]:,}"
+
+
+def _labelled(source: Path, label: object, settings: Fields) -> str:
+    """Return the task that a task column's *label* means."""
+    listed = settings["task_ids"]
+    if listed and isinstance(label, int):
+        if not 0 <= label < len(listed):
+            raise DataError(f"{source}: task {label} of the column, but the setting 'task_ids' names {len(listed)}")
+        return str(listed[label])
+    return str(settings["task_id"] or "{}").replace("{}", str(label))
 
 
 def life_of(source: Path, task_id: str, arrays: Mapping[str, Array], settings: Fields, notes: Counter[str]) -> Life:

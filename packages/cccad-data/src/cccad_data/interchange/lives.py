@@ -11,6 +11,7 @@ import numpy as np
 from attrs import frozen
 
 from cccad_data import spaces
+from cccad_data.audit.verify import contradictions
 from cccad_data.collecting.collection import spec_dict
 from cccad_data.errors import DataError
 from cccad_data.families.registered import the_family
@@ -33,13 +34,14 @@ SETTINGS: Table = {
     "clip": False,
     "horizon": 0,
     "ends": "",
+    "check": True,
 }
 """What every reader of lives can be told; empty, 0 and false leave it to the file or the data.
 
 `task_id` is the task of all lives, `task_ids` those of the sources, one each. `name` is that of the family. `n`
 discrete actions count from `start`. `clip` puts what lies outside a box on its bound. No episode is longer than
 `horizon`.
-`ends`: what ends an episode, by the words of the format.
+`ends`: what ends an episode, by the words of the format. `check`: hold actions, rewards and ends against the family.
 """
 _SPACES = ("name", "observation", "action", "n")
 _SIDES = {"observations": "observation", "next_observations": "observation"}
@@ -95,7 +97,7 @@ def gathered(
     _check_twins(lives)
     sides = {side: _Side(side, lives, settings, family, named.get(side)) for side in ("observation", "action")}
     assumed = [side.note for side in sides.values() if side.note]
-    read = [_converted(life, sides) for life in lives]
+    read = _all_converted(lives, sides, is_family=family is not None)
     for side in sides.values():
         side.border.precision.check()
         notes += side.notes()
@@ -106,6 +108,8 @@ def gathered(
     with reading(sources[0] if len(sources) == 1 else Path(_name(settings, sources)), "its histories"):
         tasks = [laid_end_to_end(name, params.get(name, {}), grouped[name]) for name in grouped if name not in held_out]
     horizon = _horizon(tasks, settings, family, sources, assumed)
+    if family is not None and settings["check"]:
+        _hold_against(family, tasks, [life for life in lives if life.task_id not in held_out], horizon)
     notes += [f"taken from the data: {', '.join(assumed)}; the settings of these names say otherwise"] * bool(assumed)
     kept = sum(len(arrays["rewards"]) for name in grouped if name not in held_out for arrays in grouped[name])
     left = kept - sum(task.num_env_steps for task in tasks)
@@ -225,6 +229,51 @@ class _Side:
         return notes
 
 
+def _all_converted(lives: Sequence[Life], sides: Mapping[str, _Side], *, is_family: bool) -> list[dict[str, Array]]:
+    """Return the arrays of all lives as elements of their spaces; of a family's, all that are not are named at once."""
+    read, faults = [], list[str]()
+    for life in lives:
+        try:
+            read.append(_converted(life, sides))
+        except DataError as error:
+            if not is_family:
+                raise
+            faults.append(str(error))
+    _refuse(faults)
+    return read
+
+
+def _hold_against(family: TaskFamily, tasks: Sequence[TaskHistories], lives: Sequence[Life], horizon: int) -> None:
+    """Raise DataError where *family* would have moved, paid or ended otherwise, with every place by file and row."""
+    faults = []
+    for task in tasks:
+        theirs = [life for life in lives if life.task_id == task.task_id and _has_whole_episode(life)]
+        for fault in contradictions(task, family, horizon):
+            life = None if fault.history is None else theirs[fault.history]
+            if life is None or fault.env_step is None:
+                faults.append(f"{task.task_id}: {fault.message}")
+            elif "next_observations" in life.arrays or not _is_over(life)[fault.env_step]:
+                place = f"env step {fault.env_step:,}" if life.place is None else life.place(fault.env_step)
+                faults.append(f"{life.source}: {place}, task {task.task_id!r}: {fault.message}")
+    _refuse(faults, "; what chance or another version decided is imported with the setting check=false")
+
+
+def _is_over(life: Life) -> Array:
+    return np.asarray(life.arrays["terminations"] | life.arrays["truncations"])
+
+
+def _has_whole_episode(life: Life) -> bool:
+    return bool(_is_over(life).any())
+
+
+def _refuse(faults: Sequence[str], advice: str = "") -> None:
+    """Raise DataError with all *faults*, if there are any: one is a sentence, several are a list."""
+    if len(faults) > 1:
+        raise DataError(f"{len(faults)} contradictions to the task family{advice}:\n" + "\n".join(faults))
+    if faults:
+        raise DataError(f"{faults[0]}{advice}")
+
+
 def _converted(life: Life, sides: Mapping[str, _Side]) -> dict[str, Array]:
     arrays = dict(life.arrays)
     for name, values in life.arrays.items():
@@ -241,15 +290,18 @@ def _family_tasks(
     """Return the params of the tasks that are *family*'s, and the ids that its split holds out."""
     if family is None:
         return {}, set()
-    params = {}
+    params, strange = {}, []
     for name in names:
         try:
             params[name] = family.task(name).params
-        except LookupError as error:
-            raise DataError(
-                f"{sources[0]}: {name!r} is no task of {family.name!r}, as {family.tasks[0].task_id!r} is; the setting "
-                "'task_id' or 'task_ids' says which is meant"
-            ) from error
+        except LookupError:
+            strange.append(name)
+    if strange:
+        all_of_them = ", ".join(map(repr, strange)) + (" is no task" if len(strange) == 1 else " are no tasks")
+        raise DataError(
+            f"{sources[0]}: {all_of_them} of {family.name!r}, as {family.tasks[0].task_id!r} is; the setting "
+            "'task_id' or 'task_ids' says which is meant"
+        )
     held_out = {task.task_id for task in family.split(**wishes.split).held_out}
     notes += [f"task {name!r} is left out: it is held out by the split" for name in names if name in held_out]
     if not set(names) - held_out:

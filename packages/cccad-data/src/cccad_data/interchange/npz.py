@@ -1,14 +1,11 @@
 """NumPy's own archive: ours with a `header` (JSON as bytes) and `00000/observations` and so on, or flat arrays.
 
-Flat arrays of others are named as in `cccad_data.interchange.flat`, with `TASK/` before them where there are several
-tasks. `history_ends` cuts them into lives; `episode_ends` and `final_observations` stand for flags and for
-`next_observations`.
+Flat arrays of others are named as in `cccad_data.interchange.flat`.
 """
 
-import itertools
 import zipfile
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +13,13 @@ import numpy as np
 from cccad_data.errors import DataError
 from cccad_data.histories.containment import MOST_SHRINKAGE
 from cccad_data.histories.dataset import Histories
-from cccad_data.histories.history import ARRAYS, OFFSETS, TaskHistories
+from cccad_data.histories.history import ARRAYS, TaskHistories
 from cccad_data.histories.shards import json_bytes, whole_file
-from cccad_data.interchange import Found, Wishes, lives, our_header, reading
-from cccad_data.interchange.episodes import UNKNOWN_LAST
-from cccad_data.interchange.flat import FLAGS, MAYBE, NEEDED, as_sentences, life_of
-from cccad_data.interchange.lives import Life, gathered, task_of
+from cccad_data.interchange import Found, Wishes, flat, our_header, reading
 from cccad_data.plain import Array, Fields
 
-SETTINGS = lives.SETTINGS
+SETTINGS = flat.SETTINGS
 TAKES_ENV = TAKES_MANY = True
-_PER_STEP = (*NEEDED, *MAYBE, *FLAGS)
 
 
 def read(sources: Sequence[Path], wishes: Wishes) -> Found:
@@ -36,10 +29,10 @@ def read(sources: Sequence[Path], wishes: Wishes) -> Found:
     if ours and len(sources) > 1:
         raise DataError(f"{ours[0]}: an export of ours is imported alone; 'merge' makes one set of several")
     if not ours:
-        notes: Counter[str] = Counter()
-        all_lives = [life for index in range(len(sources)) for life in _flat(archives, index, wishes, notes)]
-        last = "repeated" if UNKNOWN_LAST in +notes else "true"
-        return gathered("npz", sources, all_lives, wishes, as_sentences(notes), last_observations=last)
+        for source, archive in archives.items():
+            if not any(f"/{name}".endswith("/rewards") for name in archive.names):
+                raise DataError(f"{source}: lacks 'rewards', which flat arrays have, and has no 'header' of ours")
+        return flat.read("npz", lambda source: nullcontext(archives[source]), sources, wishes)
     if wishes.env is not None or any(wishes.settings[name] != SETTINGS[name] for name in SETTINGS):
         raise DataError(f"{ours[0]}: an export of ours brings its own family; leave out the task family and settings")
     archive = archives[ours[0]]
@@ -55,47 +48,6 @@ def _tasks(archive: "_Archive", header: Fields) -> Iterator[TaskHistories]:
             arrays = {name: archive.read(f"{index:05d}/{name}") for name in names}
             histories = TaskHistories(task_id=task["task_id"], params=task["params"], **arrays)
         yield histories
-
-
-def _flat(archives: Mapping[Path, "_Archive"], index: int, wishes: Wishes, notes: Counter[str]) -> Iterator[Life]:
-    """Yield the lives of one archive of others."""
-    source, archive = list(archives.items())[index]
-    prefixes = sorted({name.removesuffix("rewards") for name in archive.names if f"/{name}".endswith("/rewards")})
-    if not prefixes:
-        raise DataError(f"{source}: lacks 'rewards', which flat arrays have, and has no 'header' of ours")
-    for prefix in prefixes:
-        task_id = prefix.rstrip("/") or task_of(index, f"npz/{source.stem}", wishes, len(archives))
-        names = (*_PER_STEP, "final_observations", *OFFSETS)
-        arrays = {name: archive.read(prefix + name) for name in names if prefix + name in archive.names}
-        for part in _cut(source, arrays):
-            yield life_of(source, task_id, part, wishes.settings, notes)
-
-
-def _cut(source: Path, arrays: dict[str, Array]) -> Iterator[dict[str, Array]]:
-    """Yield the arrays of each history, with flags and next observations in the place of offsets."""
-    length = len(arrays["rewards"]) if arrays["rewards"].ndim else 0
-    for name in OFFSETS:
-        if name not in arrays:
-            continue
-        ends = arrays[name]
-        is_sound = ends.ndim == 1 and ends.dtype.kind in "iu" and len(ends) > 0 and ends[0] >= 1 and ends[-1] <= length
-        if not is_sound or (np.diff(ends.astype(np.int64)) < 1).any():
-            raise DataError(f"{source}: {name!r} must be whole numbers that rise from at least 1 to {length:,} at most")
-    if "episode_ends" in arrays:
-        at_end = np.zeros(length, bool)
-        at_end[arrays["episode_ends"].astype(int) - 1] = True
-        if not set(arrays) & set(FLAGS):
-            arrays["truncations"] = at_end
-        final, shown = arrays.get("final_observations"), arrays.get("observations")
-        if final is not None and shown is not None and "next_observations" not in arrays:
-            if final.shape != (int(at_end.sum()), *shown.shape[1:]) or len(shown) != length:
-                raise DataError(f"{source}: 'final_observations' must have one for each of 'episode_ends'")
-            following = np.concatenate([shown[1:], shown[-1:]])
-            following[at_end] = final
-            arrays["next_observations"] = following
-    begins = [0, *arrays.get("history_ends", np.array([length])).tolist()]
-    for begin, end in itertools.pairwise(begins):
-        yield {name: array[begin:end] for name, array in arrays.items() if name in _PER_STEP and array.ndim}
 
 
 class _Archive:
@@ -117,7 +69,8 @@ class _Archive:
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, is_fortran, dtype = read(member)
                 num_bytes = int(np.prod(shape, dtype=object)) * dtype.itemsize
-                if dtype.kind not in "biuf" or num_bytes != info.file_size - member.tell():
+                kinds = "biuf" if "header" in self.names else "biufU"  # texts say whose rows are
+                if dtype.kind not in kinds or num_bytes != info.file_size - member.tell():
                     raise DataError(f"{self.source}: {name!r} declares {list(shape)} numbers of {dtype}; it has others")
                 flat = np.frombuffer(member.read(), dtype)
                 return flat.reshape(shape[::-1]).T if is_fortran else flat.reshape(shape)
