@@ -144,13 +144,13 @@ def _class_of(space: object) -> str:
     return next(names, type(space).__name__)
 
 
-def _listed(bound: Array) -> Any:
+def _listed(bound: Array) -> object:
     flat = np.ravel(bound).astype(np.float64) if bound.dtype.kind == "f" else np.ravel(bound)
     listed = [None if isinstance(end, float) and math.isinf(end) else end for end in flat.tolist()]
     return listed[0] if listed.count(listed[0]) == len(listed) else listed
 
 
-def _unlisted(bound: Any, name: str, dtype: DType, count: int) -> Array:
+def _unlisted(bound: object, name: str, dtype: DType, count: int) -> Array:
     unbounded = -math.inf if name == "low" else math.inf
     listed = bound if isinstance(bound, list) else [bound] * count
     return np.array([unbounded if end is None else end for end in listed], np.float64 if dtype.kind == "f" else dtype)

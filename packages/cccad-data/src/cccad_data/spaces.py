@@ -68,7 +68,7 @@ def _ends(space: Space, name: str) -> NDArray[np.float64]:
     return np.broadcast_to(numbers if isinstance(space[name], list | tuple) else numbers[0], (num_features(space),))
 
 
-def _flat(bound: Any) -> Iterator[Any]:
+def _flat(bound: object) -> Iterator[object]:
     if isinstance(bound, list | tuple):
         for part in bound:
             yield from _flat(part)
@@ -154,7 +154,7 @@ def _is_real(number: object) -> bool:
 def plain(space: Space) -> Table:
     """Return *space* as JSON has it, with None for a bound that is infinite."""
 
-    def finite(bound: Any) -> Any:
+    def finite(bound: object) -> object:
         if isinstance(bound, list | tuple):
             return [finite(part) for part in bound]
         return None if isinstance(bound, float) and math.isinf(bound) else bound

@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import h5py
 
@@ -16,7 +15,7 @@ _LINK = "{path}: {name!r} is a link to elsewhere, which is not followed"
 _SMALL_BYTES = 1 << 16  # of a dataset that need not be there: its fill value stands for it
 
 
-def check_dataset(dataset: Any, path: Path, name: str) -> int:
+def check_dataset(dataset: h5py.Dataset, path: Path, name: str) -> int:
     """Return the bytes of an open dataset, given as h5py's low-level object.
 
     Raises HistoryFileError unless its bytes are in this file, as many as it declares, and packed by nothing strange.
@@ -37,7 +36,7 @@ def check_dataset(dataset: Any, path: Path, name: str) -> int:
     return declared
 
 
-def check_link(group: Any, name: str, path: Path) -> None:
+def check_link(group: h5py.Group, name: str, path: Path) -> None:
     """Raise HistoryFileError when *name* in an open group leads elsewhere, into this file or out of it."""
     if group.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise HistoryFileError(_LINK.format(path=path, name=name))
@@ -45,10 +44,10 @@ def check_link(group: Any, name: str, path: Path) -> None:
 
 def check_all(file: h5py.File, path: Path) -> int:
     """Return the bytes of all datasets of an open file; raises HistoryFileError as the other checks do."""
-    datasets: list[tuple[str, Any]] = []
+    datasets: list[tuple[str, h5py.Dataset]] = []
     links: list[str] = []
 
-    def visit(link: bytes, info: Any) -> None:
+    def visit(link: bytes, info: h5py.h5l.LinkInfo) -> None:
         name = link.decode(errors="replace")
         if info.type != h5py.h5l.TYPE_HARD:
             links.append(name)

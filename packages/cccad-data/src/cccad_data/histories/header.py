@@ -67,7 +67,7 @@ HEADER_KEYS = tuple(HEADER)
 MANIFEST: dict[str, Form] = {**HEADER, "units": [{"shard": _inside, "task_ids?": [str], "done": bool}]}
 
 
-def fault(value: Any, form: Form, name: str) -> str:
+def fault(value: object, form: Form, name: str) -> str:
     """Say what keeps *value*, which is called *name*, from having this *form*, or nothing."""
     if not isinstance(form, dict | list | type):
         words = form(value)

@@ -113,7 +113,7 @@ def mapped(path: str, version: tuple[int, ...]) -> memoryview:
 
 
 @lru_cache(maxsize=_MOST_OPEN_DATASETS)
-def _dataset(path: str, version: tuple[int, ...], name: str, _pid: int) -> Any:
+def _dataset(path: str, version: tuple[int, ...], name: str, _pid: int) -> h5py.Dataset:
     """Open a dataset, for this process alone: an HDF5 handle from before a fork gives garbage."""
     _check_version(path, version)
     return h5py.File(path, "r", locking="best-effort", rdcc_nbytes=_UNPACKED_BYTES)[name]

@@ -3,7 +3,6 @@
 import socket
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from typing import Any
 
 from attrs import field, frozen, validators
 
@@ -57,7 +56,7 @@ class Ray:
                 raise JobError(f"there is no Ray cluster at {self.spec.address!r}: {error}") from error
         remote = ray.remote(num_cpus=self.spec.cpus_per_unit, max_retries=RETRIES)(attempt)
         waiting = list(enumerate(jobs))[::-1]
-        running: dict[Any, int] = {}
+        running: dict[object, int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < _IN_FLIGHT:
