@@ -126,7 +126,7 @@ def merge_all(out: Path, paths: Sequence[Path], compression: str) -> None:
 @click.option("--from", "form", type=click.Choice(list(READERS)), required=True, help="The format of the files.")
 @click.option("--env", multiple=True, metavar="KIND FIELD=VALUE...", help="The task family, where FILE does not say.")
 @click.option("--task", "tasks", multiple=True, metavar="ID", help="The task of all files, or given once for each.")
-@click.option("--task-column", metavar="NAME", help="The array that says the task of each row; see docs.")
+@click.option("--task-column", metavar="NAME", help="The array that says the task of each row: for {} in ID.")
 @click.option("--history", metavar="NAME", help="The array that tells the histories of a task apart, row by row.")
 @_imports
 @click.option("--split", multiple=True, metavar="FIELD=VALUE...", help="seed=0 held_out_frac=0.1 without it.")
