@@ -28,6 +28,16 @@ FILE = """
     def nothing(speed=1):
         return 3
 
+    class Told(gymnasium.Env):
+        observation_space = gymnasium.spaces.Text(9)
+        action_space = gymnasium.spaces.Discrete(2)
+
+        def __init__(self, gain=1):
+            self.gain = gain
+
+        def reset(self, seed=None, options=None):
+            return "go", {}
+
     def planner(env, horizon):
         return env.unwrapped.g * horizon
 """
@@ -57,7 +67,7 @@ MISTAKES = [
     ({"id": "", "make": "FILE:endless", "vary": {"speed": [1, 2]}}, "has no time limit of its own"),
     ({"id": "", "make": "FILE:nothing", "vary": {"speed": [1, 2]}}, "it gives no gymnasium.Env, but 3"),
     ({"id": "CliffWalking-v1", "vary": {"is_slippery": [True, False]}}, "has no time limit of its own"),
-    ({"id": "Blackjack-v1", "vary": {"natural": [True, False]}, "horizon": 9}, "are a Tuple"),
+    ({"id": "", "make": "FILE:Told", "vary": {"gain": [1, 2]}, "horizon": 9}, "are a Text"),
     ({"id": "minigrid:MiniGrid-Empty-5x5-v0", "vary": {"seed": [1, 2]}}, "pip install minigrid"),
     ({"id": "Hopper-v5", "vary": {"seed": [1, 2]}}, "pip install"),
     ({"arguments": {"gravity": 3}}, "Pendulum-v1 cannot be made with gravity = 3"),

@@ -9,7 +9,7 @@ import torch
 from cccad_core.errors import SpaceError
 from cccad_core.fitting import encoder_for, head_for
 from cccad_core.heads.reconstruction import Field
-from cccad_core.spaces import Box, Discrete, MultiDiscrete, from_dict, to_dict
+from cccad_core.spaces import Box, dtype_of, ends_of, from_dict, leaves_of, to_dict
 from cccad_data import spaces as data_spaces
 from cccad_data.errors import DataError
 from cccad_data.gym_spaces import adapt, restore
@@ -147,7 +147,8 @@ def test_numbers_of_every_space_are_finite_in_the_policy(name):
     assert encoder_for(space).build(space, 8)(tensor).isfinite().all()
     loss, _ = Field(space, 8)(torch.randn(1, len(tensor), 8), tensor[None])
     assert loss.isfinite().all()
-    if isinstance(space, Discrete | MultiDiscrete) and len(space.sizes) > 1:
+    has_no_head = space.dtype == "uint8" if isinstance(space, Box) else space.num_features > 1
+    if has_no_head:
         return
     head = head_for(space).build(space, 8)
     parameters = head(torch.randn(1, len(tensor), 8)).requires_grad_()
@@ -165,8 +166,28 @@ def test_a_space_without_counterpart_is_refused_by_its_class(name):
         adapt(REFUSED[name], "observations")
 
 
+BYTES = {"kind": "box", "shape": [2, 3], "low": 0, "high": 255, "dtype": "uint8"}
+
+
+def nested(depth):
+    return {"kind": "tuple", "parts": [nested(depth - 1)]} if depth else {"kind": "discrete", "n": 2}
+
+
 WRONG = [
     3,
+    {"kind": "box", "shape": [2], "low": 0, "high": 256, "dtype": "uint8"},
+    {"kind": "box", "shape": [2], "low": 0.5, "high": 255, "dtype": "uint8"},
+    {"kind": "box", "shape": [2], "low": None, "high": 255, "dtype": "uint8"},
+    {"kind": "box", "shape": [2], "low": 0, "high": 1, "dtype": "int8"},
+    {"kind": "dict", "parts": {}},
+    {"kind": "dict", "parts": [{"kind": "discrete", "n": 2}]},
+    {"kind": "dict", "parts": {"a/b": {"kind": "discrete", "n": 2}}},
+    {"kind": "dict", "parts": {"": {"kind": "discrete", "n": 2}}},
+    {"kind": "dict", "parts": {"a": {"kind": "text"}}},
+    {"kind": "tuple", "parts": []},
+    {"kind": "tuple", "parts": {"a": {"kind": "discrete", "n": 2}}},
+    {"kind": "tuple", "parts": [3]},
+    nested(17),
     {"n": 3},
     {"kind": ["box"]},
     {"kind": "text"},
@@ -204,6 +225,12 @@ def test_what_the_policies_refuse_the_histories_refuse(space):
 
 
 RIGHT = [
+    {"kind": "box", "shape": [2, 2, 3], "low": 0, "high": 255, "dtype": "uint8"},
+    {"kind": "box", "shape": [2], "low": -1, "high": 1, "dtype": "float32"},
+    {"kind": "dict", "parts": {"b": {"kind": "discrete", "n": 256}, "B": BYTES}},
+    {"kind": "dict", "parts": {"b": {"kind": "discrete", "n": 257}, "a": {"kind": "tuple", "parts": [BYTES, BYTES]}}},
+    {"kind": "tuple", "parts": [{"kind": "discrete", "n": 3}, {"kind": "multi-discrete", "sizes": [4, 5]}]},
+    nested(16),
     {"kind": "box", "shape": [2, 2], "low": [[0, 1], [2, None]], "high": float("inf")},
     {"kind": "box", "shape": [2, 2], "low": [0, 1, 2, 3], "high": [3.0, 3, 3, 3]},
     {"kind": "box", "shape": [], "low": None, "high": 3},
@@ -221,3 +248,13 @@ def test_the_same_dictionaries_are_sound_for_both(space):
     assert from_dict(written) == from_dict(space)
     if isinstance(box := from_dict(space), Box):
         assert np.allclose(np.array(box.bounds(), F64), data_spaces.bounds(space))
+
+
+@pytest.mark.parametrize("space", RIGHT, ids=str)
+def test_a_row_is_the_same_for_both(space):
+    ours = from_dict(space)
+    assert [path for path, _ in data_spaces.leaves(space)] == [leaf.path for leaf in leaves_of(ours)]
+    assert data_spaces.num_features(space) == ours.num_features
+    kind = data_spaces.dtype(space)
+    assert dtype_of(ours) == ("int64" if data_spaces.is_discrete(space) else str(kind))
+    assert np.allclose(np.array(ends_of(ours), F64), data_spaces.bounds(space))

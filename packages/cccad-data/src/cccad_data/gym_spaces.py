@@ -89,6 +89,7 @@ def adapt(space: GymSpace, where: str) -> Adapted:
         ends = {"low": (space.low, -math.inf), "high": (space.high, math.inf)}
         rounded = {name: _listed(spaces.outward(np.asarray(end, np.float64), to)) for name, (end, to) in ends.items()}
         box = {"kind": "box", "shape": list(space.shape), **rounded}
+        box |= {"dtype": "uint8"} if space.dtype == np.uint8 else {}
         adapted = Adapted(ours=box, theirs=space, start=np.zeros(math.prod(space.shape), np.int64))
     else:
         raise DataError(
@@ -122,7 +123,7 @@ def restore(ours: Fields, origin: Origin | None = None) -> Adapted:
         dtype = np.dtype(np.int64) if max(spaces.sizes(ours)) > most else dtype  # of 256 values none is 256
         theirs = gym.MultiDiscrete(np.reshape(ours["sizes"], shape), dtype=dtype.type, start=start.reshape(shape))
     else:
-        dtype, shape = np.dtype(origin.get("dtype", "float32")), tuple(ours["shape"])
+        dtype, shape = np.dtype(origin.get("dtype", ours.get("dtype", "float32"))), tuple(ours["shape"])
         ends: Any = spaces.bounds(ours)
         if "low" in origin:
             ends = (_unlisted(origin[name], name, dtype, count) for name in ("low", "high"))

@@ -108,10 +108,12 @@ class Border:
         self.space, self.dtype, self.precision = space, spaces.dtype(space), Precision()
         self.width = spaces.num_features(space)
         self.shape = () if space["kind"] == "discrete" else (self.width,)
-        if space["kind"] == "box":
+        self._leaves = [(path, Border(leaf)) for path, leaf in spaces.leaves(space) if path]
+        self._low, self._high = spaces.bounds(space)
+        if self.dtype.kind == "f":
             most = np.finfo(self.dtype).max  # infinite bounds let no infinity in
-            self._low, self._high = spaces.bounds(space).clip(-most, most)
-        else:
+            self._low, self._high = self._low.clip(-most, most), self._high.clip(-most, most)
+        elif spaces.is_discrete(space):
             self._high = np.asarray(spaces.sizes(space)) - 1
             self._low = np.zeros_like(self._high)
         self._limits: tuple[Any, ...] = (None, None, None)
@@ -121,22 +123,33 @@ class Border:
 
         Raises UnfitValueError with the place, by *where* and the row, and the value.
         """
-        array = _numbers(values, where)
+        array = _numbers(spaces.as_rows(self.space, values) if self._leaves else values, where)
         if array.size != len(array) * self.width:
             has = f"values of shape {list(array.shape[1:])} are none"
             raise UnfitValueError(f"{_place(where, 0)}: {has} of the space {dict(self.space)!r:.160}")
+        if self._leaves:
+            return self._by_leaf(array.reshape(len(array), self.width), where)
         kept = array = array.reshape(len(array), *self.shape)
         if array.dtype != self.dtype and "f" in (array.dtype.kind, self.dtype.kind):
             kept = checked_cast(array, self.dtype, where, self._why())
         low, high = self._ends(kept)
         is_inside = kept <= high
-        if kept.dtype.kind != "u":
+        if kept.dtype.kind != "u" or self._low.any():
             is_inside &= kept >= low
         if not is_inside.all():
             _refuse(array, ~is_inside, where, self._why())
         if array.dtype.kind == "f":
             self.precision.add(array, kept, where)
         return kept.astype(self.dtype, copy=False)
+
+    def _by_leaf(self, array: Array, where: Where) -> Array:
+        kept, start = np.empty(array.shape, self.dtype), 0
+        for path, border in self._leaves:
+            own = slice(start, start + border.width)
+            part = border(array[:, own].reshape(len(array), *border.shape), _part(where, path))
+            kept[:, own], start = part.reshape(len(array), border.width), own.stop
+        self.precision.add(array, kept, where)
+        return kept
 
     def _why(self) -> str:
         return f"which is not in the space {dict(self.space)!r:.160}"
@@ -170,6 +183,10 @@ def _refuse(array: Array, is_wrong: Array, where: Where, why: str) -> None:
 
 def _place(where: Where, row: int) -> str:
     return where(row) if callable(where) else f"{where}, env step {row:,}"
+
+
+def _part(where: Where, path: str) -> Where:
+    return lambda row: f"{_place(where, row)}, {path!r}"
 
 
 def _feature(feature: int, count: int) -> str:

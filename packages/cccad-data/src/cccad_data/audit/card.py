@@ -74,7 +74,7 @@ def _returns(histories: Histories, family: TaskFamily | None) -> Iterator[str]:
 def _coverage(histories: Histories) -> Iterator[str]:
     """Say how much of the observation space a task's histories have seen, where it is discrete and small enough."""
     space = histories.spaces["observation"]
-    sizes = () if space["kind"] == "box" else spaces.sizes(space)
+    sizes = spaces.sizes(space) if spaces.is_discrete(space) else ()
     if not sizes or np.prod(sizes, dtype=float) > _MOST_STATES:
         return
     counts = []

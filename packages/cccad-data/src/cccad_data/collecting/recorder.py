@@ -3,7 +3,8 @@
 What lies outside its space, or cannot be stored as it was measured, is refused with its place.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -37,13 +38,24 @@ def same_step(outcome: Outcome) -> Outcome:
     observations, rewards, terminations, truncations, infos = outcome
     ended = np.asarray(terminations) | np.asarray(truncations)
     last = infos.get("final_obs") if ended.any() else None
-    if not ended.any() or (isinstance(last, np.ndarray) and last.dtype != object):
+    is_whole = isinstance(last, Mapping | tuple) or (isinstance(last, np.ndarray) and last.dtype != object)
+    if not ended.any() or is_whole:
         return outcome
     if last is None or any(last[row] is None for row in np.flatnonzero(ended)):
         raise SourceError("an episode ended, but infos['final_obs'] does not hold its last observation")
-    true_next = np.array(observations)
-    true_next[ended] = np.stack([np.asarray(last[row]) for row in np.flatnonzero(ended)])
+    true_next = _replaced(observations, ended, [last[row] for row in np.flatnonzero(ended)])
     return observations, rewards, terminations, truncations, {**infos, "final_obs": true_next}
+
+
+def _replaced(observations: Any, rows: Array, others: Sequence[Any]) -> Any:
+    """Return *observations* with *others* in the marked *rows*, part by part."""
+    if isinstance(observations, Mapping):
+        return {name: _replaced(part, rows, [each[name] for each in others]) for name, part in observations.items()}
+    if isinstance(observations, tuple):
+        return tuple(_replaced(part, rows, [each[i] for each in others]) for i, part in enumerate(observations))
+    replaced = np.array(observations)
+    replaced[rows] = np.stack([np.asarray(each) for each in others])
+    return replaced
 
 
 class Recorder:
@@ -91,12 +103,13 @@ class Recorder:
             self._optimal_actions[now] = self._within(self._action, optimal, "optimal action")
         (ended,) = np.nonzero(self._terminations[now] | self._truncations[now])
         if len(ended):
-            last = self._last(np.asarray(infos["final_obs"])[ended], self._place("final observation", ended))
+            every = spaces.as_rows(self._last.space, infos["final_obs"])
+            last = self._last(every[ended], self._place("final observation", ended))
             self._final.append((now, ended, last.reshape(len(ended), -1)))
         self.length += 1
 
     def _within(self, border: Border, values: ArrayLike, what: str) -> Array:
-        array, num_rows = np.asarray(values), self._rewards.shape[1]
+        array, num_rows = spaces.as_rows(border.space, values), self._rewards.shape[1]
         if len(array) != num_rows:
             raise UnfitValueError(f"{self._place(what)(0)} comes {len(array)} times for {num_rows} environments")
         kept = border(array, self._place(what))

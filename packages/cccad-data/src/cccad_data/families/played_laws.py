@@ -84,7 +84,9 @@ def random_actions(family: TaskFamily, num_env_steps: int, num_rows: int) -> Arr
         low, high = (bound.clip(-1e3, 1e3) for bound in spaces.bounds(space))
         drawn = generator.uniform(low, high, (num_env_steps, num_rows, len(low)))
         return drawn.astype(np.float32).reshape(num_env_steps, num_rows, *space["shape"])
-    return generator.integers(0, spaces.sizes(space)[0], (num_env_steps, num_rows))
+    if space["kind"] == "discrete":
+        return generator.integers(0, space["n"], (num_env_steps, num_rows))
+    return spaces.uniform_actions(space, generator.random((num_env_steps, num_rows, spaces.num_features(space))))
 
 
 def lived(environment: VectorEnvironment, family: TaskFamily, actions: Array, *, seed: int) -> Lives:
@@ -96,7 +98,7 @@ def lived(environment: VectorEnvironment, family: TaskFamily, actions: Array, *,
     age = np.zeros(environment.num_envs, np.int64)
     for now, chosen in enumerate(actions):
         before = np.array(chosen)
-        outcome = same_step(environment.step(chosen))
+        outcome = same_step(environment.step(spaces.handed(family.spaces["action"], chosen)))
         require("actions are only read", np.array_equal(chosen, before), "step() changes the array that it is given")
         following, rewards, terminations, truncations, infos = outcome
         _check_shapes(environment, rewards, terminations, truncations)

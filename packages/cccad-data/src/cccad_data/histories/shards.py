@@ -11,8 +11,9 @@
 
 Arrays hold all histories of a task end to end, for thousands of tiny datasets are slow in HDF5. Every dataset is
 chunked and checksummed (fletcher32), and compressed with gzip, or with lzf where it repeats much, or not at all: then
-the lazy columns read it at once from its place in the file. HDF5's own structures carry checksums as well, in its 1.10
-layout.
+the lazy columns read it at once from its place in the file. Rows as wide as images are compressed with gzip where that
+halves them. A row of a space of parts is its leaves, one behind the other. HDF5's own structures carry checksums as
+well, in its 1.10 layout.
 """
 
 import io
@@ -43,6 +44,7 @@ COMPRESSIONS = ("lzf", "gzip", "none")
 
 _KINDS = {"rewards": "f", "terminations": "b", "truncations": "b", "episode_ends": "iu", "history_ends": "iu"}
 _PACKED_CHUNK_BYTES, _PLAIN_CHUNK_BYTES = 1 << 15, 1 << 20  # little is unpacked in vain; much is read in one go
+_IMAGE_BYTES, _IMAGE_CHUNK_BYTES = 1 << 10, 1 << 17  # from so wide a row on; frames that follow one another are alike
 _SAMPLE_BYTES, _LEAST_SHRINKAGE = 1 << 14, 8  # lzf, some 100 MB/s where little repeats, is for what deflate makes tiny
 _PARTIALS = itertools.count()
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError, SystemError, MemoryError)
@@ -74,18 +76,24 @@ def write_shard(path: Path, header: Fields, histories: Sequence[TaskHistories], 
 def _layout(array: Array, compression: str) -> Table:
     row_bytes = array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
     is_shuffled = array.dtype.itemsize > 1 and (compression == "gzip" or array.dtype.kind != "f")
-    is_plain = compression == "none" or (compression == "lzf" and not _repeats(array, is_shuffled))
+    repeats = _repetition(array, is_shuffled)
+    if compression == "lzf" and row_bytes >= _IMAGE_BYTES and array.ndim == 2 and repeats >= 2:
+        rows = min(len(array), max(_IMAGE_CHUNK_BYTES // row_bytes, 1))
+        fast = {"compression": "gzip", "compression_opts": 1, "shuffle": array.dtype.itemsize > 1}
+        return {"chunks": (rows, *array.shape[1:]), **fast}
+    is_small = array.nbytes < 2 * _SAMPLE_BYTES
+    is_plain = compression == "none" or (compression == "lzf" and not is_small and repeats <= _LEAST_SHRINKAGE)
     rows = min(len(array), max((_PLAIN_CHUNK_BYTES if is_plain else _PACKED_CHUNK_BYTES) // row_bytes, 1))
     packed = {} if is_plain else {"compression": compression, "shuffle": is_shuffled}
     return {"chunks": (rows, *array.shape[1:]), **packed}
 
 
-def _repeats(array: Array, is_shuffled: bool) -> bool:
-    """Whether an array is small, or deflate finds a sample of it highly repetitive."""
+def _repetition(array: Array, is_shuffled: bool) -> float:
+    """Return by how much deflate shrinks a sample of an array."""
     flat, size = array.reshape(-1), array.dtype.itemsize
     sample = flat[len(flat) // 2 :][: _SAMPLE_BYTES // size].view(np.uint8).reshape(-1, size)
     text = (sample.T if is_shuffled else sample).tobytes()
-    return array.nbytes < 2 * _SAMPLE_BYTES or len(zlib.compress(text, 1)) * _LEAST_SHRINKAGE < len(text)
+    return len(text) / max(len(zlib.compress(text, 1)), 1)
 
 
 def write_json(path: Path, content: Fields) -> None:

@@ -195,23 +195,33 @@ class _Run:
 
 
 class Encoder:
-    """Observations as network inputs, as Stable-Baselines3 has them: one-hot per discrete feature, raw for a box."""
+    """Observations as network inputs, as Stable-Baselines3 has them: one-hot per discrete feature, raw for a box.
+
+    Bytes of images are divided by 255.
+    """
 
     def __init__(self, space: spaces.Space) -> None:
-        self.is_box = space["kind"] == "box"
-        sizes = (1,) * spaces.num_features(space) if self.is_box else spaces.sizes(space)
+        leaves = [leaf for _, leaf in spaces.leaves(space)]
+        own = [[1] * spaces.num_features(leaf) if leaf["kind"] == "box" else spaces.sizes(leaf) for leaf in leaves]
+        sizes = [size for part in own for size in part]
         self.num_features = sum(sizes)
         self.offsets = np.cumsum([0, *sizes[:-1]])
+        self.is_real = np.repeat([leaf["kind"] == "box" for leaf in leaves], [len(part) for part in own])
+        scales = [255.0 if leaf.get("dtype") == "uint8" else 1.0 for leaf in leaves]
+        self.scale = np.repeat(np.array(scales, np.float32), [len(part) for part in own])
 
     def __call__(self, observations: "Array | Tensor") -> "Tensor":
         """Encode observations, `... o -> ... f`."""
         import torch
 
         observations = torch.as_tensor(observations)
-        if self.is_box:
-            return observations.float()
+        if self.is_real.all():
+            return observations.float() / torch.from_numpy(self.scale)
         inputs = torch.zeros(*observations.shape[:-1], self.num_features)
-        return inputs.scatter_(-1, observations.long() + torch.from_numpy(self.offsets), 1.0)
+        offsets, is_real = torch.from_numpy(self.offsets), torch.from_numpy(self.is_real)
+        places = torch.where(is_real, offsets, observations.long() + offsets)
+        ones = torch.where(is_real, observations / torch.from_numpy(self.scale), 1.0)
+        return inputs.scatter_(-1, places, ones.float())
 
 
 def gae(rewards: Array, values: Array, ends: Array, *, gamma: float, gae_lambda: float) -> NDArray[np.float32]:

@@ -70,12 +70,14 @@ class Unit:
             raise SourceError(
                 f"'store_optimal_actions' needs them, and family {family.name!r} knows none; set it false"
             )
-        self.observations = np.array(self.environment.reset(seed=0)[0])
+        self._space = family.spaces["observation"]
+        self.observations = spaces.as_rows(self._space, self.environment.reset(seed=0)[0])
         for index, task in enumerate(tasks):
             rows = np.arange(self.num_rows) // spec.num_envs == index
             # The label is part of every seed, so that another word would change every dataset.
             number = chance.seed_of(seed, source.name, task.task_id, "worlds") + _ABOVE_ROWS - index * spec.num_envs
-            self.observations[rows] = self.environment.reset(seed=number, options={"reset_mask": rows})[0][rows]
+            shown = self.environment.reset(seed=number, options={"reset_mask": rows})[0]
+            self.observations[rows] = spaces.as_rows(self._space, shown)[rows]
         self._spec, self._progress = spec, progress
 
     @property
@@ -110,9 +112,9 @@ class Unit:
         """
         optimal = self.optimal_actions() if self._spec.store_optimal_actions else None
         actions = actions.reshape(self.num_rows, *spaces.action_shape(self.action_space))
-        outcome = same_step(self.environment.step(actions))
+        outcome = same_step(self.environment.step(spaces.handed(self.action_space, actions)))
         self.recorder.add(self.observations, actions, outcome, optimal)
-        self.observations = np.array(outcome[0])
+        self.observations = spaces.as_rows(self._space, outcome[0])
         if self._progress is not None:
             self._progress(self.now * self.num_rows)
         return outcome
@@ -125,7 +127,7 @@ class Unit:
 def num_discrete(source: LifeSource, family: TaskFamily, side: str = "action") -> tuple[int, ...]:
     """Return the sizes of the family's action or observation space; raises SourceError when it is not discrete."""
     kind = family.spaces[side]["kind"]
-    if kind == "box":
+    if not spaces.is_discrete(family.spaces[side]):
         raise SourceError(f"{source.name} needs discrete {side}s; family {family.name!r} has {kind}")
     return spaces.sizes(family.spaces[side])
 

@@ -9,7 +9,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from cccad_envs.errors import ActionError, NotResetError, PlayError, SettingError
+from cccad_envs.errors import NotResetError, PlayError, SettingError
 from cccad_envs.gym.imports import in_one_line
 from cccad_envs.gym.making import Env, Recipe, reset
 from cccad_envs.gym.spaces import Side, acted, observed
@@ -102,7 +102,7 @@ class GymRows(VectorEnv[Array, Array, Array]):
         return self._observe([first if now is None else now for now in self._now])
 
     @final
-    def step(self, actions: Array) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], Table]:
+    def step(self, actions: Any) -> tuple[Array, Array, NDArray[np.bool_], NDArray[np.bool_], Table]:
         """Take one env step in every row: (observations `e o`, rewards, terminations, truncations `e`, infos).
 
         Raises:
@@ -112,7 +112,7 @@ class GymRows(VectorEnv[Array, Array, Array]):
         """
         if not self._running.all():
             raise NotResetError(f"row {int(self._running.argmin())} has never been reset: call reset() first")
-        chosen = acted(self._action, self._checked(actions))
+        chosen = acted(self._action, actions, self.num_envs)
         rewards = np.zeros(self.num_envs)
         terminations, truncations, success = (np.zeros(self.num_envs, np.bool_) for _ in range(3))
         for index, action in enumerate(chosen):
@@ -144,18 +144,6 @@ class GymRows(VectorEnv[Array, Array, Array]):
 
     def _observe(self, values: list[Any]) -> Array:
         return observed(self._observation, values, self.recipe.name)
-
-    def _checked(self, actions: Array) -> Array:
-        array, space = np.asarray(actions), self.single_action_space
-        shape = (self.num_envs, *(space.shape or ()))
-        if array.shape != shape:
-            raise ActionError(f"actions must have shape {shape}, one for each row, got {array.shape}")
-        kinds = "fiu" if self._action.ours["kind"] == "box" else "iu"
-        if array.dtype.kind not in kinds:
-            raise ActionError(f"actions must be {'numbers' if 'f' in kinds else 'whole numbers'}, got {array.dtype}")
-        if kinds == "iu" and ((array < 0) | (array >= self._action.ours["n"])).any():
-            raise ActionError(f"actions must be 0 to {self._action.ours['n'] - 1}, got {array.tolist()!r:.80}")
-        return array
 
     def close_extras(self, **_: Any) -> None:
         """Close every environment."""

@@ -2,8 +2,10 @@
 
 import hashlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from gymnasium.spaces import Dict, Tuple
 
 from cccad_envs.gym.rows import GymRows
 from cccad_envs.plain import Array
@@ -53,19 +55,21 @@ class _Explorer:
     def __init__(self, rows: GymRows) -> None:
         self._space, self._random = rows.single_action_space, np.random.default_rng(_SEED)
         self._space.seed(_SEED)
+        self._all = rows.action_space
+        self._all.seed(_SEED)
         self._num_actions = int(getattr(self._space, "n", 0))
         self._merits: dict[bytes, Array] = {}
         self._merit, self._action = np.zeros(self._num_actions), 0
-        self._held, self._left = np.zeros(0), 0
+        self._held: Any = None
+        self._left = 0
 
-    def act(self, observation: Array) -> Array:
+    def act(self, observation: Array) -> Any:
         """Return an action of the one row."""
         if not self._num_actions:
             if not self._left:
-                self._held, self._left = (
-                    np.asarray(self._space.sample())[None],
-                    int(self._random.integers(1, _LONGEST_HOLD + 1)),
-                )
+                has_parts = isinstance(self._space, Dict | Tuple)
+                self._held = self._all.sample() if has_parts else np.asarray(self._space.sample())[None]
+                self._left = int(self._random.integers(1, _LONGEST_HOLD + 1))
             self._left -= 1
             return self._held
         self._merit = self._merits.setdefault(observation.tobytes(), np.zeros(self._num_actions))

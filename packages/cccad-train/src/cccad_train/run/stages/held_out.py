@@ -1,6 +1,6 @@
 """Every held-out task is lived by every agent and control, side by side; nothing here was seen in training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,7 +26,6 @@ from cccad_data.family import (
     episodes_per_cycle,
 )
 from cccad_data.spaces import random_actions
-from torch import Tensor
 
 from cccad_train.console import Meter
 from cccad_train.experiment import EvaluateSpec
@@ -47,16 +46,22 @@ class Reference:
         """Return a state that never writes."""
         return SimpleNamespace(num_writes=torch.zeros(num_envs, dtype=torch.int64), actions=None)
 
-    def act(self, state: SimpleNamespace, observations: object, **_: object) -> tuple[Tensor, SimpleNamespace]:
-        """Return one action per row."""
+    def act(self, state: SimpleNamespace, observations: object, **_: object) -> tuple[Any, SimpleNamespace]:
+        """Return one action per row, in mappings and tuples where actions have parts."""
         state.actions = self.choose()
-        return torch.as_tensor(state.actions), state
+        return _as_tensors(state.actions), state
 
     def observe(self, state: SimpleNamespace, rewards: object, *_: object) -> SimpleNamespace:
         """Return the state, having learned."""
         if self.learn is not None:
             self.learn(state.actions, rewards)
         return state
+
+
+def _as_tensors(actions: Any) -> Any:
+    if isinstance(actions, Mapping):
+        return {name: _as_tensors(part) for name, part in actions.items()}
+    return tuple(map(_as_tensors, actions)) if isinstance(actions, tuple) else torch.as_tensor(actions)
 
 
 @define
