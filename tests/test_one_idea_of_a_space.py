@@ -220,7 +220,7 @@ WRONG = [
 def test_what_the_policies_refuse_the_histories_refuse(space):
     with pytest.raises(SpaceError):
         from_dict(space)
-    with pytest.raises(DataError, match=r"^manifest: "):
+    with pytest.raises(DataError, match=r"^manifest(, part '.+')*: "):
         data_spaces.check(space, "manifest")
 
 

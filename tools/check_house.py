@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CODE_FOLDERS = ("packages", "plugins", "tools", "studies", "benchmarks", "tests")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 50
-MAX_SRC_LINES = {"cccad-core": 6_150, "cccad-envs": 4_000, "cccad-data": 7_400, "cccad-train": 5_200}
+MAX_SRC_LINES = {"cccad-core": 6_150, "cccad-envs": 4_000, "cccad-data": 7_600, "cccad-train": 5_200}
 """Lines that are not blank, by package; raised only with a reason, in docs/decisions/ (0009)."""
 VAGUE_NAMES = {"utils", "common", "misc", "helpers"}
 VAGUE_VARIABLES = {"told", "seen", "found", "known", "made", "given"}

@@ -27,17 +27,26 @@ _SHOWN = 80
 
 
 def _space(value: object) -> str:
+    if words := _too_large(value):
+        return words
+    try:
+        spaces.check(value, "is no space")
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _too_large(value: object, depth: int = spaces.DEEPEST) -> str:
+    """Say which leaf has more values or features than can be, before anything is made of them."""
     fields = value if isinstance(value, dict) else {}
     shape, sizes = ([*part] if isinstance(part := fields.get(name), list) else [] for name in ("shape", "sizes"))
     if any(type(count) is int and count > _MOST_VALUES for count in (fields.get("n"), *sizes)):
         return f"has more values than an array can hold: {value!r:.{_SHOWN}}"
     if math.prod(count for count in shape if type(count) is int) > _MOST_FEATURES:
         return f"has more than {_MOST_FEATURES:,} features: {value!r:.{_SHOWN}}"
-    try:
-        spaces.check(value, "is no space")
-    except DataError as error:
-        return str(error)
-    return ""
+    parts = fields.get("parts") if depth else None
+    inner = parts.values() if isinstance(parts, dict) else parts if isinstance(parts, list) else ()
+    return next(filter(None, (_too_large(part, depth - 1) for part in inner)), "")
 
 
 def _positive(value: object) -> str:
