@@ -8,6 +8,8 @@ import pytest
 from cccad_core.spaces import Spaces, dtype_of
 from cccad_data import Histories, Sampler, SamplerSpec
 from cccad_data.families.laws import check_family
+from cccad_data.histories.shards import write_shard
+from cccad_data.sources.uniform import RandomSpec
 from cccad_data.spaces import as_parts, as_rows, leaves
 from cccad_envs.gym.spec import GymnasiumSpec
 from cccad_train import cli
@@ -83,6 +85,15 @@ def test_every_space_goes_from_a_spec_to_a_report(name, tmp_path):
         assert batch["observations"].dtype == dtype_of(spaces.observation)
     checked = CliRunner().invoke(cli.main, ["data", "verify", str(data.parent)])
     assert checked.exit_code == 0, checked.output
+
+
+def test_frames_stay_bytes_and_are_small_on_the_disk(tmp_path):
+    split = family("Beacon").build().split(seed=0, held_out_frac=0.25)
+    (first,) = RandomSpec(num_envs=2, env_steps=60).build().collect(family("Beacon").build(), split.train[:1], seed=0)
+    assert first.observations.dtype == first.final_observations.dtype == np.uint8
+    header = {"spaces": family("Beacon").build().spaces}
+    write_shard(tmp_path / "frames.h5", header, [first])
+    assert (tmp_path / "frames.h5").stat().st_size < 0.3 * first.observations.nbytes
 
 
 def test_parts_become_a_row_and_a_row_becomes_parts():

@@ -91,7 +91,9 @@ def _layout(array: Array, compression: str) -> Table:
 def _repetition(array: Array, is_shuffled: bool) -> float:
     """Return by how much deflate shrinks a sample of an array."""
     flat, size = array.reshape(-1), array.dtype.itemsize
-    sample = flat[len(flat) // 2 :][: _SAMPLE_BYTES // size].view(np.uint8).reshape(-1, size)
+    row_bytes = size * int(np.prod(array.shape[1:], dtype=np.int64))
+    num_bytes = max(_SAMPLE_BYTES, min(4 * row_bytes, _IMAGE_CHUNK_BYTES) if row_bytes >= _IMAGE_BYTES else 0)
+    sample = flat[len(flat) // 2 :][: num_bytes // size].view(np.uint8).reshape(-1, size)
     text = (sample.T if is_shuffled else sample).tobytes()
     return len(text) / max(len(zlib.compress(text, 1)), 1)
 
