@@ -11,7 +11,7 @@ from cccad_core.compressors.gated_query import GatedQuerySpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
 from cccad_core.memory.attention import AttentionRecord
-from cccad_core.memory.compressed import CompressedSpec
+from cccad_core.memory.compressed import CompressedSpec, compressed
 from cccad_core.memory.controls import SwappedLatents, ZeroedLatents
 from cccad_core.memory.triggers import EveryTrigger
 from cccad_core.play import play
@@ -93,7 +93,7 @@ def test_play_repeats_with_the_generators_seed_and_changes_with_it(agent):
 
 
 def test_play_counts_the_returns_of_whole_episodes_whatever_their_length(agent):
-    finished = []
+    finished: list[object] = []
     played = play(agent, Clock([2, 3, 7]), num_episodes=3, progress=finished.append)
     assert played.returns.tolist() == [[3.0] * 3, [6.0] * 3, [28.0] * 3]
     assert played.num_env_steps == 21
@@ -136,17 +136,18 @@ def test_real_actions_are_drawn_in_their_shape_and_taken_back():
 
 def test_zeroed_latents_make_histories_before_the_window_indistinguishable():
     policy = SPEC.build(SPACES, seed=0)
-    length = policy.memory.context.length_of(2)
+    memory = compressed(policy.memory)
+    length = memory.context.length_of(2)
     first, second = (random_batch(SPACES, size=1, length=length, seed=seed) for seed in (0, 1))
-    start = policy.memory.context.cut(length)[-1].raw_start
+    start = memory.context.cut(length)[-1].raw_start
     both = HistoryBatch.join([first, second])
     same = HistoryBatch.join([first, first])
     is_late = torch.arange(length) >= start - 1  # a token tells the transition before it
     names = ("observations", "actions", "rewards", "terminations", "truncations", "next_observations")
     late = {name: getattr(same, name)[:, is_late] for name in names}
     forgotten = evolve(both, **{name: torch.cat([getattr(both, name)[:, ~is_late], late[name]], 1) for name in names})
-    told, _ = relive(Agent(policy, policy.memory.with_compressor(ZeroedLatents(policy.memory.compressor))), forgotten)
-    newest = policy.memory.context.cut(length)[-1].start
+    told, _ = relive(Agent(policy, memory.with_compressor(ZeroedLatents(memory.compressor))), forgotten)
+    newest = memory.context.cut(length)[-1].start
     torch.testing.assert_close(told[0, newest:], told[1, newest:], atol=1e-6, rtol=0.0)  # rows of a batch round apart
     assert not torch.equal(told[0, :start], told[1, :start])
 
@@ -179,9 +180,10 @@ def test_an_agent_of_one_layer_that_evicts_nothing_outgrows_its_window_as_a_pass
 def test_an_agent_leaves_its_policy_as_it_is():
     policy = SPEC.build(SPACES, seed=0).train()
     before = {name: value.clone() for name, value in policy.state_dict().items()}
-    inner, batch = policy.memory.compressor, random_batch(SPACES, size=2, length=20, seed=1)
-    parameters, _ = relive(Agent(policy, policy.memory.with_compressor(ZeroedLatents(inner))), batch)
-    assert policy.memory.compressor is inner
+    memory, batch = compressed(policy.memory), random_batch(SPACES, size=2, length=20, seed=1)
+    inner = memory.compressor
+    parameters, _ = relive(Agent(policy, memory.with_compressor(ZeroedLatents(inner))), batch)
+    assert memory.compressor is inner
     assert policy.training
     assert all(value.requires_grad for value in policy.parameters())
     assert not parameters.requires_grad
@@ -189,8 +191,9 @@ def test_an_agent_leaves_its_policy_as_it_is():
 
 
 def test_a_window_refuses_a_compressor_for_which_it_has_no_room():
+    memory = compressed(SPEC.build(SPACES, seed=0).memory)
     with pytest.raises(ValueError, match="room for 2 latents, not for the 3 of this compressor"):
-        SPEC.build(SPACES, seed=0).memory.with_compressor(GatedQuerySpec(num_latents=3, num_heads=2).build(16))
+        memory.with_compressor(GatedQuerySpec(num_latents=3, num_heads=2).build(16))
 
 
 def test_attention_that_is_recorded_sums_to_one_up_to_the_slot_that_decides(agent):

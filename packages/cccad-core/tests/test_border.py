@@ -2,6 +2,7 @@
 
 import re
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_a_training_batch_with_a_float_that_is_not_finite_is_refused(name, value
 
 PHOTO = Box((2, 2), 0, 200, dtype="uint8")
 NESTED = Dict({"image": PHOTO, "agent": Tuple((Discrete(4), Box((2,), -1.0, 1.0)))})
-SHOWN = {
+SHOWN: dict[str, Any] = {
     "image": np.full((2, 2, 2), 7, np.uint8),
     "agent": (np.array([3, 0]), np.array([[0.5, -1.0], [0.0, 1.0]])),
     "mission": ("go", "stay"),
@@ -202,12 +203,14 @@ def test_parts_that_an_environment_shows_become_rows_in_the_order_of_the_leaves(
 )
 def test_a_part_that_is_not_in_its_space_is_refused_by_its_path(part, value, words):
     with pytest.raises(UnfitValueError, match=words):
-        Border(NESTED, torch.device("cpu"))({**SHOWN, part: value}, "the observations", torch.zeros(2, dtype=int))
+        Border(NESTED, torch.device("cpu"))(
+            {**SHOWN, part: value}, "the observations", torch.zeros(2, dtype=torch.int64)
+        )
 
 
 def test_rows_of_another_length_are_refused():
     with pytest.raises(UnfitValueError, match=r"must be of shape \[b, 7\], not \[2, 6\]"):
-        Border(NESTED, torch.device("cpu"))(torch.zeros(2, 6), "the observations", torch.zeros(2, dtype=int))
+        Border(NESTED, torch.device("cpu"))(torch.zeros(2, 6), "the observations", torch.zeros(2, dtype=torch.int64))
 
 
 def test_images_of_a_batch_stay_bytes_where_the_spaces_are_handed_in():

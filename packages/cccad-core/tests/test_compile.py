@@ -4,6 +4,7 @@ This is what the pure forward is for: geometry and chance are settled on the CPU
 """
 
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ pytestmark = [
     pytest.mark.skipif(WITHOUT_COMPILER, reason="torch.compile needs a C++ compiler here, and there is none"),
 ]
 NUM_UPDATES = 10
-ROUNDING = {"rtol": 1e-5, "atol": 1e-5}
+ROUNDING: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-5}
 
 
 @pytest.fixture(autouse=True)

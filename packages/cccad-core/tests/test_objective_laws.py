@@ -1,5 +1,7 @@
 """The laws of an objective hold for ours, and each bug planted here is found by the law that names it."""
 
+from typing import Any
+
 import pytest
 import torch
 from attrs import evolve, frozen
@@ -7,6 +9,7 @@ from cccad_core.heads.base import ActionHead
 from cccad_core.heads.categorical import Categorical
 from cccad_core.laws.law import LawBroken
 from cccad_core.laws.objective import BOXES, check_objective
+from cccad_core.memory.compressed import compressed
 from cccad_core.objectives.base import Objective
 from cccad_core.objectives.imitation import Imitation, ImitationSpec
 from cccad_core.objectives.reconstruction import ReconstructionSpec
@@ -21,11 +24,11 @@ RICH = ImitationSpec(
 
 @pytest.mark.parametrize("spec", [ImitationSpec(), RICH, ReconstructionSpec()], ids=["plain", "rich", "rebuild"])
 def test_ours_keep_the_laws(spec):
-    assert check_objective(spec) is None
+    check_objective(spec)
 
 
 def test_ours_keep_the_laws_where_actions_are_real_numbers():
-    assert check_objective(ImitationSpec(), spaces=BOXES) is None
+    check_objective(ImitationSpec(), spaces=BOXES)
 
 
 class PlainImitation(Imitation):
@@ -58,7 +61,7 @@ class DrawsByItself(PlainImitation):
 class NudgesItsWeights(PlainImitation):
     def forward(self, *parts):
         with torch.no_grad():
-            self.policy.memory.backbone.norm.bias.add_(1e-3)
+            compressed(self.policy.memory).backbone.norm.bias.add_(1e-3)
         return super().forward(*parts)
 
 
@@ -93,7 +96,7 @@ class Planted:
     """The spec of an objective that is made by a class."""
 
     make: type
-    schedule: object = None
+    schedule: Any = None
     heads: type = ActionHead
 
     @property
@@ -111,7 +114,7 @@ class Planted:
 
 
 def test_without_a_planted_bug_nothing_is_caught():
-    assert check_objective(Planted(PlainImitation)) is None
+    check_objective(Planted(PlainImitation))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +147,7 @@ class ReadsLogits(PlainImitation):
 
 
 def test_an_objective_of_one_kind_of_head_says_so_or_is_caught():
-    assert check_objective(Planted(ReadsLogits, heads=Categorical)) is None
+    check_objective(Planted(ReadsLogits, heads=Categorical))
     with pytest.raises(LawBroken, match=r"law 'what is taken can be used' is broken: .* the head of box actions"):
         check_objective(Planted(ReadsLogits))
     with pytest.raises(LawBroken, match="law 'an objective takes a head' is broken: it takes no head of box actions"):

@@ -9,6 +9,7 @@ from cccad_core.spaces import (
     Dict,
     Discrete,
     MultiDiscrete,
+    Space,
     Tuple,
     dtype_of,
     ends_of,
@@ -87,7 +88,7 @@ def test_leaves_have_paths_and_the_parts_of_a_dict_the_order_of_their_names():
 
 
 def test_rows_are_of_the_smallest_type_that_holds_every_leaf():
-    wanted = {
+    wanted: dict[Space, str] = {
         Discrete(3): "int64",
         Tuple((Discrete(300), MultiDiscrete((2, 2)))): "int64",
         IMAGE: "uint8",
@@ -120,6 +121,7 @@ def test_features_are_counted():
 
 def test_bounds_may_be_nested_lists_and_infinite():
     box = from_dict({"kind": "box", "shape": [2, 2], "low": [[0, 1], [2, 3]], "high": float("inf")})
+    assert isinstance(box, Box)
     low, high = box.bounds()
     assert low == (0.0, 1.0, 2.0, 3.0)
     assert high == (float("inf"),) * 4

@@ -389,7 +389,8 @@ class HouseSpec:
 
 
 def test_what_an_earlier_version_wrote_is_read_with_every_field_where_it_is_now():
-    old = {"rooms": {"a": {"capacity": 5, "size": 7}}, "attic": {"part": {"kind": "window", "x": 1}, "size": 2}}
+    attic = {"part": {"kind": "window", "x": 1}, "size": 2}
+    old: dict[str, Any] = {"rooms": {"a": {"capacity": 5, "size": 7}}, "attic": attic}
     moved = with_moved(old, HouseSpec, REGISTRY)
     assert moved["rooms"]["a"]["memory"] == 5
     assert (moved["rooms"]["a"]["part"]["kind"], moved["rooms"]["a"]["part"]["size"]) == ("spec-test-window", 7)

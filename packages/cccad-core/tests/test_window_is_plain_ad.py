@@ -9,7 +9,7 @@ from cccad_core.compressors.window import WindowSpec
 from cccad_core.laws.noise import SPACES, random_batch
 from cccad_core.laws.policy import relive
 from cccad_core.layouts import FusedSpec, TransitionSpec, TripleSpec
-from cccad_core.memory.compressed import CompressedSpec
+from cccad_core.memory.compressed import CompressedSpec, compressed
 from cccad_core.policy import PolicySpec
 from einops import rearrange
 from torch.nn.functional import layer_norm, relu
@@ -128,4 +128,4 @@ def test_a_sliding_window_is_blind_to_what_has_left_it():
 def test_only_a_plain_window_slides(compressor):
     spec = PolicySpec(memory=CompressedSpec(window=WINDOW, compressor=compressor, num_heads=2), width=16)
     with pytest.raises(ValueError, match="only a plain window can slide, and this policy's memory"):
-        spec.build(SPACES, seed=0).memory.sliding()
+        compressed(spec.build(SPACES, seed=0).memory).sliding()
