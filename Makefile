@@ -10,7 +10,7 @@ GPU_WHEELS := cattrs gymnasium farama-notifications cloudpickle click tomli pyte
 PURE       := --platform any --python-version 3.12 --implementation py --abi none
 
 BENCHMARKS := act collect equality sources store train
-TYPED_TESTS := tests packages/cccad-core/tests packages/cccad-train/tests
+TYPED_TESTS := tests packages/cccad-core/tests packages/cccad-envs/tests packages/cccad-train/tests
 OF_TESTS := --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls --allow-untyped-decorators
 PROJECTS := $(wildcard packages/*/pyproject.toml)
 

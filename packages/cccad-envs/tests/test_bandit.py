@@ -1,5 +1,7 @@
 """`bandit.py` and `bandit_players.py`: means, chance, and the strategies to compare an agent with."""
 
+from typing import Any, cast
+
 import numpy as np
 import pytest
 from cccad_envs import BanditSpec, SettingError
@@ -16,14 +18,14 @@ def test_the_drawn_means_never_change():
 
 
 def test_tasks_of_other_settings_have_other_ids():
-    specs = [{}, {"task_seed": 1}, {"num_arms": 6}, {"reward": "gaussian"}]
+    specs: list[dict[str, Any]] = [{}, {"task_seed": 1}, {"num_arms": 6}, {"reward": "gaussian"}]
     assert len({BanditSpec(num_tasks=2, **settings).build().tasks[0].task_id for settings in specs}) == 4
 
 
 def test_optimum_and_chance_are_right_by_hand():
     family = BanditSpec(num_arms=3, horizon=10).build()
     task = family.tasks[0]
-    means = sorted(task.params.values())
+    means = sorted(cast("dict[str, int]", task.params).values())
     assert family.optimal_return(task) == pytest.approx(10 * means[-1] / 1000)
     assert family.random_return(task) == pytest.approx(10 * sum(means) / 3000)
 
@@ -55,12 +57,12 @@ def test_a_picture_shows_the_means_and_the_last_pull():
     family = BanditSpec(num_arms=2, task_seed=5).build()
     env = family.make(family.tasks[0], render_mode="ansi")
     env.reset(seed=0)
-    before = env.render().splitlines()
-    heights = [round(mean / 100) for mean in family.tasks[0].params.values()]
+    before = cast("str", env.render()).splitlines()
+    heights = [round(mean / 100) for mean in cast("dict[str, int]", family.tasks[0].params).values()]
     assert [before[10 - height].split()[arm] for arm, height in enumerate(heights)] == ["M", "M"]
     assert "@" not in "".join(before)
     reward = env.step(1)[1]
-    assert env.render().splitlines()[10 - int(10 * reward)].split()[1] in {"@", "*"}
+    assert cast("str", env.render()).splitlines()[10 - int(10 * reward)].split()[1] in {"@", "*"}
 
 
 @pytest.mark.parametrize("reward", ["bernoulli", "gaussian"])

@@ -1,5 +1,7 @@
 """`switching_darkroom.py`, `darkroom_permuted.py` and `large_darkroom.py`: what each adds, by hand."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 from cccad_envs import (
@@ -11,7 +13,9 @@ from cccad_envs import (
     Task,
     UnknownTaskError,
 )
+from gymnasium.spaces import MultiDiscrete
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 
 SWITCHING = SwitchingDarkroomSpec(size=3, horizon=2, num_episodes_each=2).build()
 PAIR = SWITCHING.place(first=(2, 1), second=(0, 1))  # to the right of the start, and to its left
@@ -121,7 +125,7 @@ def test_a_room_may_be_wider_than_high():
     assert family.optimal_return(corner) == 800 - (19 + 10) + 1  # from the centre, (20, 10)
     rows = family.make_vec([corner])
     assert rows.reset()[0].tolist() == [[20, 10]]
-    assert rows.single_observation_space.nvec.tolist() == [40, 20]
+    assert cast("MultiDiscrete", rows.single_observation_space).nvec.tolist() == [40, 20]
     for _ in range(29):
         rewards = rows.step(rows.optimal_actions())[1]
     assert rewards.tolist() == [1]
@@ -136,7 +140,7 @@ def test_a_wide_room_is_drawn_wide_and_refuses_places_outside():
     assert env.render() == ". . @ .\n. . . G\n"
     image = family.make(family.tasks[0], render_mode="rgb_array")
     image.reset()
-    assert image.render().shape == (32, 64, 3)
+    assert cast("NDArray[np.uint8]", image.render()).shape == (32, 64, 3)
     with pytest.raises(SettingError, match=r"a cell \(x, y\) of the 4x2 room: \(0, 2\)"):
         family.place(goal=(0, 2))
     with pytest.raises(UnknownTaskError, match="in a 4x2 room"):

@@ -87,7 +87,7 @@ def test_a_wrong_spec_is_refused_with_the_value_and_what_would_be_right(spec, fi
 
 def test_specs_explain_themselves():
     for spec in (DarkroomSpec, DarkKeyToDoorSpec):
-        assert spec.__doc__.startswith("A square room with a hidden")
+        assert str(spec.__doc__).startswith("A square room with a hidden")
         assert all(field.metadata["help"] for field in attrs.fields(spec))
 
 

@@ -1,5 +1,7 @@
 """`recorded.py`: replay says from the transitions alone what a history should have recorded."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from cccad_envs import (
@@ -20,7 +22,8 @@ def history(family, task, num_env_steps, noise=0.5):
     rows = family.make_vec([task])
     observations, _ = rows.reset()
     draw = np.random.default_rng(0)
-    columns = {name: [] for name in ("observations", "actions", "rewards", "truncations", "next_observations")}
+    names = ("observations", "actions", "rewards", "truncations", "next_observations")
+    columns: dict[str, list[Any]] = {name: [] for name in names}
     for _ in range(num_env_steps):
         stray = draw.integers(0, family.spaces["action"]["n"], 1)
         actions = rows.optimal_actions() if draw.random() > noise else stray
@@ -191,7 +194,7 @@ def test_a_task_of_another_family_is_not_replayed():
 
 
 def test_where_chance_decides_what_follows_the_family_is_shown_it_last_observations_too():
-    class Windy(type(FAMILIES[0])):
+    class Windy(type(FAMILIES[0])):  # type: ignore[misc]  # a final class; what is tested is its base
         """A room where the wind may keep you where you are."""
 
         has_random_transitions = True

@@ -57,9 +57,10 @@ def mean_returns(rows, family, choose):
 @every_family
 def test_it_is_a_vector_environment_whose_arrays_lie_in_its_spaces(family):
     rows = family.make_vec(sample(family, 7))
+    tasks = rows.tasks
     assert isinstance(rows, VectorEnv)
     assert rows.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
-    assert rows.num_envs == len(rows.tasks) == 7
+    assert rows.num_envs == len(tasks) == 7
     observations, _ = rows.reset(seed=3)
     rows.action_space.seed(0)
     for _ in range(2 * family.horizon + 1):

@@ -1,6 +1,7 @@
 """`single.py` and `registration.py`: single environments pass Gymnasium's own checker and can be rendered."""
 
 import warnings
+from typing import Any, cast
 
 import cccad_envs
 import gymnasium
@@ -10,6 +11,7 @@ from cccad_envs import ActionError, DarkKeyToDoorSpec, DarkroomSpec, NotResetErr
 from cccad_envs.registration import ENVIRONMENTS, register_environments
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from numpy.typing import NDArray
 
 IDS = list(ENVIRONMENTS)
 DARKROOM = DarkroomSpec(size=3).build()
@@ -72,8 +74,8 @@ def test_registering_again_is_harmless():
 
 
 def test_a_single_environment_must_be_reset_before_and_after_an_episode():
-    env = DarkroomSpec(horizon=1).build()
-    env = env.make(env.tasks[0])
+    family = DarkroomSpec(horizon=1).build()
+    env = family.make(family.tasks[0])
     with pytest.raises(NotResetError, match="never been reset"):
         env.step(0)
     env.reset()
@@ -87,9 +89,10 @@ def test_a_single_environment_takes_any_whole_number_and_refuses_the_rest():
     for action in (2, np.int64(2), np.array(2)):
         env.reset()
         assert env.step(action)[0].tolist() == [1, 2]
-    for action in (5, -1, 1.0, None, [1, 2]):
+    wrong: Any
+    for wrong in (5, -1, 1.0, None, [1, 2]):
         with pytest.raises(ActionError):
-            env.step(action)
+            env.step(wrong)
 
 
 def test_text_shows_x_to_the_right_and_y_upwards():
@@ -123,7 +126,7 @@ def test_the_image_has_the_agent_where_the_text_has_it():
     env = DARKROOM.make(DARKROOM.place(goal=(2, 0)), render_mode="rgb_array")
     env.reset()
     env.step(2)
-    image = env.render()
+    image = cast("NDArray[np.uint8]", env.render())
     assert image.shape == (48, 48, 3)
     assert image.dtype == np.uint8
     assert image[8, 24].tolist() == [40, 90, 200]  # top row, middle column
@@ -134,5 +137,6 @@ def test_the_image_has_the_agent_where_the_text_has_it():
 def test_a_batch_gives_one_picture_per_row_and_none_without_a_mode():
     rows = KEY_TO_DOOR.make_vec(KEY_TO_DOOR.tasks[:4], render_mode="rgb_array")
     rows.reset()
-    assert [frame.shape for frame in rows.render()] == [(48, 48, 3)] * 4
+    frames = cast("tuple[NDArray[np.uint8], ...]", rows.render())
+    assert [frame.shape for frame in frames] == [(48, 48, 3)] * 4
     assert KEY_TO_DOOR.make(KEY_TO_DOOR.tasks[0]).render() is None

@@ -1,5 +1,7 @@
 """`frozen_maps.py`: the twin of Gymnasium's FrozenLake, step by step; maps and returns by hand and a second way."""
 
+from typing import cast
+
 import gymnasium
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ TINY = FrozenMapsSpec(size=2, horizon=2, num_tasks=3).build()
 
 def table_of(family, task):
     """Return Gymnasium's own transition table of the same map."""
-    return FrozenLakeEnv(desc=task.params["map"].split("-"), is_slippery=family.spec.is_slippery).P
+    return FrozenLakeEnv(desc=cast("str", task.params["map"]).split("-"), is_slippery=family.spec.is_slippery).P
 
 
 def induced(family, task, choose):
@@ -30,7 +32,7 @@ def induced(family, task, choose):
 def test_steps_are_those_of_gymnasium():
     actions = np.random.default_rng(0)
     for task in FAMILY.tasks[::20]:
-        theirs = gymnasium.make("FrozenLake-v1", desc=task.params["map"].split("-"), is_slippery=False)
+        theirs = gymnasium.make("FrozenLake-v1", desc=cast("str", task.params["map"]).split("-"), is_slippery=False)
         ours = FAMILY.make(task)
         for episode in range(40):
             shown, also = theirs.reset(seed=episode)[0], ours.reset(seed=episode)[0]
@@ -148,5 +150,5 @@ def test_a_picture_is_the_map():
     task = FAMILY.tasks[0]
     env = FAMILY.make(task, render_mode="ansi")
     env.reset(seed=0)
-    drawn = env.render().replace(" ", "").splitlines()
-    assert drawn == [row.replace("F", ".").replace("S", "@") for row in task.params["map"].split("-")]
+    drawn = cast("str", env.render()).replace(" ", "").splitlines()
+    assert drawn == [row.replace("F", ".").replace("S", "@") for row in cast("str", task.params["map"]).split("-")]

@@ -1,6 +1,7 @@
 """`point_robot.py`: goals, moves, walls and rewards by hand, and returns against a walk written down a second time."""
 
 import math
+from typing import cast
 
 import numpy as np
 import pytest
@@ -126,10 +127,10 @@ def test_a_single_robot_can_be_looked_at():
     env = SPARSE.make(SPARSE.tasks[0], render_mode="ansi")
     observation, _ = env.reset(seed=0)
     assert observation.tolist() == [0.0, 0.0]
-    lines = env.render().splitlines()
+    lines = cast("str", env.render()).splitlines()
     assert lines[10].split()[10] == "@"
     assert sum(line.count("G") for line in lines) == 1
     for _ in range(SPARSE.horizon):
         *_, truncated, _ = env.step(env.optimal_action())
     assert truncated
-    assert sum(line.count("*") for line in env.render().splitlines()) == 1
+    assert sum(line.count("*") for line in cast("str", env.render()).splitlines()) == 1

@@ -1,5 +1,7 @@
 """`recall.py`: what is shown, when it is asked for, and what an answer pays, by hand."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 from cccad_envs import RecallSpec, Task, UnknownTaskError
@@ -78,8 +80,9 @@ def test_params_in_another_order_are_the_same_task():
     for _ in range(11):
         assert observations[0].tolist() == observations[1].tolist()
         observations = rows.step(np.zeros(2, dtype=int))[0]
+    flipped = 1 - cast("int", task.params["symbol_0"])
     with pytest.raises(UnknownTaskError, match="has other params in this recall"):
-        family.make_vec([Task(task_id=task.task_id, params={**task.params, "symbol_0": 1 - task.params["symbol_0"]})])
+        family.make_vec([Task(task_id=task.task_id, params={**task.params, "symbol_0": flipped})])
 
 
 def test_a_picture_shows_evidence_filler_and_question():

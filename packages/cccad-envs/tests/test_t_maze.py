@@ -1,6 +1,7 @@
 """`t_maze.py`: what is seen and paid, by hand; lengths side by side; a million cells at the cost of one."""
 
 import tracemalloc
+from typing import cast
 
 import numpy as np
 import pytest
@@ -46,7 +47,7 @@ def test_the_random_return_of_the_shortest_corridors_by_hand():
 
 def test_the_random_return_is_that_of_the_markov_chain():
     for task in FAMILY.tasks[::4]:
-        length = task.params["length"]
+        length = cast("int", task.params["length"])
         chain = np.zeros((length + 2, length + 2))  # places, and an arm
         for place in range(length):
             chain[place, [place, place + 1]] = 2 / 3, 1 / 3
@@ -60,7 +61,8 @@ def test_corridors_of_different_length_are_played_side_by_side():
     tasks = [FAMILY.tasks[length - 1] for length in (2, 7, 2, 30)]
     rows = FAMILY.make_vec(tasks)
     rows.reset(seed=0)
-    ends, rewards = [[] for _ in tasks], np.zeros(4)
+    ends: list[list[int]] = [[] for _ in tasks]
+    rewards = np.zeros(4)
     for now in range(1, 63):
         _, paid, terminations, *_ = rows.step(rows.optimal_actions())
         rewards += paid
@@ -133,4 +135,4 @@ def test_tasks_are_lengths():
 def test_a_picture_shows_the_way_the_arm_and_the_agent():
     env = FAMILY.make(FAMILY.tasks[1], render_mode="ansi")
     env.reset(seed=0)
-    assert sorted(env.render()) == sorted("@ . .\n. . .\n. . G\n")
+    assert sorted(cast("str", env.render())) == sorted("@ . .\n. . .\n. . G\n")
