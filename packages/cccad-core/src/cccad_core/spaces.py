@@ -5,33 +5,39 @@ space's `leaves_of(space)` (docs/decisions/0011).
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from numbers import Real
 from operator import index
-from typing import Any, Literal
+from typing import Literal, SupportsIndex, TypeAlias, TypeVar
 
 from attrs import NOTHING, Attribute, field, fields, frozen
 
 from cccad_core.errors import SpaceError, nearest
 
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+"""A value that JSON can write."""
+Sizes = TypeVar("Sizes", int, tuple[int, ...])
+BoxDtype = Literal["float32", "uint8"]
 
-def _whole(value: Any) -> int:
+
+def _whole(value: object) -> int:
     """Return *value* as an int if it is a whole number (NumPy's too) and not a truth value."""
     if isinstance(value, bool):
         raise SpaceError(f"expected a whole number in a space, got {value}")
-    try:
-        return index(value)
-    except TypeError:
-        raise SpaceError(f"expected a whole number in a space, got {value!r}") from None
+    if isinstance(value, SupportsIndex):
+        with suppress(TypeError):  # an array of several numbers
+            return index(value)
+    raise SpaceError(f"expected a whole number in a space, got {value!r}")
 
 
-def _wholes(values: Any) -> tuple[int, ...]:
+def _wholes(values: object) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise SpaceError(f"expected a list of whole numbers in a space, got {values!r}")
     return tuple(_whole(value) for value in values)
 
 
-def _bound(value: Any, unbounded: float) -> float | tuple[float, ...]:
+def _bound(value: object, unbounded: float) -> float | tuple[float, ...]:
     """Return a bound as one float, or as a flat tuple of floats, row-major, if *value* is a (nested) list.
 
     None, which JSON has and infinity it has not, stands for *unbounded*.
@@ -49,23 +55,26 @@ def _bound(value: Any, unbounded: float) -> float | tuple[float, ...]:
     return float(value)
 
 
-def _low(value: Any) -> float | tuple[float, ...]:
+def _low(value: object) -> float | tuple[float, ...]:
     return _bound(value, -math.inf)
 
 
-def _high(value: Any) -> float | tuple[float, ...]:
+def _high(value: object) -> float | tuple[float, ...]:
     return _bound(value, math.inf)
 
 
-def _at_least_one(space: Any, attribute: "Attribute[Any]", value: Any) -> None:
+def _at_least_one(space: "Discrete | MultiDiscrete", attribute: "Attribute[Sizes]", value: Sizes) -> None:
     sizes = value if isinstance(value, tuple) else (value,)
     if not sizes or min(sizes) < 1:
         raise SpaceError(f"'{attribute.name}' of a {space.kind} space must be at least 1 everywhere: {value}")
 
 
-def _a_dtype(space: Any, attribute: "Attribute[Any]", value: Any) -> None:
-    if value not in ("float32", "uint8"):
-        raise SpaceError(f"'{attribute.name}' of a {space.kind} space must be float32 or uint8: {value!r:.80}")
+def _a_dtype(value: object) -> BoxDtype:
+    if value == "float32":
+        return "float32"
+    if value == "uint8":
+        return "uint8"
+    raise SpaceError(f"'dtype' of a box space must be float32 or uint8: {value!r:.80}")
 
 
 @frozen
@@ -111,7 +120,7 @@ class Box:
     shape: tuple[int, ...] = field(converter=_wholes)
     low: float | tuple[float, ...] = field(converter=_low)
     high: float | tuple[float, ...] = field(converter=_high)
-    dtype: Literal["float32", "uint8"] = field(default="float32", validator=_a_dtype)
+    dtype: BoxDtype = field(default="float32", converter=_a_dtype)
 
     @property
     def num_features(self) -> int:
@@ -140,7 +149,7 @@ class Box:
             raise SpaceError(f"the bounds of a box space of uint8 must be whole numbers from 0 to 255: {bounds}")
 
 
-def _named_parts(value: Any) -> "tuple[tuple[str, Space], ...]":
+def _named_parts(value: object) -> "tuple[tuple[str, Space], ...]":
     """Return the parts of a mapping, or pairs, in the order of their names."""
     if not isinstance(value, Mapping | tuple | list):
         raise SpaceError(f"expected parts by name in a dict space, got {value!r:.80}")
@@ -152,7 +161,7 @@ def _named_parts(value: Any) -> "tuple[tuple[str, Space], ...]":
     return tuple(sorted(pairs))
 
 
-def _parts(value: Any) -> "tuple[Space, ...]":
+def _parts(value: object) -> "tuple[Space, ...]":
     if not isinstance(value, tuple | list):
         raise SpaceError(f"expected a list of parts in a tuple space, got {value!r:.80}")
     for part in value:
@@ -160,12 +169,12 @@ def _parts(value: Any) -> "tuple[Space, ...]":
     return tuple(value)
 
 
-def _check_part(part: Any) -> None:
+def _check_part(part: object) -> None:
     if not isinstance(part, Discrete | MultiDiscrete | Box | Dict | Tuple):
         raise SpaceError(f"a part of a space must be a space, got {part!r:.80}")
 
 
-def _not_empty(space: Any, _attribute: "Attribute[Any]", value: Any) -> None:
+def _not_empty(space: "Dict | Tuple", _attribute: "Attribute[object]", value: object) -> None:
     if not value:
         raise SpaceError(f"a {space.kind} space must have parts")
 
@@ -267,7 +276,7 @@ DEEPEST = 16
 """How often parts may lie within parts."""
 
 
-def from_dict(data: Mapping[str, Any], depth: int = DEEPEST) -> Space:
+def from_dict(data: object, depth: int = DEEPEST) -> Space:
     """Return the space that a plain dictionary such as `{"kind": "discrete", "n": 5}` describes.
 
     Raises SpaceError if the kind is unknown, a field is missing or extra, a value is no size or bound, or parts lie
@@ -292,7 +301,7 @@ def from_dict(data: Mapping[str, Any], depth: int = DEEPEST) -> Space:
     return cls(**values)
 
 
-def _parts_from_plain(kind: str, parts: Any, depth: int) -> Any:
+def _parts_from_plain(kind: str, parts: object, depth: int) -> dict[str, Space] | list[Space]:
     if not depth:
         raise SpaceError(f"parts of a space may lie within one another {DEEPEST} times, not deeper")
     if kind == "dict" and isinstance(parts, Mapping):
@@ -302,7 +311,7 @@ def _parts_from_plain(kind: str, parts: Any, depth: int) -> Any:
     raise SpaceError(f"a {kind} space has {'a table' if kind == 'dict' else 'a list'} of parts, got {parts!r:.80}")
 
 
-def to_dict(space: Space) -> dict[str, Any]:
+def to_dict(space: Space) -> dict[str, Json]:
     """Return the plain dictionary, ready for JSON, from which `from_dict` makes *space* again."""
     if isinstance(space, Dict):
         return {"kind": space.kind, "parts": {name: to_dict(part) for name, part in space.parts}}
@@ -314,7 +323,7 @@ def to_dict(space: Space) -> dict[str, Any]:
     return {"kind": space.kind, **{name: _plain(value) for name, value in values.items()}}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Json) -> Json:
     if isinstance(value, tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and math.isinf(value) else value
@@ -328,10 +337,10 @@ class Spaces:
     action: Space
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> "Spaces":
+    def from_dict(cls, data: Mapping[str, object]) -> "Spaces":
         """Build from `{"observation": {...}, "action": {...}}`; raises SpaceError."""
         return cls(observation=from_dict(data["observation"]), action=from_dict(data["action"]))
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Json]:
         """Return the plain dictionary from which `from_dict` makes these spaces again."""
         return {"observation": to_dict(self.observation), "action": to_dict(self.action)}

@@ -5,7 +5,7 @@ from typing import Any, get_args
 from attrs import NOTHING, Attribute, Factory, fields, has
 
 from cccad_core.registry import REGISTRY, Registry, hints_of
-from cccad_core.specs.field_types import rules, type_text
+from cccad_core.specs.field_types import UNTYPED, rules, type_text
 from cccad_core.specs.plain import plain_value
 from cccad_core.specs.toml import value_text
 
@@ -20,12 +20,12 @@ def describe(cls: type, registry: Registry = REGISTRY) -> str:
     return "\n".join([getdoc(cls) or cls.__name__, "", *_field_lines(cls, (), registry)]).rstrip()
 
 
-def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[str]:
+def _field_lines(cls: type, above: tuple[type, ...], registry: Registry) -> list[str]:
     """Return lines on each field and, below it, on the fields of the class that it holds, if not one of *above*."""
     lines, indent = [], "  " + "    " * len(above)
     hints = hints_of(cls)
     for attribute in (attribute for attribute in fields(cls) if attribute.init):
-        type_ = hints.get(attribute.name, Any)
+        type_ = hints.get(attribute.name, UNTYPED)
         limits = [rule for rule in rules(attribute.validator) if rule]
         notes = f"  ({' and '.join(limits)})" if limits else ""
         lines.append(f"{indent}{attribute.alias}: {type_text(type_)}{_default_text(attribute, type_, registry)}{notes}")
@@ -37,7 +37,7 @@ def _field_lines(cls: Any, above: tuple[Any, ...], registry: Registry) -> list[s
     return lines
 
 
-def _default_text(attribute: "Attribute[Any]", type_: Any, registry: Registry) -> str:
+def _default_text(attribute: "Attribute[object]", type_: object, registry: Registry) -> str:
     default: Any = attribute.default
     if default is NOTHING:
         return ", required"

@@ -1,16 +1,19 @@
 """What the types and the validators of a spec's fields say, in words for a person."""
 
 import types
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 
 from attrs import frozen, has
 
 from cccad_core.specs.toml import show
 
+UNTYPED: Final[object] = Any
+"""The type of a field that states none."""
+
 
 @frozen
 class Kind:
-    """Marks a field as holding a registered part: `compressor: Annotated[Any, Kind("compressor")]`.
+    """Marks a field as holding a registered part: `compressor: Annotated[CompressorSpec, Kind("compressor")]`.
 
     In TOML it is a table whose `kind` is the registered name and whose other fields are those of the spec class.
     """
@@ -18,18 +21,18 @@ class Kind:
     name: str
 
 
-def is_union(type_: Any) -> bool:
+def is_union(type_: object) -> bool:
     """Say whether a type is written `A | B`."""
     return get_origin(type_) in (Union, types.UnionType)
 
 
-def kind_of(type_: Any) -> str:
+def kind_of(type_: object) -> str:
     """Return which kind of part a field of *type_* holds, or nothing if it holds none."""
     marks = get_args(type_)[1:] if get_origin(type_) is Annotated else ()
     return next((mark.name for mark in marks if isinstance(mark, Kind)), "")
 
 
-def type_text(type_: Any) -> str:
+def type_text(type_: object) -> str:
     """Return what may stand in a field of *type_*."""
     if kind_of(type_):
         return f"a table with the 'kind' of {kind_of(type_)}"
@@ -44,9 +47,9 @@ def type_text(type_: Any) -> str:
         return f"list of {type_text(arguments[0])}"
     if origin is dict:
         return f"table of {type_text(arguments[1])}"
-    if has(type_):
+    if isinstance(type_, type) and has(type_):
         return f"table ({type_.__name__})"
-    return "any value" if type_ is Any else str(getattr(type_, "__name__", type_))
+    return "any value" if type_ is UNTYPED else str(getattr(type_, "__name__", type_))
 
 
 def rules(validator: Any) -> list[str]:

@@ -6,18 +6,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, get_args, get_origin
 
-from attrs import NOTHING, Attribute, fields, has
+from attrs import NOTHING, Attribute, AttrsInstance, fields, has
 
 from cccad_core.errors import BrokenPart, SpecError, nearest
 from cccad_core.registry import REGISTRY, Registry, hints_of
-from cccad_core.specs.field_types import is_union, kind_of, rules, type_text
+from cccad_core.specs.field_types import UNTYPED, is_union, kind_of, rules, type_text
 from cccad_core.specs.plain import plain_value
-from cccad_core.specs.toml import key_text, override, read, show
+from cccad_core.specs.toml import Table, key_text, override, read, show
 
 if TYPE_CHECKING:
     from cattrs import Converter
 
 T = TypeVar("T")
+Matches = Callable[[type], bool]
+Hook = Callable[[Any, Any], object]
 Problems = list[tuple[str, str]]
 _MISTAKES = (ValueError, TypeError, LookupError)
 _LARGEST = 1e30  # of real numbers: 32 bits hold their squares neither, but results and messages can show them
@@ -76,16 +78,17 @@ def load(
     return spec
 
 
-def with_moved(data: Any, cls: Any, registry: Registry = REGISTRY) -> Any:
+def with_moved(data: Mapping[str, object], cls: type, registry: Registry = REGISTRY) -> Table:
     """Return *data*, which an earlier version wrote for a spec of *cls*, with every field where it is now.
 
     Where fields have moved to is the class's `MOVED`: dotted paths by dotted paths. A table that a field moved into,
     and that is not there, is begun with the defaults of its spec. What was the name of a choice and is a part now has
     that name as its kind.
     """
-    if not (isinstance(data, Mapping) and has(cls)):
-        return data
-    hints, moved = hints_of(cls), dict(data)
+    moved = dict(data)
+    if not has(cls):
+        return moved
+    hints = hints_of(cls)
     for old, new in getattr(cls, "MOVED", {}).items():
         if (value := _take(moved, old)) is not NOTHING:
             table, _, inner = new.partition(".")
@@ -98,29 +101,36 @@ def with_moved(data: Any, cls: Any, registry: Registry = REGISTRY) -> Any:
     return moved
 
 
-def _inner_with_moved(value: Any, type_: Any, registry: Registry) -> Any:
+def _inner_with_moved(value: object, type_: object, registry: Registry) -> object:
     """Return the *value* of a field of *type_* with every field in it where it is now."""
     if kind := kind_of(type_):
         part = {"kind": value} if isinstance(value, str) else value
+        if not isinstance(part, Mapping):
+            return part
         try:
             return with_moved(part, registry.lookup(kind, part["kind"]), registry)
         except (TypeError, LookupError, BrokenPart):  # what is wrong is said where the whole is structured
             return part
     members = (type_, *get_args(type_))  # perhaps a table of such specs
     inner_class = next((member for member in members if isinstance(member, type) and has(member)), None)
-    if get_origin(type_) is dict and isinstance(value, Mapping):
-        return {key: with_moved(item, inner_class, registry) for key, item in value.items()}
-    return with_moved(value, inner_class, registry)
+    if inner_class is None or not isinstance(value, Mapping):
+        return value
+    if get_origin(type_) is not dict:
+        return with_moved(value, inner_class, registry)
+    return {
+        key: with_moved(item, inner_class, registry) if isinstance(item, Mapping) else item
+        for key, item in value.items()
+    }
 
 
-def _take(table: dict[str, Any], path: str) -> Any:
+def _take(table: Table, path: str) -> object:
     """Take what stands at *path* out of *table*, whose inner tables are copied for it; NOTHING where nothing does."""
     name, _, rest = path.partition(".")
     if not rest:
         return table.pop(name, NOTHING)
-    if not isinstance(table.get(name), Mapping):
+    if not isinstance(below := table.get(name), Mapping):
         return NOTHING
-    inner = dict(table[name])
+    inner = dict(below)
     value = _take(inner, rest)
     table[name] = inner
     if value is not NOTHING and not inner:
@@ -128,18 +138,20 @@ def _take(table: dict[str, Any], path: str) -> Any:
     return value
 
 
-def _put(table: dict[str, Any], path: str, value: Any) -> None:
+def _put(table: Table, path: str, value: object) -> None:
     """Put *value* at *path* into *table*; what was the name of a choice on the way becomes a part of that kind."""
     name, _, rest = path.partition(".")
     if not rest:
         table[name] = value
         return
-    inner = table.get(name, {})
-    table[name] = {"kind": inner} if isinstance(inner, str) else dict(inner)
-    _put(table[name], rest, value)
+    above = table.get(name, {})
+    if isinstance(above, str | Mapping):  # else what is wrong is said where the whole is structured
+        inner: Table = {"kind": above} if isinstance(above, str) else dict(above)
+        _put(inner, rest, value)
+        table[name] = inner
 
 
-def structure(data: Mapping[str, Any], cls: type[T], source: str = "", registry: Registry = REGISTRY) -> T:
+def structure(data: Mapping[str, object], cls: type[T], source: str = "", registry: Registry = REGISTRY) -> T:
     """Return the *cls* that plain *data*, as read from TOML, describes.
 
     Raises SpecError with every problem and its path in *data*; *source* says where *data* came from.
@@ -156,9 +168,9 @@ def _converter(registry: Registry) -> "Converter":
     from cattrs import Converter  # takes 30 ms
 
     converter = Converter()
-    hooks: list[tuple[Callable[[Any], bool], Callable[[Any, Any], Any]]] = [  # the later goes before the earlier
+    hooks: list[tuple[Matches, Hook]] = [  # the later goes before the earlier
         (lambda _: True, _refuse),
-        (lambda type_: type_ is Any, lambda data, _: data),
+        (lambda type_: type_ is UNTYPED, lambda data, _: data),
         (has, lambda data, cls: _structure_class(data, cls, converter)),
         (lambda type_: get_origin(type_) is tuple, lambda data, type_: _structure_list(data, type_, converter)),
         (lambda type_: get_origin(type_) is dict, lambda data, type_: _structure_table(data, type_, converter)),
@@ -173,19 +185,20 @@ def _converter(registry: Registry) -> "Converter":
     return converter
 
 
-def _refuse(_: Any, type_: Any) -> Any:
+def _refuse(_: object, type_: object) -> object:
     raise TypeError(
         f"a spec cannot have a field of type {type_}; use a scalar, tuple, dict, Literal, attrs class or Kind"
     )
 
 
-def _expected(type_: Any, data: Any) -> SpecError:
+def _expected(type_: object, data: object) -> SpecError:
     return SpecError([("", f"expected {type_text(type_)}, got {show(data)}")])
 
 
-def _structure_each(items: Iterable[tuple[str, Any, Any]], converter: "Converter") -> tuple[list[Any], Problems]:
+def _structure_each(items: Iterable[tuple[str, object, Any]], converter: "Converter") -> tuple[list[object], Problems]:
     """Return the values of (key, data, type) triples that are right, and the problems of the others."""
-    values, problems = [], []
+    values: list[object] = []
+    problems: Problems = []
     for key, data, type_ in items:
         try:
             values.append(converter.structure(data, type_))
@@ -195,17 +208,17 @@ def _structure_each(items: Iterable[tuple[str, Any, Any]], converter: "Converter
     return values, problems
 
 
-def _structure_scalar(data: Any, type_: Any) -> Any:
+def _structure_scalar(data: object, type_: object) -> object:
     if type_ is float and type(data) is int and abs(data) < 2**1023:
         return float(data)
     if type(data) is not type_:
         raise _expected(type_, data)
-    if type_ is float and not abs(data) <= _LARGEST:  # also for NaN
+    if type(data) is float and not abs(data) <= _LARGEST:  # also for NaN
         raise SpecError([("", f"expected a number between -{_LARGEST:g} and {_LARGEST:g}, got {show(data)}")])
     return data
 
 
-def _structure_literal(data: Any, type_: Any) -> Any:
+def _structure_literal(data: object, type_: object) -> object:
     if not any(type(data) is type(choice) and data == choice for choice in get_args(type_)):
         near = nearest(data, [c for c in get_args(type_) if isinstance(c, str)]) if isinstance(data, str) else None
         hint = f" (did you mean '{near}'?)" if near else ""
@@ -213,7 +226,7 @@ def _structure_literal(data: Any, type_: Any) -> Any:
     return data
 
 
-def _structure_list(data: Any, type_: Any, converter: "Converter") -> tuple[Any, ...]:
+def _structure_list(data: object, type_: object, converter: "Converter") -> tuple[object, ...]:
     items = get_args(type_)
     if not isinstance(data, list | tuple) or (items[-1] is not ... and len(items) != len(data)):
         raise _expected(type_, data)
@@ -225,7 +238,7 @@ def _structure_list(data: Any, type_: Any, converter: "Converter") -> tuple[Any,
     return tuple(values)
 
 
-def _structure_table(data: Any, type_: Any, converter: "Converter") -> dict[str, Any]:
+def _structure_table(data: object, type_: object, converter: "Converter") -> Table:
     if not isinstance(data, Mapping):
         raise _expected(type_, data)
     item_type = get_args(type_)[1]
@@ -235,7 +248,7 @@ def _structure_table(data: Any, type_: Any, converter: "Converter") -> dict[str,
     return dict(zip(data, values, strict=True))
 
 
-def _structure_union(data: Any, type_: Any, converter: "Converter") -> Any:
+def _structure_union(data: object, type_: object, converter: "Converter") -> object:
     members = [member for member in get_args(type_) if member is not types.NoneType]
     if data is None and len(members) < len(get_args(type_)):
         return None
@@ -249,7 +262,7 @@ def _structure_union(data: Any, type_: Any, converter: "Converter") -> Any:
     raise _expected(type_, data)
 
 
-def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Registry) -> Any:
+def _structure_part(data: object, type_: object, converter: "Converter", registry: Registry) -> object:
     kind = kind_of(type_)
     if not isinstance(data, Mapping):
         hint = f"; write {{ kind = {show(data)} }}" if isinstance(data, str) else ""
@@ -265,7 +278,7 @@ def _structure_part(data: Any, type_: Any, converter: "Converter", registry: Reg
     return converter.structure({key: value for key, value in data.items() if key != "kind"}, cls)
 
 
-def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
+def _structure_class(data: object, cls: type[AttrsInstance], converter: "Converter") -> object:
     if not isinstance(data, Mapping):
         raise SpecError([("", f"expected a table, got {show(data)}")])
     by_name = {attribute.alias: attribute for attribute in fields(cls) if attribute.init}
@@ -280,10 +293,10 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
     for key in (key for key in rest if key not in by_name):
         near = nearest(key, by_name)
         problems.append(("", f"extra field '{key}'" + (f" (did you mean '{near}'?)" if near else "")))
-    values: dict[str, Any] = {}
+    values: Table = {}
     for key, attribute in by_name.items():
         if key in data:
-            good, bad = _structure_each([(key_text(key), data[key], hints.get(attribute.name, Any))], converter)
+            good, bad = _structure_each([(key_text(key), data[key], hints.get(attribute.name, UNTYPED))], converter)
             values.update(zip([key], good, strict=False))
             problems += bad
         elif attribute.default is NOTHING:
@@ -298,7 +311,7 @@ def _structure_class(data: Any, cls: Any, converter: "Converter") -> Any:
         raise SpecError([("", _sentence(error))]) from error
 
 
-def _violations(cls: Any, values: "list[tuple[Attribute[Any], Any]]") -> Problems:
+def _violations(cls: type[AttrsInstance], values: "list[tuple[Attribute[object], object]]") -> Problems:
     """Return what all the validators of the given fields say; the constructor would stop at the first."""
     bare = cls.__new__(cls)
     for attribute, value in values:

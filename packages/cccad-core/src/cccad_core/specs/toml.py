@@ -3,15 +3,17 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias, TypeGuard
 
 import tomli
 
 from cccad_core.errors import SpecError
 
+Table: TypeAlias = dict[str, object]
+"""A table of TOML: plain data by name, whose values are looked at one by one."""
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _NOT_PLAIN = re.compile(r'["\\\x00-\x1f\x7f]')
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -19,7 +21,7 @@ _SHOWN_CHARACTERS = 80
 _MOST_BYTES = 16_000_000  # of a file: a hundred thousand task ids take a quarter
 
 
-def read(path: Path) -> dict[str, Any]:
+def read(path: Path) -> Table:
     """Return what the TOML file *path* holds; raises SpecError, of one line, with the line in the file, if it fails.
 
     A byte order mark at its beginning, which some editors write, is skipped.
@@ -46,7 +48,7 @@ def read(path: Path) -> dict[str, Any]:
         raise SpecError([("", f"the spec cannot be read: {str(error).partition(';')[0]}")], str(path)) from None
 
 
-def override(data: dict[str, Any], text: str) -> None:
+def override(data: Table, text: str) -> None:
     """Set one value in *data*, in place, as *text* `a.b.c=VALUE` says, where VALUE is TOML; missing tables are made.
 
     Raises SpecError if *text* is not of that form or passes through something that is no table.
@@ -94,7 +96,7 @@ def _escape(match: re.Match[str]) -> str:
     return _ESCAPES.get(match[0]) or f"\\u{ord(match[0]):04x}"
 
 
-def value_text(value: Any) -> str:
+def value_text(value: object) -> str:
     """Return *value* in TOML on one line; raises TypeError if TOML has no such value."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -114,7 +116,7 @@ def value_text(value: Any) -> str:
     raise TypeError(f"TOML has no value for {value!r} of type {type(value).__name__}")
 
 
-def show(value: Any) -> str:
+def show(value: object) -> str:
     """Return *value* for a message: as in TOML where it is a value of TOML, and cut short if it is long."""
     try:
         text = value_text(value)
@@ -123,12 +125,12 @@ def show(value: Any) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS else text[: _SHOWN_CHARACTERS - 3] + "..."
 
 
-def to_toml(data: Mapping[str, Any]) -> str:
+def to_toml(data: Mapping[str, object]) -> str:
     """Return the TOML document of *data*, which reading gives back; raises TypeError if TOML has no such value."""
     return "\n\n".join(_blocks(data, "", "")) + "\n"
 
 
-def _blocks(table: Mapping[str, Any], header: str, path: str) -> list[str]:
+def _blocks(table: Mapping[str, object], header: str, path: str) -> list[str]:
     """Return the block of lines of *table* and then those of the tables in it."""
     inner = {key: value for key, value in table.items() if isinstance(value, Mapping) or _is_array_of_tables(value)}
     lines = [f"{key_text(key)} = {value_text(value)}" for key, value in table.items() if key not in inner]
@@ -142,11 +144,11 @@ def _blocks(table: Mapping[str, Any], header: str, path: str) -> list[str]:
     return blocks
 
 
-def _is_array_of_tables(value: Any) -> bool:
+def _is_array_of_tables(value: object) -> TypeGuard[Sequence[Mapping[str, object]]]:
     return isinstance(value, list | tuple) and bool(value) and all(isinstance(item, Mapping) for item in value)
 
 
-def digest(data: Mapping[str, Any]) -> str:
+def digest(data: Mapping[str, object]) -> str:
     """Return 8 hexadecimal digits that name *data*, whatever the order of its keys: SHA-256 of its canonical JSON."""
     import hashlib
 

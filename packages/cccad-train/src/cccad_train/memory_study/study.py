@@ -14,7 +14,7 @@ from cccad_core.memory.compressed import Compressed, compressed
 from cccad_core.memory.controls import ZeroedLatents
 from cccad_core.play import Played, Player, play
 from cccad_core.policy import Policy
-from cccad_core.specs import unstructure
+from cccad_core.registry import name_of
 from cccad_data.families.scale import Scale
 from cccad_data.family import NeedsReference, Task, VectorEnvironment
 from numpy.typing import ArrayLike
@@ -244,8 +244,8 @@ def study(run: Run, num_lives: int) -> Json:
     spec, name = run.spec, run.folder.path.name
     artefact = released(run, spec.agent)
     policy, trained_ids = artefact.policy, artefact.spec.train_task_ids
-    plain = unstructure(spec.policy)["memory"]
-    compressor = plain.get("compressor", plain)["kind"]
+    memory = spec.policy.memory
+    _, compressor = name_of(type(getattr(memory, "compressor", memory)))
     if not (isinstance(policy.memory, Compressed) and policy.spec.num_latents):
         raise MemoryReportError(f"{name}: '{compressor}' has no latents to look into; name a run whose compressor has")
     short = math.ceil(policy.memory.length_of(WRITES[-1]) / run.family.horizon)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from cccad_core.memory.compressed import CompressedSpec
 from cccad_core.policy import Policy, PolicySpec
+from cccad_core.registry import name_of
 from cccad_core.specs import to_toml, unstructure
 from cccad_data import Histories, early_late_returns, learning_curve
 
@@ -26,12 +27,12 @@ def label(name: str, agent: AgentSpec) -> str:
 def describe_agent(agent: AgentSpec) -> str:
     """Return one line that tells an agent's window, memory and size."""
     policy, memory = agent.policy, agent.policy.memory
-    plain = unstructure(policy)["memory"]
     if agent.policy.is_blind:
         return f"sees the current observation alone, and so cannot tell tasks apart; {_size(policy)}"
     if not isinstance(memory, CompressedSpec):
-        return f"memory by {plain['kind']}; width {policy.width}"
-    how = f"{memory.num_latents} latents by {plain['compressor']['kind']}" if memory.num_latents else "no latents"
+        return f"memory by {name_of(type(memory), 'memory')[1]}; width {policy.width}"
+    _, compressor = name_of(type(memory.compressor), "compressor")
+    how = f"{memory.num_latents} latents by {compressor}" if memory.num_latents else "no latents"
     if policy.has_plain_window:
         how += f", emptied when it is full{f' but for its last {memory.carry} transitions' if memory.carry else ''}"
     return f"window of {memory.window} slots, {how}; {_size(policy)}"
