@@ -1,7 +1,7 @@
 """Exact returns of environments that publish their transitions, such as FrozenLake, by backward induction."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 import numpy as np
 from attrs import frozen
@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 
 from cccad_envs.errors import SettingError
 from cccad_envs.gym.making import Env
+
+Numbers: TypeAlias = NDArray[np.float64]
+Outcomes: TypeAlias = Sequence[tuple[float, int, float, bool]]
+"Chance, next state, reward and whether it ends the episode, of each outcome of an action."
 
 
 @frozen(kw_only=True, eq=False)
@@ -29,8 +33,8 @@ def plan(env: Env, horizon: int, name: str) -> Plan:
     Raises:
         SettingError: it has no such table, or no distribution of first states.
     """
-    table: Any = getattr(env.unwrapped, "P", None)
-    starts: Any = getattr(env.unwrapped, "initial_state_distrib", None)
+    table: object = getattr(env.unwrapped, "P", None)
+    starts: object = getattr(env.unwrapped, "initial_state_distrib", None)
     if not isinstance(table, Mapping) or starts is None:
         raise SettingError(
             f"'reference_return': {name} has no transition table (attributes P and initial_state_distrib of the "
@@ -48,7 +52,7 @@ def plan(env: Env, horizon: int, name: str) -> Plan:
     return Plan(optimal_return=float(starts @ best), random_return=float(starts @ chance), actions=actions)
 
 
-def _arrays(table: Mapping[int, Mapping[int, Any]]) -> tuple[Any, ...]:
+def _arrays(table: Mapping[int, Mapping[int, Outcomes]]) -> tuple[Numbers, NDArray[np.int64], Numbers, Numbers]:
     """Return the chance, the state and the reward of every outcome, `s a k`, and whether the episode goes on."""
     num_states, num_actions = len(table), len(table[0])
     most = max(len(outcomes) for actions in table.values() for outcomes in actions.values())

@@ -15,7 +15,7 @@ from cccad_envs.gym.imports import import_path, in_one_line, near_names
 from cccad_envs.gym.vary import Field
 from cccad_envs.plain import Parameter, Table
 
-Env: TypeAlias = gymnasium.Env[Any, Any]
+Env: TypeAlias = gymnasium.Env[object, object]
 Place: TypeAlias = Literal["constructor", "attribute", "wrapper", "option", "seed"]
 
 _EXTRAS = {"box2d": "Box2D", "mujoco": "MuJoCo", "ale_py": "Atari", "pygame": "its pictures"}
@@ -66,7 +66,7 @@ class Recipe:
 
     def _refuse_own_resets(self, env: Env) -> None:
         """Refuse an environment that begins its next episode by itself, in the step after the last of one."""
-        layer: Any = env
+        layer: object = env
         while isinstance(layer, gymnasium.Wrapper):
             if isinstance(layer, gymnasium.wrappers.Autoreset):
                 raise SettingError(
@@ -114,7 +114,7 @@ class Recipe:
         return ""
 
 
-def reset(env: Env, name: str, seed: int | None, options: Table) -> Any:
+def reset(env: Env, name: str, seed: int | None, options: Table) -> object:
     """Return the first observation of an episode; raises PlayError where the environment fails."""
     try:
         result = env.reset(seed=seed, options=options or None)
@@ -141,10 +141,8 @@ def registered(env_id: str) -> tuple[Callable[..., Env], int | None]:
     except gymnasium.error.Error as error:
         raise SettingError(f"'id': there is no environment {env_id!r}; {_near_ids(name)}") from error
     try:
-        entry: Any = registered.entry_point
-        creator: Callable[..., Any] = (
-            gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
-        )
+        entry = registered.entry_point
+        creator: Any = gymnasium.envs.registration.load_env_creator(entry) if isinstance(entry, str) else entry
     except (ImportError, gymnasium.error.DependencyNotInstalled) as error:
         raise SettingError(_missing(env_id, error)) from error
     return creator, registered.max_episode_steps
@@ -182,7 +180,7 @@ def _missing(name: str, error: Exception) -> str:
     return f"{name} needs a package that is not installed: {how}"
 
 
-def argument_names(make: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
+def argument_names(make: Callable[..., object]) -> tuple[tuple[str, ...], bool]:
     """Return the names of the arguments that *make* takes by name, and whether it takes any."""
     try:
         parameters = inspect.signature(make).parameters.values()
@@ -193,7 +191,7 @@ def argument_names(make: Callable[..., Any]) -> tuple[tuple[str, ...], bool]:
     return names, any(each.kind is inspect.Parameter.VAR_KEYWORD for each in parameters)
 
 
-def wrapper_of(written: str | Mapping[str, Any], index: int) -> Wrapper:
+def wrapper_of(written: str | Table, index: int) -> Wrapper:
     """Return the wrapper that an entry of `wrappers` names: an import path, or a table with it and its arguments."""
     where, fixed = f"wrappers[{index}]", {} if isinstance(written, str) else dict(written)
     path = written if isinstance(written, str) else fixed.pop("path", "")

@@ -27,7 +27,7 @@ class Row:
     is_seeded: bool = False
     chance: np.random.Generator = field(factory=lambda: np.random.default_rng(0))
 
-    def begin(self, seed: int | None) -> Any:
+    def begin(self, seed: int | None) -> object:
         """Return the first observation of an episode; with a *seed*, the row's random numbers begin anew.
 
         Where the seed of a reset makes the task, every reset has it, and what chance decides within the episode is
@@ -69,7 +69,7 @@ class GymRows(VectorEnv[Array, Array, Array]):
         self.action_space = batch_space(self.single_action_space, self.num_envs)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.rows = [Row(recipe.build(each), recipe.name, *recipe.resets(each)) for each in params]
-        self._now: list[Any] = [None] * self.num_envs
+        self._now: list[object] = [None] * self.num_envs
         self._age = np.zeros(self.num_envs, np.int64)
         self._running = np.zeros(self.num_envs, np.bool_)
 
@@ -134,7 +134,7 @@ class GymRows(VectorEnv[Array, Array, Array]):
         infos: Table = {"final_obs": true_next, "_final_obs": ended}
         return observations, rewards, terminations, truncations, infos | ({"success": success} if self._success else {})
 
-    def _step_one(self, index: int, action: Any) -> tuple[Any, float, bool, bool, Table]:
+    def _step_one(self, index: int, action: object) -> tuple[object, float, bool, bool, Table]:
         try:
             following, reward, is_terminated, is_truncated, info = self.rows[index].env.step(action)
             return following, float(reward), bool(is_terminated), bool(is_truncated), info
@@ -142,10 +142,10 @@ class GymRows(VectorEnv[Array, Array, Array]):
             what = f"{self.recipe.name} fails on action {action!r:.60} in env step {self._age[index]} of an episode"
             raise PlayError(f"{what}: {in_one_line(error)}") from error
 
-    def _observe(self, values: list[Any]) -> Array:
+    def _observe(self, values: Sequence[object]) -> Array:
         return observed(self._observation, values, self.recipe.name)
 
-    def close_extras(self, **_: Any) -> None:
+    def close_extras(self, **_: object) -> None:
         """Close every environment."""
         for row in self.rows:
             row.env.close()

@@ -5,7 +5,7 @@ left out of observations.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,11 +25,11 @@ _MOST_BYTE_CHOICES = 256
 class Leaf:
     """One leaf of a space: where it stands in *theirs*, and what it is here."""
 
-    path: tuple[Any, ...]  # names and indices
+    path: tuple[str | int, ...]  # names and indices
     ours: Table
     theirs: Any  # of Gymnasium
     start: NDArray[np.int64]  # of each feature, 0 for those of a box
-    batched: gym.Space[Any]
+    batched: gym.Space[object]
 
     @property
     def width(self) -> int:
@@ -46,7 +46,7 @@ class Leaf:
         """Whether its values are numbers and no choices."""
         return bool(self.ours["kind"] == "box")
 
-    def of(self, value: Any) -> Any:
+    def of(self, value: Any) -> object:
         """Return its part of a value of the whole space."""
         for step in self.path:
             value = value[step]
@@ -58,12 +58,12 @@ class Side:
     """The observations or the actions of an environment: *theirs*, and *ours* as a plain dictionary."""
 
     ours: Table
-    theirs: gym.Space[Any]
+    theirs: gym.Space[object]
     leaves: tuple[Leaf, ...]
-    batched: gym.Space[Any]  # of one row, as the vector environment offers it
+    batched: gym.Space[object]  # of one row, as the vector environment offers it
 
     @property
-    def dtype(self) -> Any:
+    def dtype(self) -> np.dtype[np.generic] | None:
         """The type in which rows are handed out."""
         if len(self.leaves) == 1:
             (leaf,) = self.leaves
@@ -72,7 +72,7 @@ class Side:
         return np.dtype(np.float64) if is_wide and self.batched.dtype == np.float32 else self.batched.dtype
 
 
-def observation_side(space: gym.Space[Any], name: str) -> Side:
+def observation_side(space: gym.Space[object], name: str) -> Side:
     """Return the observations of the environment *name*.
 
     Raises:
@@ -86,7 +86,7 @@ def observation_side(space: gym.Space[Any], name: str) -> Side:
     return Side(ours=ours, theirs=space, leaves=tuple(leaves), batched=_row_space(leaves))
 
 
-def action_side(space: gym.Space[Any], name: str) -> Side:
+def action_side(space: gym.Space[object], name: str) -> Side:
     """Return the actions of the environment *name*.
 
     Raises:
@@ -97,8 +97,8 @@ def action_side(space: gym.Space[Any], name: str) -> Side:
 
 
 def _carried(
-    space: Any, where: str, path: tuple[Any, ...] = (), *, may_drop: bool
-) -> tuple[Table, list[Leaf], gym.Space[Any]]:
+    space: gym.Space[object], where: str, path: tuple[str | int, ...] = (), *, may_drop: bool
+) -> tuple[Table, list[Leaf], gym.Space[object]]:
     """Return *space* as a plain dictionary, its leaves, and the space of Gymnasium's that counts from 0."""
     if len(path) > _DEEPEST:
         raise SettingError(f"{where} have parts within parts, more than {_DEEPEST} deep; flatten them with a wrapper")
@@ -110,7 +110,7 @@ def _carried(
         raise SettingError(f"{where} are a {kind} ({str(space)[:80]}), which is not carried; drop it with a wrapper")
     is_dict = isinstance(space, gym.Dict)
     inside: Any = space.spaces
-    pairs: list[tuple[Any, Any]] = sorted(inside.items()) if is_dict else [*enumerate(inside)]
+    pairs: list[tuple[Any, gym.Space[object]]] = sorted(inside.items()) if is_dict else [*enumerate(inside)]
     if strange := next((key for key, _ in pairs if is_dict and (not isinstance(key, str) or not key or "/" in key)), 0):
         raise SettingError(f"{where} have a part named {strange!r}; a name is text without '/'")
     parts = {
@@ -128,11 +128,11 @@ def _carried(
     return {"kind": "tuple", "parts": [*plain.values()]}, leaves, gym.Tuple([*batched.values()])
 
 
-def _is_text(space: Any) -> bool:
+def _is_text(space: object) -> bool:
     return isinstance(space, gym.Text) or getattr(space, "dtype", None) is str
 
 
-def _leaf(space: Any, path: tuple[Any, ...]) -> Leaf:
+def _leaf(space: gym.Space[object], path: tuple[str | int, ...]) -> Leaf:
     if isinstance(space, gym.Box):
         return _box(space, path)
     sizes, start = _sizes(space)
@@ -143,7 +143,7 @@ def _leaf(space: Any, path: tuple[Any, ...]) -> Leaf:
     return Leaf(path=path, ours=ours, theirs=space, start=start, batched=gym.MultiDiscrete(sizes))
 
 
-def _sizes(space: gym.Space[Any]) -> tuple[list[int], NDArray[np.int64]]:
+def _sizes(space: gym.Space[object]) -> tuple[list[int], NDArray[np.int64]]:
     if isinstance(space, gym.Discrete):
         return [int(space.n)], np.array([int(space.start)])
     if isinstance(space, gym.MultiDiscrete):
@@ -152,28 +152,28 @@ def _sizes(space: gym.Space[Any]) -> tuple[list[int], NDArray[np.int64]]:
     return [2] * count, np.zeros(count, np.int64)
 
 
-def _box(space: gym.Box, path: tuple[Any, ...]) -> Leaf:
+def _box(space: gym.Box, path: tuple[str | int, ...]) -> Leaf:
     shape, is_bytes = space.shape or (1,), space.dtype == np.uint8
-    dtype: Any = np.uint8 if is_bytes else np.float32
+    dtype: type[np.uint8 | np.float32] = np.uint8 if is_bytes else np.float32
     low, high = (_listed(end) for end in (space.low, space.high))
     with np.errstate(over="ignore"):
-        ends: list[Any] = [np.asarray(end, dtype).reshape(shape) for end in (space.low, space.high)]
+        ends: list[Array] = [np.asarray(end, dtype).reshape(shape) for end in (space.low, space.high)]
     batched = gym.Box(ends[0], ends[1], shape=shape, dtype=dtype)
     ours: Table = {"kind": "box", "shape": list(shape), "low": low, "high": high}
     ours |= {"dtype": "uint8"} if is_bytes else {}
     return Leaf(path=path, ours=ours, theirs=space, start=np.zeros(math.prod(shape), np.int64), batched=batched)
 
 
-def _row_space(leaves: list[Leaf]) -> gym.Space[Any]:
+def _row_space(leaves: list[Leaf]) -> gym.Space[object]:
     """Return the space of one row of these leaves."""
     boxes = [leaf for leaf in leaves if leaf.is_box]
     sizes = [size for leaf in leaves if not leaf.is_box for size in leaf.sizes]
     if not boxes:
         return gym.MultiDiscrete(sizes, dtype=feature_type(sizes))
     is_bytes = all("dtype" in box.ours for box in boxes) and max(sizes, default=0) <= _MOST_BYTE_CHOICES
-    dtype: Any = np.uint8 if is_bytes else np.float32
-    ends: list[Any] = [np.concatenate([_ends_of(leaf)[side] for leaf in leaves]).astype(dtype) for side in (0, 1)]
-    return gym.Box(*ends, dtype=dtype)
+    dtype: type[np.uint8 | np.float32] = np.uint8 if is_bytes else np.float32
+    ends: list[Array] = [np.concatenate([_ends_of(leaf)[side] for leaf in leaves]).astype(dtype) for side in (0, 1)]
+    return gym.Box(ends[0], ends[1], dtype=dtype)
 
 
 def _ends_of(leaf: Leaf) -> tuple[Array, Array]:
@@ -182,13 +182,13 @@ def _ends_of(leaf: Leaf) -> tuple[Array, Array]:
     return np.zeros(leaf.width, np.int64), np.asarray(leaf.sizes) - 1
 
 
-def _listed(bound: Array) -> Any:
+def _listed(bound: Array) -> float | list[float | None] | None:
     """Return a bound as JSON has it: one number where all are equal, and None for an infinite one."""
     numbers = [None if math.isinf(end) else end for end in np.ravel(bound).astype(np.float64).tolist()]
     return numbers[0] if numbers.count(numbers[0]) == len(numbers) else numbers
 
 
-def observed(side: Side, values: list[Any], name: str) -> Array:
+def observed(side: Side, values: Sequence[object], name: str) -> Array:
     """Return what all rows of the environment *name* observe, `e o`, of one value of theirs per row.
 
     Raises:
@@ -200,7 +200,7 @@ def observed(side: Side, values: list[Any], name: str) -> Array:
     return np.concatenate([column.astype(side.dtype) for column in columns], axis=1)
 
 
-def _observed_leaf(leaf: Leaf, values: list[Any], name: str) -> Array:
+def _observed_leaf(leaf: Leaf, values: Sequence[object], name: str) -> Array:
     part = f"part {'/'.join(map(str, leaf.path))!r} of " if leaf.path else ""
     try:
         stacked = np.array([leaf.of(value) for value in values]).reshape(len(values), leaf.width)
@@ -223,7 +223,7 @@ def _observed_leaf(leaf: Leaf, values: list[Any], name: str) -> Array:
     return whole
 
 
-def acted(side: Side, actions: Any, num_rows: int) -> list[Any]:
+def acted(side: Side, actions: Any, num_rows: int) -> list[object]:
     """Return one action of theirs for each of *num_rows*, of rows `e a`, or of batched leaves in mappings and tuples.
 
     What rounding left beyond the bounds of a box is at the bound.
@@ -279,13 +279,13 @@ def _checked(leaf: Leaf, actions: Array, num_rows: int) -> Array:
     return actions
 
 
-def _acted_leaf(leaf: Leaf, actions: Array) -> list[Any]:
+def _acted_leaf(leaf: Leaf, actions: Array) -> list[object]:
     space = leaf.theirs
     if isinstance(space, gym.Box):
         kept = actions.reshape(len(actions), *space.shape).astype(space.dtype)
         return list(np.clip(kept, space.low, space.high))
     if isinstance(space, gym.Discrete):
-        whole: list[Any] = (actions.reshape(-1).astype(np.int64) + leaf.start[0]).tolist()
+        whole: list[object] = (actions.reshape(-1).astype(np.int64) + leaf.start[0]).tolist()
         return whole
     rows = actions.reshape(len(actions), leaf.width).astype(np.int64) + leaf.start
     return list(rows.reshape(len(actions), *space.shape).astype(space.dtype))

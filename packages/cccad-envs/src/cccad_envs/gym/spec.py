@@ -10,9 +10,10 @@ from cccad_envs.errors import SettingError
 from cccad_envs.family import MOST_SEED, whole
 from cccad_envs.gym.family import FamilyWithOptimum, FamilyWithoutOptimum, GymnasiumFamily, TabularFamily
 from cccad_envs.gym.imports import import_path
-from cccad_envs.gym.making import Recipe, argument_names, placed, registered, reset, wrapper_of
+from cccad_envs.gym.making import Env, Recipe, argument_names, placed, registered, reset, wrapper_of
 from cccad_envs.gym.spaces import action_side, observation_side
 from cccad_envs.gym.vary import all_params, fields_of
+from cccad_envs.plain import Table
 
 BEST_SOURCE, TRANSITION_TABLE = "best source", "transition table"
 
@@ -29,10 +30,10 @@ class GymnasiumSpec:
     make: str = field(
         default="", metadata={"help": "instead of an id, the import path of a function that returns an environment"}
     )
-    arguments: dict[str, Any] = field(
+    arguments: Table = field(
         factory=dict, metadata={"help": "arguments of the constructor that are the same in every task"}
     )
-    vary: dict[str, Any] = field(
+    vary: Table = field(
         metadata={
             "write": "vary = { gain = [-1.0, 1.0] }, with what makes a task",
             "help": "what makes a task: by name a list of values, { from, to, count }, { low, high, count, seed }, or "
@@ -41,11 +42,11 @@ class GymnasiumSpec:
     )
     num_tasks: int = whole(0, at_least=0, at_most=10**6, tells="tasks drawn from vary; 0 for all combinations")
     task_seed: int = whole(0, at_least=0, at_most=MOST_SEED, tells="which tasks are drawn")
-    wrappers: tuple[str | dict[str, Any], ...] = field(
+    wrappers: tuple[str | Table, ...] = field(
         default=(),
         metadata={"help": "import paths of wrappers, the innermost first, or tables of a path and fixed arguments"},
     )
-    options: dict[str, Any] = field(factory=dict, metadata={"help": "options of every reset, the same in every task"})
+    options: Table = field(factory=dict, metadata={"help": "options of every reset, the same in every task"})
     horizon: int = whole(0, at_least=0, tells="most env steps in an episode; 0 for the environment's own time limit")
     reference_return: float | str | dict[str, float] = field(
         default=BEST_SOURCE,
@@ -125,10 +126,10 @@ class GymnasiumSpec:
         return recipe, time_limit
 
 
-def _maker(name: str, horizon: int) -> Callable[..., Any]:
+def _maker(name: str, horizon: int) -> Callable[..., Env]:
     """Return what makes the environment *name*, which ends after *horizon* env steps unless that is 0."""
 
-    def make(**arguments: Any) -> Any:
+    def make(**arguments: Any) -> Env:
         limit: Mapping[str, int] = {"max_episode_steps": horizon} if horizon else {}
         return gymnasium.make(name, disable_env_checker=True, **limit, **arguments)
 

@@ -4,17 +4,18 @@ import hashlib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
 
 import numpy as np
 from attrs import field, frozen
 
 from cccad_envs.errors import SettingError
 from cccad_envs.gym.imports import import_path, in_one_line
-from cccad_envs.plain import Parameter
+from cccad_envs.plain import Parameter, Table
 from cccad_envs.streams import STRIDE, scrambled
 
+T = TypeVar("T")
 PLACES = ("constructor", "attribute", "wrapper", "option")
 "Where a field may be, written before its name where it is in several: `vary = { attribute = { g = [5, 10] } }`."
 _MOST_TASKS = 1_000_000
@@ -56,7 +57,7 @@ def rounded(number: float) -> float:
     return float(f"{number:.{_SIGNIFICANT}g}")
 
 
-def fields_of(vary: Mapping[str, Any]) -> list[Field]:
+def fields_of(vary: Mapping[str, object]) -> list[Field]:
     """Return the varied fields.
 
     Raises:
@@ -77,7 +78,7 @@ def fields_of(vary: Mapping[str, Any]) -> list[Field]:
 _FORMS = {"from", "to", "low", "high", "count", "call"}
 
 
-def _field(where: str, name: str, place: str, written: Any) -> Field:
+def _field(where: str, name: str, place: str, written: object) -> Field:
     if isinstance(written, list | tuple):
         values = tuple(_value(where, value) for value in written)
         if not values:
@@ -101,31 +102,29 @@ def _field(where: str, name: str, place: str, written: Any) -> Field:
 _EXAMPLE = "{ from = 0.8, to = 1.2, count = 5 } or { low = 0.8, high = 1.2, count = 5, seed = 0 }"
 
 
-def _value(where: str, value: Any) -> Parameter:
+def _value(where: str, value: object) -> Parameter:
     if isinstance(value, list | tuple):
         return [_value(where, part) for part in value]
-    is_scalar = isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
     if isinstance(value, np.generic):
         return _value(where, value.item())
-    if not is_scalar:
-        raise SettingError(f"'{where}' has {value!r:.80}; a value is a text, a finite number, true, false or a list")
-    checked: Parameter = value
-    return checked
+    if isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise SettingError(f"'{where}' has {value!r:.80}; a value is a text, a finite number, true, false or a list")
 
 
-def _number(where: str, name: str, value: Any) -> float:
+def _number(where: str, name: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise SettingError(f"'{where}.{name}' must be a finite number: {value!r}")
     return value
 
 
-def _count(where: str, name: str, value: Any) -> int:
+def _count(where: str, name: str, value: object) -> int:
     if type(value) is not int or not 1 <= value <= _MOST_TASKS:
         raise SettingError(f"'{where}.{name}' must be a whole number from 1 to {_MOST_TASKS:,}: {value!r}")
     return value
 
 
-def _range(where: str, from_: Any, to_: Any, count_: Any = None) -> tuple[Parameter, ...]:
+def _range(where: str, from_: object, to_: object, count_: object = None) -> tuple[Parameter, ...]:
     first, last = _number(where, "from", from_), _number(where, "to", to_)
     are_whole = isinstance(first, int) and isinstance(last, int)
     if count_ is None:
@@ -142,7 +141,7 @@ def _range(where: str, from_: Any, to_: Any, count_: Any = None) -> tuple[Parame
     return tuple(rounded(number) for number in numbers)
 
 
-def _distribution(where: str, name: str, place: str, low: Any, high: Any, **rest: Any) -> Field:
+def _distribution(where: str, name: str, place: str, low: object, high: object, **rest: object) -> Field:
     low, high = _number(where, "low", low), _number(where, "high", high)
     scale = rest.get("scale", "linear")
     if scale not in ("linear", "log") or (scale == "log" and low <= 0):
@@ -160,7 +159,7 @@ def _distribution(where: str, name: str, place: str, low: Any, high: Any, **rest
     return Field(name=name, place=place, values=tuple(values))
 
 
-def _called(where: str, written: dict[str, Any]) -> list[Parameter]:
+def _called(where: str, written: Table) -> list[Parameter]:
     """Return what a function makes of the values of one argument, the one that is written as a range."""
     function = import_path(str(written.pop("call")), f"{where}.call")
     over = [name for name, value in written.items() if isinstance(value, Mapping)]
@@ -188,9 +187,9 @@ def words(seed: int, count: int) -> list[int]:
     return drawn
 
 
-def distinct(drawn: Iterator[Any], count: int, where: str) -> list[Any]:
+def distinct(drawn: Iterable[T], count: int, where: str) -> list[T]:
     """Return the first *count* that differ."""
-    kept: dict[str, Any] = {}
+    kept: dict[str, T] = {}
     for value in drawn:
         kept.setdefault(repr(value), value)
         if len(kept) == count:

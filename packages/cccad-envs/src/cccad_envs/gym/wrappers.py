@@ -1,7 +1,7 @@
 """Small wrappers that make an environment's actions mean something hidden, and observations say less."""
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import TypeAlias, final
 
 import gymnasium
 import numpy as np
@@ -10,12 +10,15 @@ from gymnasium import spaces
 from cccad_envs.errors import SettingError
 from cccad_envs.plain import Array
 
+Index: TypeAlias = int | np.int64
+"The number of a discrete action."
+
 
 @final
-class PermutedActions(gymnasium.ActionWrapper[Any, Any, Any]):
+class PermutedActions(gymnasium.ActionWrapper[object, Index, Index]):
     """Action i does what action `order[i]` did."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], order: Sequence[int] = ()) -> None:
+    def __init__(self, env: gymnasium.Env[object, Index], order: Sequence[int] = ()) -> None:
         """Permute the actions of *env*; no *order* leaves them as they are.
 
         Raises:
@@ -29,16 +32,16 @@ class PermutedActions(gymnasium.ActionWrapper[Any, Any, Any]):
         if sorted(self._order) != list(range(count)):
             raise SettingError(f"'order' must have each of 0 to {count - 1} once: {list(order)}")
 
-    def action(self, action: Any) -> Any:
+    def action(self, action: Index) -> Index:
         """Return what the environment is told."""
         return self._start + self._order[int(action) - self._start]
 
 
 @final
-class ScaledActions(gymnasium.ActionWrapper[Any, Any, Any]):
+class ScaledActions(gymnasium.ActionWrapper[object, Array, Array]):
     """Every action is multiplied by *gain*, which may be negative, and cut to the bounds of the space."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], gain: float = 1.0) -> None:
+    def __init__(self, env: gymnasium.Env[object, Array], gain: float = 1.0) -> None:
         """Scale the actions of *env*.
 
         Raises:
@@ -49,16 +52,16 @@ class ScaledActions(gymnasium.ActionWrapper[Any, Any, Any]):
             raise SettingError(f"actions that are scaled must be a Box, not {env.action_space}")
         self._gain, self._low, self._high = gain, env.action_space.low, env.action_space.high
 
-    def action(self, action: Any) -> Any:
+    def action(self, action: Array) -> Array:
         """Return what the environment is told."""
         return np.clip(self._gain * np.asarray(action), self._low, self._high).astype(self._low.dtype)
 
 
 @final
-class KeptFeatures(gymnasium.ObservationWrapper[Any, Any, Any]):
+class KeptFeatures(gymnasium.ObservationWrapper[Array, object, Array]):
     """Only the features *keep* of a vector are observed: what says which task it is can be left out."""
 
-    def __init__(self, env: gymnasium.Env[Any, Any], keep: Sequence[int]) -> None:
+    def __init__(self, env: gymnasium.Env[Array, object], keep: Sequence[int]) -> None:
         """Observe a part of what *env* observes.
 
         Raises:
