@@ -19,7 +19,7 @@ def thing_at(path: str, where: str) -> Any:
     if not place or not name:
         raise DataError(f"{where}: {path!r} is no import path; write 'package.module:thing' or 'folder/file.py:thing'")
     try:
-        thing: Any = _of_file(Path(place), where) if place.endswith(".py") else importlib.import_module(place)
+        thing: object = _of_file(Path(place), where) if place.endswith(".py") else importlib.import_module(place)
     except DataError:
         raise
     except (Exception, SystemExit) as error:  # whatever the module of a stranger raises

@@ -7,14 +7,13 @@ Legend: `t` rows of a batch (env steps, or environments), `o` features.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
 from cccad_data import spaces
 from cccad_data.errors import UnfitValueError
-from cccad_data.plain import Array
+from cccad_data.plain import Array, DType
 
 LOSS_FRAC = 1e-5
 "Most that a float may lose when it is stored as float32, as a fraction of the spread of its feature."
@@ -116,7 +115,7 @@ class Border:
         elif spaces.is_discrete(space):
             self._high = np.asarray(spaces.sizes(space)) - 1
             self._low = np.zeros_like(self._high)
-        self._limits: tuple[Any, ...] = (None, None, None)
+        self._limits: tuple[object, Array, Array] = (None, self._low, self._high)
 
     def __call__(self, values: ArrayLike, where: Where) -> Array:
         """Return a batch, `t o`, or `t` for a discrete space, in the space's dtype.
@@ -157,11 +156,12 @@ class Border:
     def _ends(self, kept: Array) -> tuple[Array, Array]:
         """Return the bounds in the shape and the dtype of *kept*: comparing many rows with a short one is slow."""
         if self._limits[0] != (kept.shape, kept.dtype):
-            dtype: Any = np.uint8 if kept.dtype == bool else kept.dtype
+            dtype: DType = np.dtype(np.uint8) if kept.dtype == bool else kept.dtype
             most = np.inf if kept.dtype.kind == "f" else np.iinfo(dtype).max
             ends = (np.minimum(end, most).reshape(self.shape) for end in (self._low, self._high))
             full = (np.broadcast_to(end, kept.shape) for end in ends)
-            self._limits = ((kept.shape, kept.dtype), *(np.ascontiguousarray(end, dtype) for end in full))
+            low, high = (np.ascontiguousarray(end, dtype) for end in full)
+            self._limits = (kept.shape, kept.dtype), low, high
         return self._limits[1], self._limits[2]
 
 

@@ -10,7 +10,7 @@ Array: TypeAlias = NDArray[Any]
 "Numbers of some kind, in some shape; a docstring says which."
 DType: TypeAlias = np.dtype[Any]
 "The kind of numbers of an array."
-Parameter: TypeAlias = str | float | bool | int | list[Any]
+Parameter: TypeAlias = str | float | bool | int | list["Parameter"]
 "What JSON has besides tables and null: the value of one parameter of a task."
 Table: TypeAlias = dict[str, Any]
 "A JSON object, or a TOML table."

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 VERSIONED = ("cccad-data", "cccad-envs", "numpy", "h5py", "torch")
 "Distributions that histories depend on, as far as they are installed."
@@ -123,7 +122,7 @@ class Shown:
         self.below.write(shown(text))
         return len(text)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         """Return what *below* has of this name."""
         return getattr(self.below, name)
 

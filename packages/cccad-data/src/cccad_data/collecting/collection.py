@@ -5,7 +5,6 @@ import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import attrs
 
@@ -142,7 +141,7 @@ class _Job:
     part: slice
     shard: Path
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Callable[[bytes], object], tuple[bytes]]:
         return _unpacked, (packed(attrs.astuple(self, recurse=False)),)
 
     @property

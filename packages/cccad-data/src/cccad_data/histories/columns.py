@@ -47,17 +47,17 @@ class Column(ABC):
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+    def __array__(self, dtype: DType | None = None, copy: bool | None = None) -> Array:
         return np.asarray(self.read(0, len(self)), dtype)
 
-    def __getitem__(self, key: Any) -> Array:
+    def __getitem__(self, key: int | slice | Array) -> Array:
         if isinstance(key, slice) and key.step in (None, 1):
             begin, end, _ = key.indices(len(self))
             return self.read(begin, max(begin, end))
         if isinstance(key, int | np.integer):
             place = range(len(self))[int(key)]
             return cast("Array", self.read(place, place + 1)[0])
-        return cast("Array", np.asarray(self)[key])
+        return np.asarray(self)[key]
 
     def take(self, places: Array, axis: int = 0) -> Array:
         """Return the rows at *places*, of any shape; each run of near neighbours is one read."""
@@ -251,7 +251,7 @@ class Following(Column):
 class Thinned(Column):
     """Some of the episodes of a column, one after the other."""
 
-    def __init__(self, column: Any, starts: Array, ends: Array) -> None:
+    def __init__(self, column: Column, starts: Array, ends: Array) -> None:
         """Keep the episodes that begin at *starts* in *column*, `n`, and end at *ends* in what is kept, `n`."""
         super().__init__((int(ends[-1]), *column.shape[1:]), column.dtype)
         self.column, self.ends, self.packed_in = column, ends, column.packed_in

@@ -8,9 +8,9 @@ is wrong with it, or nothing.
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeAlias
 
 from cccad_data import spaces
 from cccad_data.errors import DataError, HistoryFileError
@@ -18,7 +18,8 @@ from cccad_data.plain import Table
 
 FORMAT = "cccad-history/1"
 Header = Table
-Form = Any
+Form: TypeAlias = type | Callable[[object], str] | dict[str, "Form"] | list["Form"]
+"What a value must be: of a type, a table or a list of forms, or what a function finds no fault with."
 _WORDS: dict[type, str] = {str: "a text", int: "a whole number", float: "a number", bool: "true or false"}
 _WORDS |= {dict: "a table", list: "a list"}
 _MOST_JSON_BYTES = 1 << 28
@@ -53,10 +54,10 @@ def _positive(value: object) -> str:
     return "" if type(value) is int and value >= 1 else f"must be a whole number of at least 1: {value!r:.{_SHOWN}}"
 
 
-def _inside(value: Any) -> str:
+def _inside(value: object) -> str:
     """Hold a shard's path against the folder that it must lie in."""
-    is_path = isinstance(value, str) and bool(value) and "\0" not in value
-    if is_path and not PurePosixPath(value).is_absolute() and ".." not in PurePosixPath(value).parts:
+    path = PurePosixPath(value) if isinstance(value, str) and value and "\0" not in value else None
+    if path is not None and not path.is_absolute() and ".." not in path.parts:
         return ""
     return f"must be the path of a file inside the folder: {value!r:.{_SHOWN}}"
 
@@ -88,8 +89,9 @@ def fault(value: object, form: Form, name: str) -> str:
 
 
 def _faults_within(value: Any, form: Form, name: str) -> Iterator[str]:
-    for index, item in enumerate(value if isinstance(form, list) else ()):
-        yield fault(item, form[0], f"{name}[{index}]")
+    if isinstance(form, list):
+        for index, item in enumerate(value):
+            yield fault(item, form[0], f"{name}[{index}]")
     for key, inner in form.items() if isinstance(form, dict) else ():
         for each in value if key == "*" else [key.removesuffix("?")]:
             if each in value:
@@ -98,7 +100,7 @@ def _faults_within(value: Any, form: Form, name: str) -> Iterator[str]:
                 yield f"{name!r} lacks {each!r}"
 
 
-def check_header(header: Any, path: Path, form: Form = HEADER, name: str = "header") -> None:
+def check_header(header: Table, path: Path, form: Form = HEADER, name: str = "header") -> None:
     """Raise HistoryFileError unless *header* has every key of the format, each of its form."""
     words = fault(header, form, name)
     if words or not header["tasks"]:

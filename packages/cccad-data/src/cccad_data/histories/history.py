@@ -158,7 +158,7 @@ class TaskHistories:
         rows = np.repeat(kept, lengths)  # t
         starts, episode_ends = (np.asarray(self.episode_ends) - lengths)[kept], np.cumsum(lengths[kept])
 
-        def thinned(array: Any) -> Any:
+        def thinned(array: Array | Column) -> Array | Column:
             return Thinned(array, starts, episode_ends) if isinstance(array, Column) else array[rows]
 
         changes: Table = {name: thinned(getattr(self, name)) for name in PER_ENV_STEP}

@@ -54,7 +54,7 @@ class HasEnvironments(Protocol):
     """A vector environment that is made of single ones."""
 
     @property
-    def envs(self) -> Sequence[Any]:
+    def envs(self) -> Sequence[object]:
         """The environment of every row."""
 
 

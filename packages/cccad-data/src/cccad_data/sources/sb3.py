@@ -1,7 +1,7 @@
 """Any algorithm of Stable-Baselines3, and of sb3-contrib where that is installed, by its name: one learner per task."""
 
 from collections.abc import Sequence
-from typing import Any
+from types import ModuleType
 
 from attrs import Factory, field, frozen, validators
 
@@ -74,7 +74,7 @@ class SB3:
         return histories
 
 
-def stable_baselines() -> Any:
+def stable_baselines() -> ModuleType:
     """Return the module that deals with Stable-Baselines3; raises SourceError where that is not installed."""
     try:
         from cccad_data.sources import stable

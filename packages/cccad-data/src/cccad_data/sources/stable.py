@@ -3,7 +3,7 @@
 import copy
 import inspect
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
@@ -49,7 +49,7 @@ def algorithm_of(name: str) -> Any:
     return algorithms[name]
 
 
-def check_hyperparameters(algorithm: Any, hyperparameters: Fields) -> None:
+def check_hyperparameters(algorithm: type[BaseAlgorithm], hyperparameters: Fields) -> None:
     """Raise SourceError when *algorithm* takes no argument of one of these names."""
     names = set(inspect.signature(algorithm.__init__).parameters) - _OURS
     for name in hyperparameters:
@@ -85,7 +85,7 @@ def learn(algorithm: Any, spec: Any, unit: Unit, seed: int) -> None:
         raise SourceError(f"{algorithm.__name__} changed no weight of its policy in {spec.env_steps:,} env steps")
 
 
-def _refuse_late_learning(model: Any, env_steps: int, num_rows: int) -> None:
+def _refuse_late_learning(model: BaseAlgorithm, env_steps: int, num_rows: int) -> None:
     """Raise SourceError where settings say that nothing is learnt before the last env step."""
     for name, length in (("n_steps", env_steps), ("learning_starts", env_steps * num_rows)):
         wait = getattr(model, name, 0)
@@ -122,7 +122,7 @@ def load_policy(path: Path, algorithm: str, family: TaskFamily) -> Callable[[Arr
     return act
 
 
-def _check_alike(space: Any, wanted: spaces.Space, where: str, whose: str) -> None:
+def _check_alike(space: GymSpace, wanted: spaces.Space, where: str, whose: str) -> None:
     """Raise SourceError, which begins with *where*, unless a space of Gymnasium's has the elements of *wanted*."""
     try:
         adapted = adapt(space, where)
@@ -146,7 +146,7 @@ class UnitVecEnv(VecEnv):  # type: ignore[misc, unused-ignore]
         if not isinstance(environment, HasGymSpaces):
             raise SourceError("sb3 needs environments that are gymnasium vector environments, with their spaces")
         self.unit, self.actions = unit, np.empty(0)
-        self.weights_of: Callable[[], Any] = tuple
+        self.weights_of: Callable[[], Iterable[torch.Tensor]] = tuple
         self._first_weights: list[torch.Tensor] = []
         self.has_learnt = False
         space = copy.deepcopy(environment.single_observation_space)
