@@ -68,12 +68,14 @@ class CompressedSpec:
 
     def check(self, width: int, slots: int) -> None:
         """Check sizes against one another: raises ValueError."""
+        # Rotary positions turn features of a head by pairs.
         if width % (2 * self.num_heads):
             raise ValueError(f"'width' must be a multiple of 2 * num_heads = {2 * self.num_heads}: {width}")
         self.context(self.num_latents, slots=slots)
 
     def least_bytes(self, width: int) -> int:
         """Return the bytes of the backbone's matrices and of its tables by position."""
+        # Queries, keys, values and output, and both sides of the hidden layer; 4 bytes are those of fp32.
         matrices = self.num_layers * (4 + 2 * self.mlp_ratio) * width**2
         return 4 * (matrices + 2 * self.window * (width // self.num_heads))
 
@@ -92,6 +94,7 @@ class CompressedSpec:
     def build(self, width: int, slots: int) -> "Compressed":
         compressor = self.compressor.build(width)
         context = self.context(compressor.num_latents, slots=slots, evicts=compressor.evicts)
+        # A compressor may think with the backbone over more than the window shows, and needs positions for it.
         longest = max(self.window, compressor.num_thought(context.first_segment * slots))
         backbone = Backbone(width, self.num_layers, self.num_heads, self.mlp_ratio, longest)
         return Compressed(compressor, backbone, context)
@@ -163,6 +166,7 @@ def fold(
     done = Fold([compressor.read(state)], state, {})
     size = len(done.reads[0])
     for write in writes:
+        # The state is cut before a write, never what was read after one: each window still teaches the write before it.
         before = _cut(take_rows(done.state, write.rows), write.num_left, horizon)
         segment = Segment(tokens=write.tokens, mask=write.mask, think=think)
         after, losses = compressor.write(before, segment)
@@ -178,6 +182,8 @@ def _cut(state: State, num_left: int | Tensor, horizon: int | None) -> State:
     """Return *state*, detached in the rows whose *num_left* writes from here on are as many as the horizon allows."""
     if horizon is None:
         return state
+    # Counted from the end, so that in every row, however many its writes, the last window has the whole horizon
+    # behind it; counted from the birth, what is left over would fall on the newest writes.
     if isinstance(num_left, int):
         return detach(state) if num_left % horizon == 0 else state
     return keep_rows(detach(state), state, num_left % horizon == 0)
@@ -241,6 +247,7 @@ class Compressed(Memory[CompressedState]):
     def forward(self, tokens: Tokens, *, horizon: int | None = None, moment: Moment = CALM) -> Decisions:
         writes, slots = self.remember(tokens, horizon=horizon, moment=moment), self.context.slots
         shown = writes.windows.shown(writes.prefixes, tokens.history, tokens.queries)
+        # Of each transition the first slot decides: at those behind it the action is visible.
         hidden = [self.backbone(*together)[:, ::slots] for together in shown]
         return Decisions(hidden=hidden, in_time=writes.windows.in_time, auxiliary=writes.auxiliary, writes=writes)
 
@@ -254,11 +261,14 @@ class Compressed(Memory[CompressedState]):
         windows = self.context.windows(tokens.flags, moment, tokens.mask.device)
         writes, state = windows.writes(tokens.history, tokens.mask), self.compressor.begin(size)
         if moment.lends(size):
+            # Without gradients: what is lent is where a life stands, and through it a row would train the memory of
+            # another.
             with torch.no_grad():
                 final = fold(self.compressor, writes, state, think=think).state
             torch.clear_autocast_cache()  # or weights that were cast here would get no gradient in the second fold
             state = moment.lend(final, state)
         done = fold(self.compressor, writes, state, think=think, horizon=horizon)
+        # Noise on what is shown alone: in the state it would pile up from write to write.
         return Folded(done.reads, done.state, done.auxiliary, windows, moment.blur(windows.prefixes(done.reads)))
 
     def length_of(self, num_writes: float) -> int:
@@ -268,6 +278,7 @@ class Compressed(Memory[CompressedState]):
     def state_bytes(self) -> int:
         latents = self.compressor.begin(1)
         example, context = self.compressor.read(latents), self.context
+        # In vectors of the model's width: raw tokens, then a key and a value by layer and slot.
         slots = context.first_segment * context.slots + 2 * self.num_layers * context.window
         held = sum(value.numel() * value.element_size() for value in latents.values() if value.dim() > 1)
         return held + slots * example.shape[-1] * example.element_size()
@@ -280,6 +291,7 @@ class Compressed(Memory[CompressedState]):
         state = CompressedState(
             latents={name: value.clone() for name, value in self.compressor.begin(size).items()},
             tokens=example.new_zeros(size, self.context.first_segment * self.context.slots, example.shape[-1]),
+            # Clones: counters are changed in place, each by itself.
             num_raw=zeros.clone(),
             num_new=zeros.clone(),
             caches=self.backbone.empty_cache(size, self.context.window, example),
@@ -299,6 +311,7 @@ class Compressed(Memory[CompressedState]):
         if len(full):
             self._write(state, full)
         if not self.context.evicts:
+            # Only here does a window grow: elsewhere a write makes room.
             self._make_room(state)
 
     def decide(
@@ -307,6 +320,7 @@ class Compressed(Memory[CompressedState]):
         return self._place(state, token, 0, record)  # what settles overwrites a query
 
     def settle(self, state: CompressedState, tokens: list[Tensor]) -> None:
+        # Right-aligned: what a layout decides by, unless it is a query, is the first token of the transition and stays.
         for offset, token in enumerate(tokens, start=self.context.slots - len(tokens)):
             self._place(state, token, offset)
         state.num_raw += 1
@@ -324,6 +338,7 @@ class Compressed(Memory[CompressedState]):
             record.slots, record.shares = slots, []
         if self.is_cached:
             return self.backbone.decide(token[:, None], slots, state.caches, record)
+        # Younger rows have stale tokens behind theirs, where causal attention hides them.
         shown = torch.cat([self.compressor.read(state.latents), state.tokens[:, : int(place.max()) + 1]], 1)
         hidden = self.backbone.think(shown, torch.arange(shown.shape[1], device=token.device), None)
         return hidden[rows, slots][:, None]
@@ -332,6 +347,7 @@ class Compressed(Memory[CompressedState]):
         """Double the window where a whole life stays in it and has filled it."""
         if (int(state.num_raw.max()) + 1) * self.context.slots <= state.tokens.shape[1]:
             return
+        # Doubled, so that a long life copies each of its tokens only about twice on average.
         state.tokens = torch.cat([state.tokens, torch.zeros_like(state.tokens)], 1)
         state.caches = [cache.doubled() for cache in state.caches]
         self.backbone.rotary.reserve(state.caches[0].keys.shape[2])
@@ -339,6 +355,8 @@ class Compressed(Memory[CompressedState]):
     def _write(self, state: CompressedState, rows: Tensor) -> None:
         """Fold the new tokens of the lives *rows*, where a write is due, and keep the last few raw."""
         context, slots = self.context, self.context.slots
+        # Lives of other ages may write together; those with the same counts fold segments of one length, without
+        # padding, as each would alone.
         for num_raw, num_new in torch.stack([state.num_raw, state.num_new], 1)[rows].unique(dim=0).tolist():
             some = rows[(state.num_raw[rows] == num_raw) & (state.num_new[rows] == num_new)]
             tokens = state.tokens[some, (num_raw - num_new) * slots : num_raw * slots]
@@ -346,6 +364,7 @@ class Compressed(Memory[CompressedState]):
             written, _ = self.compressor.write(take_rows(state.latents, some), segment)
             state.latents = put_rows(state.latents, some, written)
             kept = min(context.carry, num_raw)
+            # Source and target may overlap; indexing by *some* copies the source first.
             state.tokens[some, : kept * slots] = state.tokens[some, (num_raw - kept) * slots : num_raw * slots]
             state.num_raw[some] = kept
         state.num_new[rows] = 0
@@ -356,6 +375,7 @@ class Compressed(Memory[CompressedState]):
         """Fill the caches of *rows* with what their windows hold right after a write: latents and carried tokens."""
         if not len(rows):
             return
+        # Computed anew, though some were cached: carried tokens now stand at other slots, behind other latents.
         carried = state.tokens[rows, : int(state.num_raw[rows].max()) * self.context.slots]  # no row sees more
         shown = torch.cat([self.compressor.read(take_rows(state.latents, rows)), carried], 1)
         if not shown.shape[1]:

@@ -66,6 +66,7 @@ class RollingContext:
         if self.num_latents or not self.evicts:
             reason = f"shows {self.num_latents} latents" if self.num_latents else "evicts nothing"
             raise ValueError(f"only a plain window can slide, and this policy's memory {reason}")
+        # With room for one decision beside those carried, each window but the first makes one; no trigger comes sooner.
         return evolve(self, carry=self.first_segment - 1, trigger=FullTrigger())
 
     def due(self, num_raw: Tensor, num_new: Tensor, ended: Tensor) -> Tensor:
@@ -75,6 +76,7 @@ class RollingContext:
         an episode.
         """
         if not self.evicts:
+            # False, as a tensor like the other answer: on the device, one for each row.
             return num_raw < 0
         return (num_raw >= self.first_segment) | self.trigger.is_due(num_new, ended)
 
@@ -85,6 +87,7 @@ class RollingContext:
         """
         size, length = flags.ended.shape
         if self.by_row:
+            # The flags lie on the CPU, so that these lists cost no wait for a device.
             ends = [torch.nonzero(row)[:, 0].tolist() for row in flags.ended]
             return RowWindows([self.cut(length, each, moment) for each in ends], self.slots, device)
         return SharedWindows(self.cut(length, moment=moment), size, self.slots, flags.is_padded)
@@ -96,7 +99,9 @@ class RollingContext:
         the pass, for those that draw.
         """
         if not self.evicts:
+            # One window, however long: positions go on behind the size that it was planned for.
             return [Window(0, 0, num_decisions)]
+        # Asked once for a pass: asked anew for each window, a trigger that draws would draw the same length every time.
         limit = self.trigger.limits(self.segment, ends, moment)
         windows: list[Window] = []
         while not windows or windows[-1].stop < num_decisions:
@@ -107,6 +112,7 @@ class RollingContext:
 
     def _stop(self, start: int, limit: Limit) -> int:
         """Return where the window that begins at *start* must end: where it is full, or sooner if the trigger says."""
+        # From the first raw one on, carried or not, a window has room for as many.
         return min(max(0, start - self.carry) + self.first_segment, start + limit(start))
 
     def num_writes(self, num_decisions: int) -> int:
@@ -118,8 +124,11 @@ class RollingContext:
 
         Where nothing is evicted it is what a window of this size would have, so that both are given the same data.
         """
+        # By full windows where chance or episodes trigger: the length is asked for before any stretch is drawn, and
+        # writes that come sooner only add to those that were wanted.
         limit = self.trigger.limits(self.segment, (), CALM)
         stop = 0
         for _ in range(int(num_writes) + 1):
             stop = self._stop(stop, limit)
+        # Up: the least share still has a decision after the write, without which the write would not happen.
         return stop + math.ceil(num_writes % 1 * (self._stop(stop, limit) - stop))

@@ -113,8 +113,11 @@ class SharedWindows(Windows):
         return torch.full((self.size,), self.pieces[-1].start)
 
     def writes(self, tokens: Tensor, mask: Tensor) -> list[Write]:
+        # No mask at all where no row is padded: a compressor then need not mask its attention.
         real = repeat(mask, "b t -> b (t slots)", slots=self.slots) if self.is_padded and self.slots > 1 else mask
         writes = []
+        # The last window is not written: no decision of the pass comes after it. How many writes are left is a number
+        # here, not a tensor, so that the fold never waits for a device to learn it.
         for index, piece in enumerate(self.pieces[:-1]):
             part = slice(piece.start * self.slots, piece.stop * self.slots)
             writes.append(
@@ -127,6 +130,7 @@ class SharedWindows(Windows):
 
     def _groups(self) -> list[list[int]]:
         """Return the windows by how many decisions they show: those of one length pass the backbone together."""
+        # Where a full window triggers, all but the last show as many.
         return _by_value([piece.stop - piece.raw_start for piece in self.pieces])
 
     def shown(self, prefixes: list[Tensor], tokens: Tensor, queries: Tensor | None) -> list[Shown]:
@@ -141,10 +145,13 @@ class SharedWindows(Windows):
     def in_time(self, values: list[Tensor]) -> Tensor:
         by_window: dict[int, Tensor] = {}
         for group, together in zip(self._groups(), values, strict=True):
+            # One below the other along the rows, as `shown` has joined them.
             by_window.update(zip(group, together.chunk(len(group)), strict=True))
+        # What a window carries was decided in the one before, with more to look at.
         return torch.cat([by_window[i][:, p.start - p.raw_start :] for i, p in enumerate(self.pieces)], 1)
 
     def folded(self, prefixes: list[Tensor], batch: HistoryBatch, behind: int) -> list[tuple[Tensor, HistoryBatch]]:
+        # The first prefix is the memory at birth, before any write.
         latents, pieces, folded = prefixes[1:], self.pieces[:-1], []
         for group in _by_value([piece.stop - piece.start for piece in pieces]):
             segments = [batch.at(slice(pieces[i].start, pieces[i].stop - behind)) for i in group]
@@ -154,6 +161,7 @@ class SharedWindows(Windows):
 
 def _by_value(values: list[int]) -> list[list[int]]:
     """Return the places of each distinct value."""
+    # By first appearance, so that the order in which windows are summed follows from the geometry alone.
     return [[i for i, other in enumerate(values) if other == value] for value in dict.fromkeys(values)]
 
 
@@ -181,6 +189,7 @@ class RowWindows(Windows):
         at, is_inside = _span(raw_starts, self.stops, self.length)
         own = (is_inside & (at >= self.starts[:, None])).nonzero(as_tuple=True)  # carried decisions are made elsewhere
         self._shown = _on(device, self.rows[:, None], at)
+        # Each decision of a row is some window's own exactly once, so what is put together by these is never added up.
         self._own, self._places = _on(device, *own), _on(device, self.rows[own[0]], at[own])
         self._segments = [self._segment(index) for index in range(self.most_writes)]
 
@@ -207,15 +216,19 @@ class RowWindows(Windows):
         by_decision = rearrange(tokens, "b (t slots) d -> b t slots d", slots=self.slots)
         writes = []
         for rows, at, is_inside, num_left in self._segments:
+            # A short segment is filled with decisions that follow it: without this mask a write would see the future.
             place = rows[:, None], at
             real = repeat(is_inside & mask[place], "n s -> n (s slots)", slots=self.slots)
             writes.append(Write(rows, rearrange(by_decision[place], "n s slots d -> n (s slots) d"), real, num_left))
         return writes
 
     def prefixes(self, reads: list[Tensor]) -> list[Tensor]:
+        # What rows read that had no write in a round stays as it was, so the round alone tells which read is theirs.
         return [torch.stack(reads)[_on(self.device, self.rounds, self.rows)]]
 
     def shown(self, prefixes: list[Tensor], tokens: Tensor, queries: Tensor | None) -> list[Shown]:
+        # No mask: what fills a short window up stands behind its own, where causal attention hides it, and `in_time`
+        # drops what is decided there.
         windows = rearrange(tokens, "b (t slots) d -> b t slots d", slots=self.slots)[self._shown]
         asked = None if queries is None else queries[self._shown]
         return [Shown(prefixes[0], rearrange(windows, "n w slots d -> n (w slots) d"), asked)]
@@ -230,6 +243,8 @@ class RowWindows(Windows):
         which = torch.nonzero(self.is_written)[:, 0]
         if not len(which):
             return []
+        # Window + 1 is the next of the same row, as rows stand one after the other and a row's last is never written:
+        # its prefix is what was read right after this write.
         at, is_inside = _span(self.starts[which], self.stops[which] - behind, self.length)
         rows, at, is_inside, later = _on(self.device, self.rows[which][:, None], at, is_inside, which + 1)
         segments = HistoryBatch(**{name: getattr(batch, name)[rows, at] for name in NAMES})
@@ -244,4 +259,5 @@ def _on(device: torch.device, *values: Tensor) -> tuple[Tensor, ...]:
 def _span(starts: Tensor, stops: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """Return the decisions `starts:stops`, `n s`, padded to the longest, and where they are no padding."""
     at = starts[:, None] + torch.arange(int((stops - starts).max()))
+    # Clamped so that it can be gathered; what lies there is hidden, whichever decision it is.
     return at.clamp(max=length - 1), at < stops[:, None]

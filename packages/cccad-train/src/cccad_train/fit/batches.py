@@ -43,6 +43,8 @@ class Batches:
     def shape(self, update: int) -> tuple[int, int]:
         """Return the global batch's size and its stretches' length in decisions, `b` and `t`."""
         length = self.memory.length_of(self.curriculum.num_writes(update, self.spec.num_writes))
+        # A batch counts decisions, not rows, so that an update costs about the same wherever the curriculum stands.
+        # Every process needs a row at least: each takes part in the average of the gradients.
         return max(self.num_processes, round(self.spec.targets_per_update / length)), length
 
     def batch(self, update: int) -> tuple[HistoryBatch, Flags, float]:
@@ -55,6 +57,8 @@ class Batches:
 
     def observations(self) -> torch.Tensor:
         """Return some thousands of observations, `n o`: the same in every process and stage of these histories."""
+        # One fixed batch, whatever the curriculum and the rank: encoders that measure must come out alike in all
+        # processes.
         arrays = self.sampler.batch(0, *MEASURED)
         return torch.as_tensor(arrays["observations"][arrays["mask"]]).to(self.device)
 
@@ -62,9 +66,13 @@ class Batches:
         size, length = self.shape(update)
         first, last = (size * rank // self.num_processes for rank in (self.rank, self.rank + 1))
         arrays: dict[str, Any] = self.sampler.batch(update, length, size, slice(first, last))
+        # While the arrays are still on the CPU: read back from a device, flags would make every pass wait for it.
         flags = Flags.of(arrays["terminations"], arrays["truncations"], arrays["mask"])
         if torch.device(self.device).type == "cuda":
             arrays = {name: torch.as_tensor(value).pin_memory() for name, value in arrays.items()}
+        # Gradients are averaged over processes. Divided by the targets of its own rows, a process with fewer of them
+        # would count as much as the others; an equal share of all targets makes the average the gradient of the global
+        # mean.
         return arrays, flags, self.sampler.num_targets(update, length, size) / self.num_processes
 
     def moment(self, update: int) -> Moment:
@@ -72,5 +80,6 @@ class Batches:
         return self.spec.moment(self._seed(update, self.rank), self._seed(update))
 
     def _seed(self, *numbers: int) -> int:
+        # Hashed, not added up: neighbouring updates, ranks and runs would else draw from neighbouring seeds.
         seed = np.random.SeedSequence([_DOMAIN, self.sampler.seed, *numbers]).generate_state(1, np.uint64)
         return int(seed[0] >> 1)

@@ -13,6 +13,7 @@ class StatePassingSpec:
     its task is twice as old.
     """
 
+    # 0 by default: a row that starts from a final state takes a second fold of the whole batch, without gradients.
     frac: float = field(
         default=0.0, validator=[validators.ge(0.0), validators.le(1.0)], metadata={"help": "of all stretches"}
     )

@@ -71,15 +71,20 @@ def save(folder: Path, update: int, state: Json, *, is_best: bool, keep: int = 2
         with open(partial / STATE, "wb") as file:
             file.write(_as_bytes(state))
             file.flush()
+            # Before the rename, or a power cut could leave the final name on a file whose bytes never reached the disk.
             os.fsync(file.fileno())
     except OSError:  # a full disk
         shutil.rmtree(partial)
         raise
+    # The name is taken only where a resumed run passed a damaged checkpoint over and came to its update again; a rename
+    # cannot replace a folder that is not empty.
     shutil.rmtree(place, ignore_errors=True)
     partial.rename(place)
     _point(folder / "latest", place.name)
     if is_best:
         _point(folder / "best", place.name)
+    # This one by name, since damaged ones may be of later updates; and more than one, since `load_latest` falls back on
+    # the one before where the newest is damaged.
     kept = {place.name, _target(folder / "best")}
     for path in updates(folder)[:-keep]:
         if path.name not in kept:
@@ -134,6 +139,7 @@ def _load(file: Path, fit: Callable[[object, int], None]) -> Json:
         raise RunFileError(f"{file}: there is no such file")
     try:
         _check_archive(file)
+        # `weights_only`: a pickle may run code. On the CPU: a checkpoint of a GPU can then be resumed without one.
         state: Json = torch.load(file, map_location="cpu", weights_only=True)
         fit(state, _number(file.parent))
     except Misfit as misfit:
@@ -190,6 +196,8 @@ def _like(tensor: Tensor) -> Form:
 def _moments(optimizer: torch.optim.Optimizer) -> Form:
     """Return the form of what `state_dict` of *optimizer* returns, whatever the learning rate."""
     ours = [
+        # `lr` is whatever the schedule set last, and flags such as `fused` follow the version of torch; numbers of the
+        # spec must agree, since loading a state overwrites those of the optimizer.
         {name: value for name, value in group.items() if name == "params" or (name != "lr" and _is_setting(value))}
         for group in optimizer.state_dict()["param_groups"]
     ]
@@ -205,7 +213,9 @@ def _moments(optimizer: torch.optim.Optimizer) -> Form:
     def fits(index: Any, entry: Any) -> bool:
         is_known = type(index) is int and 0 <= index < len(shapes) and type(entry) is dict and "step" in entry
         return is_known and all(
-            isinstance(value, Tensor) and value.shape in ((), shapes[index]) for value in entry.values()
+            # Of shape `()` is the count of steps; both moments are shaped like their parameter.
+            isinstance(value, Tensor) and value.shape in ((), shapes[index])
+            for value in entry.values()
         )
 
     groups = leaf("the groups of parameters of this spec", are_right)

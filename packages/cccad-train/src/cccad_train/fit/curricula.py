@@ -68,6 +68,7 @@ class StagedSpec:
 
     def num_writes(self, update: int, most: int) -> int:
         """Return the limit of the stage that *update* lies in."""
+        # There always is one, since the first stage begins at update 0.
         limit = [stage.num_writes for stage in self.stages if stage.at_update <= update][-1]
         return min(limit or most, most)
 
@@ -86,4 +87,5 @@ class LinearSpec:
 
     def num_writes(self, update: int, most: int) -> float:
         """Return a share of *most*, never 0: from the first update on there is a write to learn from."""
+        # + 1, since a stretch with a share of 0 is a single window: nothing would be written in it.
         return min(most, most * (update + 1) / self.num_updates)

@@ -36,12 +36,15 @@ def fit(
     hooks, spec = list(hooks), batches.spec
     for update in range(progress.update, spec.num_updates):
         batch, flags, num_targets = batches.batch(update)
+        # By the share that is done, not by the update: a run of fewer updates goes through the same schedule.
         weights = spec.objective.weights(update / spec.num_updates)
+        # The forward pass alone: backward repeats its types by itself, and weights, moments and the step stay fp32.
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=spec.precision == "bf16"):
             losses = objective(
                 batch, num_targets=num_targets, weights=weights, moment=batches.moment(update), flags=flags
             )
         apply(losses["loss"], optimizer, accelerator, spec.optimizer, spec.optimizer.rate(update, spec.num_updates))
+        # Before the hooks, one of which saves it: a resumed run goes on with the update after this one.
         progress.update = update + 1
         for hook in hooks:
             hook(update + 1, losses)
@@ -56,6 +59,7 @@ def apply(
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]
     accelerator.backward(loss)
+    # All groups as one vector: shortened group by group, the gradient would change its direction.
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     accelerator.clip_grad_norm_(parameters, schedule.max_grad_norm)
     optimizer.step()

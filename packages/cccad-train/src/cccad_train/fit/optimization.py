@@ -45,6 +45,8 @@ class OptimizerSpec:
 
     def rate(self, update: int, num_updates: int) -> float:
         """Return the learning rate of *update* out of *num_updates*."""
+        # + 1, so that the first update moves the weights, and the last of the warm-up has the full rate.
         warm = min(1.0, (update + 1) / self.warmup_updates) if self.warmup_updates else 1.0
+        # One update long at least: a share of 0 divides by no zero, and leaves the plateau as it is to the very end.
         decay = max(1.0, self.decay_frac * num_updates)
         return self.learning_rate * min(warm, 1.0, (num_updates - update) / decay)

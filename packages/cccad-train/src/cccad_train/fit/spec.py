@@ -29,6 +29,7 @@ class FitSpec:
         validator=[validators.ge(0), validators.le(100_000)],
         metadata={"help": "writes in a sampled stretch"},
     )
+    # A limit shortens the chain of writes, not the pass: backward still holds every window and every write.
     max_gradient_rounds: int | None = field(
         default=None,
         validator=validators.optional(_count),
@@ -58,6 +59,8 @@ class FitSpec:
     def moment(self, seed: int, shared_seed: int) -> Moment:
         """Return the chance of one update, drawn from a *seed* of each process and one that all of them share."""
         return Moment(
+            # Rows differ by process, and so may noise and donors; where windows end may not, or processes would wait
+            # for the one that happens to have the most.
             seed=seed,
             shared_seed=shared_seed,
             state_passing=self.state_passing.frac,
@@ -83,6 +86,7 @@ class PretrainSpec(FitSpec):
 class TrainSpec(FitSpec):
     """Training itself: by default, imitation of the histories, through as many writes as the curriculum allows."""
 
+    # An earlier version had these here; the error about such a spec names their new places by it.
     MOVED: ClassVar[dict[str, str]] = {name: f"objective.{name}" for name in ("reconstruction", "auxiliary", "teacher")}
 
     objective: Annotated[Any, Kind("objective")] = field(factory=ImitationSpec, metadata={"help": "what is minimised"})

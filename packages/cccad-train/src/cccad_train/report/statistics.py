@@ -66,6 +66,7 @@ def interquartile_mean(scores: ArrayLike) -> float:
 
 def _interquartile_means(scores: Floats) -> Floats:
     """Return one interquartile mean per row."""
+    # As scipy.stats.trim_mean(scores, 0.25) does, which rliable takes.
     num_cut = scores.shape[1] // 4
     ordered = np.sort(scores, axis=1)
     return np.asarray(ordered[:, num_cut : scores.shape[1] - num_cut].mean(axis=1))
@@ -99,11 +100,14 @@ def bootstrap_interval(
         return None
     groups = _replicas_by_seed(seeds, num_replicas)
     estimates = []
+    # The blocks share one stream of draws, so their size must follow from the data alone, not from the memory that
+    # happens to be free: the same state would else give another interval elsewhere.
     block = max(1, _MAX_ELEMENTS // table.size)
     rows = np.arange(num_tasks)[None, :, None]
     for first in range(0, num_resamples, block):
         columns = _draw_replicas(groups, min(block, num_resamples - first), num_tasks, rng)
         estimates.append(_interquartile_means(table[rows, columns].reshape(len(columns), -1)))
+    # The percentile bootstrap: no assumption of a normal or even symmetric spread, as scores are often at their bound.
     low, high = np.percentile(np.concatenate(estimates), [2.5, 97.5])
     return float(low), float(high)
 
@@ -138,6 +142,7 @@ def paired_difference(
     num_tasks = len(tables[0])
     if len(tables[1]) != num_tasks:
         raise StatisticsError(f"a paired difference needs the same tasks: {num_tasks} and {len(tables[1])}")
+    # Of all scores, not of resamples, so that it does not depend on *rng*.
     mean = float(tables[0].mean() - tables[1].mean())
     if num_tasks == 1 and all(table.shape[1] == 1 for table in tables):
         return mean, None
@@ -145,6 +150,8 @@ def paired_difference(
     estimates = []
     block = max(1, _MAX_ELEMENTS // max(table.size for table in tables))
     for start in range(0, num_resamples, block):
+        # Drawn once for both, which is what pairs them: a hard task is hard for both, and its luck cancels out. A task
+        # that is drawn twice in a resample gets replicas of its own each time.
         tasks = rng.integers(num_tasks, size=(min(block, num_resamples - start), num_tasks, 1))
         means = [
             table[tasks, _draw_replicas(group, len(tasks), num_tasks, rng)].mean(axis=(1, 2))
@@ -164,6 +171,7 @@ def _replicas_by_seed(seeds: ArrayLike | None, num_replicas: int) -> NDArray[np.
         raise StatisticsError(f"'seeds' must name the seed of each of {num_replicas} replicas: shape {names.shape}")
     groups = [np.flatnonzero(names == name) for name in np.unique(names)]
     sizes = [len(group) for group in groups]
+    # One rectangle of columns; with unequal groups the drawn seeds would also weigh unequally.
     if len(set(sizes)) > 1:
         raise StatisticsError(f"every seed must have as many replicas as the others: {sizes}")
     return np.stack(groups)
@@ -174,6 +182,8 @@ def _draw_replicas(
 ) -> NDArray[np.int64]:
     """Return columns drawn with replacement, `resample task replica`: seeds jointly over tasks, replicas per task."""
     num_seeds, num_each = groups.shape
+    # 1 along the tasks: a seed is one policy, which plays all of them, so a lucky one is lucky everywhere. Drawn task
+    # by task, its luck would average out and the interval would be too narrow.
     drawn_seeds = rng.integers(num_seeds, size=(num_resamples, 1, num_seeds, 1))
     drawn = rng.integers(num_each, size=(num_resamples, num_tasks, num_seeds, num_each))
     return groups[drawn_seeds, drawn].reshape(num_resamples, num_tasks, -1)
@@ -186,6 +196,8 @@ def curve_interval(returns: ArrayLike, rng: np.random.Generator, *, num_resample
     """
     values = np.asarray(returns, dtype=np.float64)
     num_tasks, num_replicas, num_episodes = values.shape
+    # How often each replica is drawn is all that a mean needs to know of draws with replacement. Seeds are not asked
+    # for: with several, the band is about lives of these policies alone.
     shares = np.full(num_replicas, 1 / num_replicas)
     counts = rng.multinomial(num_replicas, shares, size=(num_resamples, num_tasks)).reshape(num_resamples, -1)
     means = counts @ values.reshape(-1, num_episodes) / (num_tasks * num_replicas)  # resample episode
@@ -209,6 +221,7 @@ def episodes_to_solve(curve: ArrayLike) -> int | None:
         return None
     running = np.convolve(values, np.full(NUM_SMOOTHED_EPISODES, 1 / NUM_SMOOTHED_EPISODES), mode="valid")
     reached = np.flatnonzero(running >= SOLVED_FRAC - 1e-12)  # 1e-12: the sum of five fifths is not exactly one
+    # Mean i is that of episodes i + 1 to i + 5, counted from 1, and it is there when the last of them is over.
     return int(reached[0]) + NUM_SMOOTHED_EPISODES if reached.size else None
 
 

@@ -20,6 +20,7 @@ FITTING = ("pretrain", "train")
 """The kinds that change the weights of one agent."""
 
 
+# eq=False: a stage is alike itself alone, or each `in` would compare all the stages behind it, again and again.
 @frozen(kw_only=True, eq=False)
 class Stage:
     """One piece of a run's work, which is done once for the same inputs.
@@ -103,6 +104,7 @@ def resolve(spec: ExperimentSpec) -> Graph:
     plain = unstructure(spec)
     agents = spec.agents()
     collect = Stage(kind="collect", inputs=_digest_of_data(spec, plain))
+    # In the order of the spec, but each after the stages that it begins with or learns from.
     fits = _Fits(agents=agents, plain=plain, collect=collect)
     for kind in FITTING:
         for name, agent in agents.items():
@@ -119,6 +121,7 @@ def resolve(spec: ExperimentSpec) -> Graph:
         needs=(collect, *trained, evaluate),
         inputs=_digest_from((evaluate,), lambda inputs: {"release": inputs}),
     )
+    # Without inputs it is never done: it is quick, and drawn anew whenever it is asked for.
     report = Stage(kind="report", needs=(evaluate,))
     return Graph(
         spec=spec,
@@ -143,6 +146,7 @@ class _Fits:
         """Return the stage of *kind* of an agent, which comes after all that it needs."""
         if (kind, name) in self.stages:
             return self.stages[kind, name]
+        # This ends: a spec whose agents begin with, or learn from, one another in a circle was refused.
         weights_from = self._weights_from(kind, name)
         others = [self.add("train", other) for other in self.agents[name].fit(kind).objective.agents.values()]
         before = tuple(stage for stage in (weights_from, *others) if stage is not None)
@@ -168,6 +172,7 @@ class _Fits:
         return {
             "before": before,
             "policy": unstructure(policy),
+            # Names with versions: another version of a package may compute something else from the same fields.
             "suppliers": distributions(sorted(parts(policy))),
             "fit": unstructure(fit),
             "sampler": self.plain["data"].get("sampler", {}),
@@ -185,6 +190,8 @@ def _digest_of_spec(plain: Json) -> str:
     if "path" in data:
         data["path"] = Path(data["path"]).absolute().name
     imports = [Path(file).name for file in plain["imports"]]
+    # The seed stands beside the digest in a folder's name, so that runs that differ by it alone are seen to be one
+    # experiment. Old names of fields, since a renamed field must not make runs strangers to their folders.
     return digest({**plain, "seed": 0, "imports": imports, "data": data, "evaluate": recorded(plain["evaluate"])})
 
 
@@ -204,12 +211,14 @@ def _digest_of_data(spec: ExperimentSpec, plain: Json) -> str | None:
 def _what_is_played(agents: list[str], trained: list[str], plain: Json) -> Json:
     """Return all that the results depend on; *trained* are the inputs of the agents' training."""
     most = plain["split"].get("max_held_out_tasks")
+    # No key, rather than one that says None: digests of specs without a limit know nothing of the field.
     limited = {} if most is None else {"max_held_out_tasks": most}
     return {"agents": trained, "names": agents, "evaluate": recorded(plain["evaluate"]), **limited}
 
 
 def _digest_from(before: Sequence[Stage], describe: Callable[[list[str]], Json]) -> str | None:
     """Return the digest of what *describe* makes of the inputs of the stages *before*; None where one has none."""
+    # What depends on something unknown is unknown, too: half a digest would find the outcome of another run.
     inputs = [stage.inputs for stage in before if stage.inputs is not None]
     return digest(describe(inputs)) if len(inputs) == len(before) else None
 
