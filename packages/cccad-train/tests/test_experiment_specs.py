@@ -41,8 +41,13 @@ def test_the_specs_whose_settings_are_known_are_there():
     assert set(SETTINGS) <= set(NAMES)
 
 
+NEEDS = {"gymnasium/reacher": "mujoco", "gymnasium/metaworld_reach": "metaworld", "gymnasium/minigrid_goal": "minigrid"}
+"""Packages that these specs ask for and the project does not; `make worlds` tests them where they are."""
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_spec_passes_a_dry_run_with_its_settings(name, cccad_run, tmp_path):
+    pytest.importorskip(NEEDS.get(name, "gymnasium"))
     ended = cccad_run(EXPERIMENTS / f"{name}.toml", "--out", tmp_path, "--dry-run")
     assert ended.code == 0, ended.err
     assert [word for word in SETTINGS.get(name, []) if word not in ended.out] == []
@@ -51,11 +56,12 @@ def test_a_spec_passes_a_dry_run_with_its_settings(name, cccad_run, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_spec_runs_when_it_is_made_small(name, cccad_run, tmp_path):
+    pytest.importorskip(NEEDS.get(name, "gymnasium"))
     spec = load(EXPERIMENTS / f"{name}.toml", ExperimentSpec)
     small = SMALL | (SMALL_PAPER if name in SETTINGS else {"data.source.num_envs": 2})
-    for agent, ended in spec.agents().items():
+    for agent, described in spec.described().items():
         for stage in ("train", "pretrain"):
-            if getattr(ended, stage) is not None:
+            if getattr(described, stage) is not None:
                 place = stage if agent == spec.agent else f"controls.{agent}.{stage}"
                 small |= {f"{place}.num_updates": 3, f"{place}.targets_per_update": 1500}
     overrides = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
