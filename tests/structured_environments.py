@@ -48,7 +48,7 @@ class Parts(gymnasium.Env):
 
     def _shown(self):
         pair = (1 + self.count % 4, np.array([self.place > 0, self.place < 0], np.int8))
-        return {"place": np.float32([self.place, 0.0]), "pair": pair, "mission": "turn"}
+        return {"place": np.array([self.place, 0.0], np.float32), "pair": pair, "mission": "turn"}
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)

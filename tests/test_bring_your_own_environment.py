@@ -27,6 +27,7 @@ def test_the_spec_of_the_page_is_a_family_whose_expert_plays(folder):
     spec = load(folder / "my_pendulum.toml", ExperimentSpec)
     check_family(spec.env, is_quick=True)
     family = spec.env.build()
+    assert spec.data.source is not None
     [histories] = spec.data.source.build().collect(family, family.tasks[:1], seed=0)
     assert histories.num_histories == 4
 

@@ -86,5 +86,5 @@ def test_a_row_plays_as_the_environment_does_alone():
     rows, alone = family.make_vec(family.tasks), family.recipe.build(family.tasks[2].params)
     observations, single = rows.reset(seed=5)[0], alone.reset(seed=7)[0]
     for action in np.random.default_rng(0).integers(0, 3, 30):
-        assert np.array_equal(observations[2], single)
+        assert np.array_equal(observations[2], np.asarray(single))
         observations, single = rows.step(np.full(4, action))[0], alone.step(action)[0]

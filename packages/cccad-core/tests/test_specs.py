@@ -116,7 +116,7 @@ def test_a_spec_comes_back_equal_from_its_plain_data_and_from_its_toml(spec):
 
 
 def test_a_part_is_written_with_its_kind_and_what_is_none_is_left_out():
-    plain = unstructure(ExperimentSpec(name="x", parts=(WindowSpec(),)), REGISTRY)
+    plain: dict[str, Any] = unstructure(ExperimentSpec(name="x", parts=(WindowSpec(),)), REGISTRY)
     assert plain["policy"]["compressor"] == {"kind": "spec-test-gated", "num_latents": 4, "gate_bias": -1.0}
     assert plain["parts"] == [{"kind": "spec-test-window"}]
     assert "teacher" not in plain
@@ -391,7 +391,7 @@ class HouseSpec:
 def test_what_an_earlier_version_wrote_is_read_with_every_field_where_it_is_now():
     attic = {"part": {"kind": "window", "x": 1}, "size": 2}
     old: dict[str, Any] = {"rooms": {"a": {"capacity": 5, "size": 7}}, "attic": attic}
-    moved = with_moved(old, HouseSpec, REGISTRY)
+    moved: dict[str, Any] = with_moved(old, HouseSpec, REGISTRY)
     assert moved["rooms"]["a"]["memory"] == 5
     assert (moved["rooms"]["a"]["part"]["kind"], moved["rooms"]["a"]["part"]["size"]) == ("spec-test-window", 7)
     assert moved["attic"]["part"] == {"kind": "window", "x": 1, "size": 2}
