@@ -37,8 +37,9 @@ def test_the_spec_of_the_page_runs_to_a_report(folder):
     from cccad_train.cli import main
     from click.testing import CliRunner
 
-    result = CliRunner().invoke(main, ["run", str(folder / "my_pendulum.toml")])
-    assert result.exit_code == 0, result.output
+    for verb in ("check", "run"):
+        result = CliRunner().invoke(main, [verb, str(folder / "my_pendulum.toml")])
+        assert result.exit_code == 0, result.output
     assert list(folder.glob("runs/*/report.html"))
 
 

@@ -47,6 +47,7 @@ NOT_CODE = {  # (document, language, first words): what it is
 RUN_ELSEWHERE = {  # document: the test that runs all of its Python and TOML, also where the package is alone
     "packages/cccad-core/README.md": "packages/cccad-core/tests/test_core_readme.py",
     "packages/cccad-envs/README.md": "packages/cccad-envs/tests/test_envs_readme.py",
+    "docs/bring-your-own-environment.md": "tests/test_bring_your_own_environment.py",
     "docs/bring-your-own-data.md": "packages/cccad-data/tests/test_data_own.py",
 }
 NOT_RUN = {  # the beginning of a line: why it is not run as it stands, and what is done instead
@@ -140,7 +141,7 @@ def commands():
     """Return every line for a shell, by document and in order."""
     lines: dict[str, list[str]] = {}
     for block in BLOCKS:
-        if block.language in ("sh", "bash") and block.document != "docs/bring-your-own-data.md":
+        if block.language in ("sh", "bash") and not block.document.startswith("docs/bring-your-own-"):
             whole = block.text.replace("\\\n", " ")
             lines.setdefault(block.document, []).extend(line.strip() for line in whole.splitlines() if line.strip())
     return lines
