@@ -18,7 +18,7 @@ from attrs import Factory, field, frozen, validators
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads.base import ActionHead
 from cccad_core.memory.moment import CALM, Moment
-from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
+from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights, with_auxiliary
 from cccad_core.objectives.terms import AuxiliaryTerm
 from cccad_core.policy import Policy
 from cccad_core.registry import register
@@ -75,7 +75,5 @@ class Paid(Objective):
             "other_nats": others,
             "writes": paid.new_full((), decisions.most_writes),
         }
-        for name, value in decisions.auxiliary.items():
-            losses[name] = value.mean()
-            loss = loss + weights["auxiliary"] * losses[name]
+        loss = with_auxiliary(loss, losses, decisions, weights["auxiliary"])
         return {"loss": loss, **losses}

@@ -347,7 +347,7 @@ class Compressed(Memory[CompressedState]):
         """Double the window where a whole life stays in it and has filled it."""
         if (int(state.num_raw.max()) + 1) * self.context.slots <= state.tokens.shape[1]:
             return
-        # Doubled, so that a long life copies each of its tokens only about twice on average.
+        # Doubled, so that a long life copies each of its tokens at most twice on average.
         state.tokens = torch.cat([state.tokens, torch.zeros_like(state.tokens)], 1)
         state.caches = [cache.doubled() for cache in state.caches]
         self.backbone.rotary.reserve(state.caches[0].keys.shape[2])

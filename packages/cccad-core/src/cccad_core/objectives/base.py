@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads.base import ActionHead
+from cccad_core.memory.base import Decisions
 from cccad_core.memory.moment import CALM, Moment
 from cccad_core.policy import Policy
 
@@ -73,3 +74,11 @@ class Objective(nn.Module, ABC):
         are what the spec's `weights` returned for this update. *moment*, the chance of this update, and *flags*, where
         episodes end, kept on the CPU so that nobody waits for the device, are handed on to the policy.
         """
+
+
+def with_auxiliary(loss: Tensor, losses: dict[str, Tensor], decisions: Decisions, weight: float | Tensor) -> Tensor:
+    """Return *loss* with the memory's own losses, each of this *weight*, which are put into *losses* by name."""
+    for name, value in decisions.auxiliary.items():
+        losses[name] = value.mean()
+        loss = loss + weight * losses[name]
+    return loss

@@ -9,7 +9,7 @@ from torch import Tensor
 from cccad_core.batch import Flags, HistoryBatch
 from cccad_core.heads.base import ActionHead, HasDivergence
 from cccad_core.memory.moment import CALM, Moment
-from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights
+from cccad_core.objectives.base import Objective, ObjectiveSpec, Weights, with_auxiliary
 from cccad_core.objectives.reconstruction import rebuild, rebuilt_losses, refuse_what_folds_nothing
 from cccad_core.objectives.terms import AuxiliaryTerm, ReconstructionTerm, TeacherTerm
 from cccad_core.policy import Policy
@@ -83,9 +83,7 @@ class Imitation(Objective):
             measured = (head.measured(parameters, batch.actions) * targets).sum() / num_targets
         writes = nats.new_full((), decisions.most_writes)
         losses = {"imitation_nats": nats, head.measure: measured, "writes": writes}
-        for name, value in decisions.auxiliary.items():
-            losses[name] = value.mean()
-            loss = loss + weights["auxiliary"] * losses[name]
+        loss = with_auxiliary(loss, losses, decisions, weights["auxiliary"])
         if self.teacher is not None:
             losses["teacher_nats"] = (self._from_teacher(batch, flags, parameters) * targets).sum() / num_targets
             loss = loss + weights["teacher"] * losses["teacher_nats"]
