@@ -110,12 +110,14 @@ class AgentSpec:
     def blinded(self) -> "AgentSpec":
         """Return a task-blind agent beside this one: as wide, and with a quarter of its updates, which are cheap."""
         policy = evolve(self.policy, tokens=ObservationSpec(), memory=MemorylessSpec())
-        shared = {
-            name: getattr(self.train, name)
-            for name in ("targets_per_update", "precision", "checkpoint_every_updates", "log_every_updates")
-        }
-        optimizer = evolve(self.train.optimizer, compressor_scale=1.0)
-        train = TrainSpec(num_updates=-(-self.train.num_updates // 4), optimizer=optimizer, **shared)
+        train = TrainSpec(
+            num_updates=-(-self.train.num_updates // 4),
+            targets_per_update=self.train.targets_per_update,
+            optimizer=evolve(self.train.optimizer, compressor_scale=1.0),
+            precision=self.train.precision,
+            checkpoint_every_updates=self.train.checkpoint_every_updates,
+            log_every_updates=self.train.log_every_updates,
+        )
         return AgentSpec(policy=policy, train=train)
 
     def named(self) -> dict[str, str]:

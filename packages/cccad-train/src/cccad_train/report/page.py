@@ -42,8 +42,8 @@ from cccad_train.report.runs import (
 
 REFERENCES = ("optimal", "random")  # drawn as level lines: their returns are known exactly
 MEMORY_PAGE = "memory.html"
-LEAST_ABOVE_BLIND = 0.2
-"""Of an agent's own score: one that is less above a task-blind policy has shown nothing."""
+LEAST_ABOVE_BLIND, LEAST_SHARE_ABOVE_BLIND = 0.05, 0.2
+"""What an agent must be above a task-blind policy to have shown anything: so much, and this share of its own score."""
 NUM_COLOURS = 8  # classes c0 to c7 of the style sheet
 MAX_RUG = 400  # ticks; more would be a solid bar
 
@@ -86,8 +86,7 @@ def summary_table(results: Json) -> str:
     shown = table([("", *rows[0][1]), *((agent.label, *cells.values()) for agent, cells in rows)])
     others = (f"in {name}:\n{summary_table(inner)}" for name, inner in results.get("worlds", {}).items())
     warnings = (f"warning: {text}" for text in results.get("warnings", []))
-    blindness = filter(None, [_blindness(agents).strip()])
-    return "\n\n".join([shown, *blindness, *warnings, *others])
+    return "\n\n".join(filter(None, [shown, _blindness(agents), *warnings, *others]))
 
 
 def _headline(agents: Sequence[AgentRecord], results: Json) -> str:
@@ -98,12 +97,12 @@ def _headline(agents: Sequence[AgentRecord], results: Json) -> str:
     cells = _cells(agent)
     spread = f" (interquartile mean {cells['IQM']}, 95 % interval {cells['95 %']})" if row.get("ci95") else ""
     score = two_digits(row.get("normalized_last10_mean"))
-    return (
+    ending = (
         f"{agent.label} ends at {score} of the {name_of_best(results)}{spread} on {len(tasks)} {kind}, "
         f"with frozen weights, after {len(agent.curve):,} episodes; "
         f"{two_digits(row.get('worst_task_normalized'))} on its worst task."
-        f"{_blindness(agents)}"
     )
+    return " ".join(filter(None, [ending, _blindness(agents)]))
 
 
 def _blindness(agents: Sequence[AgentRecord]) -> str:
@@ -112,17 +111,13 @@ def _blindness(agents: Sequence[AgentRecord]) -> str:
     Where it is near, tasks need not be told apart, and the return of the first shows nothing of in-context learning.
     """
     score = agents[0].row.get("normalized_last10_mean")
-    for blind in (agent for agent in agents[1:] if agent.role == "blind"):
-        reached = blind.row.get("normalized_last10_mean")
-        if score is None or reached is None:
-            continue
-        if score - reached >= max(0.05, LEAST_ABOVE_BLIND * score):
-            return f" A task-blind policy, which sees the current observation alone, ends at {two_digits(reached)}."
-        return (
-            f" This shows no in-context learning: a task-blind policy, which sees the current observation alone, "
-            f"ends at {two_digits(reached)}."
-        )
-    return ""
+    ends = [agent.row.get("normalized_last10_mean") for agent in agents[1:] if agent.role == "blind"]
+    reached = next((end for end in ends if end is not None), None)
+    if score is None or reached is None:
+        return ""
+    sentence = f"task-blind policy, which sees the current observation alone, ends at {two_digits(reached)}."
+    is_near = score - reached < max(LEAST_ABOVE_BLIND, LEAST_SHARE_ABOVE_BLIND * score)
+    return f"This shows no in-context learning: a {sentence}" if is_near else f"A {sentence}"
 
 
 def _differences(agents: Sequence[AgentRecord]) -> list[tuple[str, str, str, str]]:
